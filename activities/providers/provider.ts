@@ -1,0 +1,142 @@
+import type { ApnsEnvironment, ProviderName } from '../../domain/device.ts';
+import type { Message } from '../../domain/message.ts';
+
+/**
+ * All that the delivery engine knows of a push provider.
+ *
+ * A provider owns its connections, its credential and the reading of every answer. It renews a stale credential and
+ * sends again whatever was provably not processed, by itself and within the request's deadline, so the engine sees
+ * only verdicts it must record or act on.
+ */
+export interface PushProvider {
+  readonly name: ProviderName;
+
+  /**
+   * Builds and measures, once per batch, everything that does not depend on the device.
+   * @throws {PayloadError} when the message can never be taken by this provider.
+   */
+  prepare(content: NotificationContent): PreparedMessage;
+
+  /** Hands one message to the provider. Always resolves, exactly once, within the request's deadline. */
+  send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict>;
+
+  /** Refuses new sends, lets those in flight end (bounded), closes every connection. A repeat is harmless. */
+  close(): Promise<void>;
+}
+
+/** What one notification says, and the ids that stay the same on every attempt. */
+export interface NotificationContent {
+  /** UUID v7. Also sent to the app as the data key `nid`, so that an app can drop a repeat. */
+  notificationId: string;
+  message: Message;
+  /** After this instant the message must not be shown; undefined: the provider's own default. */
+  expiresAt?: Date;
+}
+
+export interface DeviceAddress {
+  /** The device's row id; part of the apns-id, so that a repeat carries the id of the first copy. */
+  deviceId: number;
+  /** Normalised: lower-case hex for APNs, trimmed for FCM. */
+  deviceToken: string;
+  /** APNs only; null means production. */
+  apnsEnvironment: ApnsEnvironment | null;
+}
+
+/** Opaque to the engine; each provider narrows it to its own type. */
+export interface PreparedMessage {
+  readonly provider: ProviderName;
+  /** Bytes of the encoded JSON body, without the device's own part. */
+  readonly payloadBytes: number;
+}
+
+/** How one call of `send` ended. `reason` is the provider's own word where it gave one. */
+export type Verdict =
+  | AcceptedVerdict
+  | UnregisteredVerdict
+  | RejectedVerdict
+  | LaterVerdict
+  | UnsentVerdict
+  | UnansweredVerdict
+  | MisconfiguredVerdict;
+
+/** The provider took the message. It says nothing about the phone's screen. */
+export interface AcceptedVerdict {
+  kind: 'accepted';
+  httpStatus: number;
+  /** FCM's message id; undefined for APNs, whose apns-id follows from notification and device (`domain/apns-id.ts`). */
+  providerMessageId?: string;
+}
+
+/** The device token is dead. */
+export interface UnregisteredVerdict {
+  kind: 'unregistered';
+  httpStatus: number;
+  reason: string;
+  /** When the provider last knew the token to be invalid: a later registration of the same token stays alive. */
+  invalidAt?: Date;
+  /**
+   * True when a wrong environment, topic or project gives the same answer for healthy devices
+   * (`BadDeviceToken`, `DeviceTokenNotForTopic`, `SENDER_ID_MISMATCH`, …): a high share of these is a configuration fault.
+   */
+  isSuspicious: boolean;
+}
+
+/** This message can never be taken for this device. */
+export interface RejectedVerdict {
+  kind: 'rejected';
+  httpStatus: number | null;
+  reason: string;
+  detail?: string;
+  /** True when the fault lies in the message itself, so that every device would refuse it. */
+  isPayloadFault: boolean;
+}
+
+/** Refused for now; certainly not delivered. Counts as an attempt. */
+export interface LaterVerdict {
+  kind: 'later';
+  httpStatus: number;
+  reason: string;
+  /** From Retry-After or the provider's published rule; undefined: the retry policy decides. */
+  afterMs?: number;
+  /** `device`: only this device waits. `provider`: the provider asks the whole app to slow down. */
+  scope: 'device' | 'provider';
+}
+
+/** Provably never processed, and sending at once did not work either (no connection to be had). No attempt is counted. */
+export interface UnsentVerdict {
+  kind: 'unsent';
+  reason: string;
+  afterMs: number;
+}
+
+/** May or may not have been delivered: time-out, reset, stream closed without an answer, 502/504. */
+export interface UnansweredVerdict {
+  kind: 'unanswered';
+  httpStatus: number | null;
+  reason: string;
+}
+
+/** Credential, topic, project or clock is wrong: every send of this app would end so. Nothing is recorded for the device. */
+export interface MisconfiguredVerdict {
+  kind: 'misconfigured';
+  httpStatus: number | null;
+  reason: string;
+  fault: ConfigurationFault;
+  /** One sentence for the person on call: what was refused and what to check. */
+  detail: string;
+}
+
+export type ConfigurationFault = 'credentials' | 'clock' | 'topic' | 'project' | 'environment';
+
+/** The message as built can never be sent by this provider (too large, reserved key, …). */
+export class PayloadError extends Error {
+  readonly code = 'payload_invalid';
+  /** The message field at fault, as the API names it: `data.from`, `ttl`, … */
+  readonly field: string;
+
+  constructor(field: string, message: string) {
+    super(message);
+    this.name = 'PayloadError';
+    this.field = field;
+  }
+}
