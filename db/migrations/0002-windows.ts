@@ -1,0 +1,103 @@
+import { type Kysely, sql } from 'kysely';
+
+/**
+ * `reserve_window`: the one durable write of a window of sends, made before any of it is dispatched.
+ *
+ * Answers one row: `answer` is
+ * - `go`: the first `granted` devices of the window may be dispatched;
+ * - `wait`: a rate limit allows nothing for `wait_ms`;
+ * - `fenced`: a later claim owns the batch, the caller is a zombie;
+ * - `paused` | `halted` | `cancelled` | `expired`: the notification stops here.
+ *
+ * A window holds either fresh devices (`positions`, ascending, all at or above the horizon) or devices that were deferred
+ * before (`deferred_ids`). In-doubt devices are below the horizon already and come with `positions` too: the horizon never
+ * moves back.
+ */
+export async function up(db: Kysely<unknown>): Promise<void> {
+  await sql`
+    create function reserve_window(
+      p_notification_id uuid,
+      p_seq integer,
+      p_fence integer,
+      p_positions integer[],
+      p_deferred_ids bigint[],
+      p_provider_scope text,
+      out answer text,
+      out granted integer,
+      out wait_ms integer
+    ) language plpgsql as $$
+    declare
+      n notifications%rowtype;
+      wanted integer := cardinality(p_positions) + cardinality(p_deferred_ids);
+      moment timestamptz := clock_timestamp();
+      provider_limit rate_limits%rowtype;
+      notification_limit rate_limits%rowtype;
+      wait interval := interval '0';
+    begin
+      granted := 0;
+      wait_ms := 0;
+
+      -- Read without a lock: a window granted in the millisecond of a pause is one window, and windows wait for nobody.
+      select * into n from notifications where id = p_notification_id;
+      if not found then answer := 'cancelled'; return; end if;
+      if n.state <> 'sending' then
+        answer := case n.state when 'completed' then 'fenced' else n.state end;
+        return;
+      end if;
+      if n.expires_at is not null and n.expires_at <= moment then answer := 'expired'; return; end if;
+
+      granted := wanted;
+
+      -- Rate limits by the generic cell rate algorithm: next_at is the instant at which the quota is free again. The rows are
+      -- locked in one order everywhere, so two workers cannot wait for each other.
+      select * into provider_limit from rate_limits where scope = p_provider_scope;
+      if found and (provider_limit.rate_per_second is not null or provider_limit.blocked_until > moment) then
+        select * into provider_limit from rate_limits where scope = p_provider_scope for update;
+        moment := clock_timestamp();
+        wait := greatest(wait, provider_limit.blocked_until - moment);
+        if provider_limit.rate_per_second is not null then
+          wait := greatest(wait, provider_limit.next_at - moment);
+          granted := least(granted, greatest(1, provider_limit.rate_per_second / 10));
+        end if;
+      end if;
+      if n.rate_per_second is not null then
+        insert into rate_limits (scope) values ('notification:' || p_notification_id) on conflict do nothing;
+        select * into notification_limit from rate_limits
+          where scope = 'notification:' || p_notification_id for update;
+        moment := clock_timestamp();
+        wait := greatest(wait, notification_limit.next_at - moment);
+        granted := least(granted, greatest(1, n.rate_per_second / 10));
+      end if;
+      if wait > interval '0' then
+        answer := 'wait';
+        granted := 0;
+        wait_ms := ceil(extract(epoch from wait) * 1000);
+        return;
+      end if;
+
+      update batches set
+        horizon = greatest(horizon,
+          case when cardinality(p_positions) > 0 then p_positions[least(granted, cardinality(p_positions))] + 1 else 0 end),
+        first_dispatched_at = coalesce(first_dispatched_at, moment)
+        where notification_id = p_notification_id and seq = p_seq and fence = p_fence and finished_at is null;
+      if not found then answer := 'fenced'; granted := 0; return; end if;
+
+      if cardinality(p_deferred_ids) > 0 then
+        update deferrals set dispatched = true
+          where notification_id = p_notification_id and device_id = any (p_deferred_ids[1:granted]);
+      end if;
+      if provider_limit.rate_per_second is not null then
+        update rate_limits set next_at = greatest(next_at, moment)
+          + make_interval(secs => granted::double precision / provider_limit.rate_per_second)
+          where scope = p_provider_scope;
+      end if;
+      if n.rate_per_second is not null then
+        update rate_limits set next_at = greatest(next_at, moment)
+          + make_interval(secs => granted::double precision / n.rate_per_second)
+          where scope = 'notification:' || p_notification_id;
+      end if;
+      answer := 'go';
+    end
+    $$
+  `.execute(db);
+}

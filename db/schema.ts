@@ -1,0 +1,177 @@
+import type { ColumnType, Generated } from 'kysely';
+import type { Audience } from '../domain/audience.ts';
+import type { ApnsEnvironment, Platform, ProviderName } from '../domain/device.ts';
+import type { JsonValue, Message } from '../domain/message.ts';
+import type { HaltReason, InDoubtPolicy, NotificationState } from '../domain/notification-state.ts';
+import type { Outcome } from '../domain/outcome.ts';
+
+/** Row types, as `migrations/` makes the tables. Rows stay inside `db/`; each table's file maps them to domain values. */
+export interface Database {
+  apps: AppRow;
+  credentials: CredentialRow;
+  provider_tokens: ProviderTokenRow;
+  api_keys: ApiKeyRow;
+  devices: DeviceRow;
+  notifications: NotificationRow;
+  batches: BatchRow;
+  deferrals: DeferralRow;
+  deliveries: DeliveryRow;
+  rate_limits: RateLimitRow;
+}
+
+type Json<T> = ColumnType<T, string, string>;
+type Default<T> = Generated<T>;
+
+export interface AppRow {
+  id: Generated<number>;
+  name: string;
+  apns_topic: string | null;
+  fcm_project_id: string | null;
+  created_at: Default<Date>;
+}
+
+export interface CredentialRow {
+  id: string;
+  app_id: number;
+  kind: 'apns_key' | 'apns_certificate' | 'fcm_service_account';
+  details: Json<Record<string, JsonValue>>;
+  secret_jwe: string;
+  created_at: Default<Date>;
+  revoked_at: Date | null;
+}
+
+export interface ProviderTokenRow {
+  fingerprint: string;
+  token: string;
+  issued_at: Date;
+  updated_at: Default<Date>;
+}
+
+export interface ApiKeyRow {
+  id: string;
+  app_id: number;
+  name: string;
+  /** SHA-256 of the key: keys are 256 random bits, so no slow hash is needed. */
+  key_hash: Uint8Array;
+  scopes: string[];
+  created_at: Default<Date>;
+  last_used_at: Date | null;
+  revoked_at: Date | null;
+}
+
+export interface DeviceRow {
+  id: Generated<number>;
+  app_id: number;
+  external_id: string;
+  user_id: string | null;
+  provider: ProviderName;
+  platform: Platform;
+  /** Kept on a retired row as history; live only while `retired_at` is null. */
+  device_token: string | null;
+  apns_environment: ApnsEnvironment | null;
+  properties: Json<Record<string, JsonValue>>;
+  locale: string | null;
+  time_zone: string | null;
+  /** 1 to 10 000, random, for gradual roll-out and hold-out. */
+  bucket: Default<number>;
+  /** The last time that the app registered this token. */
+  registered_at: Default<Date>;
+  retired_at: Date | null;
+  /** The provider's reason, or `token_moved`: another device registered the token. */
+  retired_reason: string | null;
+  created_at: Default<Date>;
+  updated_at: Default<Date>;
+}
+
+export interface NotificationRow {
+  id: string;
+  app_id: number;
+  state: NotificationState;
+  title: string | null;
+  message: Json<Message>;
+  audience: Json<Audience>;
+  in_doubt_policy: InDoubtPolicy;
+  rate_per_second: number | null;
+  idempotency_key: string | null;
+  request_hash: string | null;
+  /** The highest device id at launch: later registrations are not in the audience. */
+  device_ceiling: number | null;
+  /** Devices up to this id are planned. */
+  plan_cursor: Default<number>;
+  planned_at: Date | null;
+  batch_count: Default<number>;
+  audience_size: Default<number>;
+  scheduled_at: Date | null;
+  launched_at: Date | null;
+  expires_at: Date | null;
+  finished_at: Date | null;
+  halt_reason: HaltReason | null;
+  halt_detail: string | null;
+  totals: Json<NotificationTotals> | null;
+  /** Grows with every change that the workflow must look at. */
+  version: Default<number>;
+  /** The version that the workflow last read; behind `version`, the reconciler wakes it. */
+  seen_version: Default<number>;
+  created_at: Default<Date>;
+  updated_at: Default<Date>;
+}
+
+/** Counted from the rows when the books close. */
+export interface NotificationTotals {
+  outcomes: Record<Outcome, number>;
+  /** Devices by outcome and reason, e.g. `unregistered: { Unregistered: 12 }`. */
+  reasons: Partial<Record<Outcome, Record<string, number>>>;
+  inDoubt: number;
+}
+
+export type BatchCounts = { [O in Outcome]: Default<number> };
+
+export interface BatchRow extends BatchCounts {
+  notification_id: string;
+  seq: number;
+  provider: ProviderName;
+  device_ids: number[];
+  size: number;
+  /** Grows with every claim; whoever holds an older one is a zombie and may write nothing. */
+  fence: Default<number>;
+  /** Positions below it may have been handed to the provider. */
+  horizon: Default<number>;
+  first_dispatched_at: Date | null;
+  finished_at: Date | null;
+}
+
+export interface DeferralRow {
+  notification_id: string;
+  device_id: number;
+  batch_seq: number;
+  not_before: Date;
+  /** Attempts so far that the provider answered or may have processed. */
+  attempts: number;
+  /** How many of them ended without an answer. */
+  doubts: Default<number>;
+  /** True while a window that holds this device is reserved: after a crash the device is in doubt. */
+  dispatched: Default<boolean>;
+  reason: string;
+  http_status: number | null;
+}
+
+export interface DeliveryRow {
+  device_id: number;
+  finished_at: Default<Date>;
+  notification_id: string;
+  batch_seq: number;
+  outcome: Outcome;
+  http_status: number | null;
+  attempts: number;
+  in_doubt: boolean;
+  reason: string | null;
+  provider_message_id: string | null;
+}
+
+export interface RateLimitRow {
+  /** `notification:<id>` or `app:<id>:<provider>`. */
+  scope: string;
+  rate_per_second: number | null;
+  next_at: Default<Date>;
+  blocked_until: Default<Date>;
+}

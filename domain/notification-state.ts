@@ -1,0 +1,47 @@
+/**
+ * The states of a notification. PostgreSQL is the authority; each move is one conditional UPDATE in `db/notifications.ts`.
+ *
+ * - `draft`: stored, nothing happens. In: creation. Out: launch, cancel. A crash leaves it as it is.
+ * - `scheduled`: waits for `scheduled_at`. In: launch with a time. Out: the workflow at that time (→ sending), cancel. After a
+ *   crash the reconciler starts the workflow again.
+ * - `sending`: workers may dispatch. In: launch, resume, the schedule. Out: pause, cancel, halt, the last outcome (→ completed).
+ *   After a crash the next claim of each batch continues at the device where it stopped.
+ * - `paused`: no window may be reserved. In: pause. Out: resume, cancel. What was in flight is recorded when its answer comes.
+ * - `halted`: as paused, but the service stopped itself: a configuration fault, or its workflow was terminated. `halt` says
+ *   why. Nobody is lost. In: a worker or the reconciler. Out: resume, cancel.
+ * - `completed`: every device has its outcome. Final.
+ * - `cancelled`: no window may be reserved; `finished_at` is set once the rest of the audience is recorded. Final.
+ */
+export const notificationStates = [
+  'draft',
+  'scheduled',
+  'sending',
+  'paused',
+  'halted',
+  'completed',
+  'cancelled',
+] as const;
+export type NotificationState = (typeof notificationStates)[number];
+
+/** What to do with a device that may have got the message although no answer was recorded. */
+export const inDoubtPolicies = ['redeliver', 'skip'] as const;
+export type InDoubtPolicy = (typeof inDoubtPolicies)[number];
+
+export interface NotificationOptions {
+  /** Default `redeliver`: the same apns-id and collapse id again, and the delivery is marked `in_doubt`. */
+  inDoubtPolicy: InDoubtPolicy;
+  /** Devices per second for this notification over all workers; null: no limit of its own. */
+  ratePerSecond: number | null;
+}
+
+export const haltReasons = [
+  'credentials',
+  'clock',
+  'topic',
+  'project',
+  'environment',
+  'payload',
+  'workflow_terminated',
+  'poison_batch',
+] as const;
+export type HaltReason = (typeof haltReasons)[number];

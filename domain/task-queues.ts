@@ -1,0 +1,23 @@
+import type { ProviderName } from './device.ts';
+
+/**
+ * Task queue names. A prefix keeps installations (and tests) that share a namespace apart. Workflows derive the delivery
+ * queues from their own queue, so a notification stays within the installation that started it.
+ */
+export const workerRoles = ['notifications', 'apns', 'fcm'] as const;
+export type WorkerRole = (typeof workerRoles)[number];
+
+const notificationsQueue = 'notifications';
+
+export function notificationsTaskQueue(prefix = ''): string {
+  return prefix + notificationsQueue;
+}
+
+export function deliveryTaskQueue(prefix: string, provider: ProviderName, isUrgent: boolean): string {
+  return `${prefix}${provider}${isUrgent ? '-urgent' : ''}`;
+}
+
+/** The prefix in the name of a notifications queue. */
+export function taskQueuePrefix(notificationsTaskQueueName: string): string {
+  return notificationsTaskQueueName.slice(0, -notificationsQueue.length);
+}
