@@ -1,5 +1,8 @@
 import type { ApnsEnvironment, ProviderName } from '../../domain/device.ts';
-import type { Message } from '../../domain/message.ts';
+import type { NotificationContent } from '../../domain/payload/content.ts';
+
+export type { NotificationContent } from '../../domain/payload/content.ts';
+export { PayloadError } from '../../domain/payload/payload-error.ts';
 
 /**
  * All that the delivery engine knows of a push provider.
@@ -22,15 +25,6 @@ export interface PushProvider {
 
   /** Refuses new sends, lets those in flight end (bounded), closes every connection. A repeat is harmless. */
   close(): Promise<void>;
-}
-
-/** What one notification says, and the ids that stay the same on every attempt. */
-export interface NotificationContent {
-  /** UUID v7. Also sent to the app as the data key `nid`, so that an app can drop a repeat. */
-  notificationId: string;
-  message: Message;
-  /** After this instant the message must not be shown; undefined: the provider's own default. */
-  expiresAt?: Date;
 }
 
 export interface DeviceAddress {
@@ -127,16 +121,3 @@ export interface MisconfiguredVerdict {
 }
 
 export type ConfigurationFault = 'credentials' | 'clock' | 'topic' | 'project' | 'environment';
-
-/** The message as built can never be sent by this provider (too large, reserved key, …). */
-export class PayloadError extends Error {
-  readonly code = 'payload_invalid';
-  /** The message field at fault, as the API names it: `data.from`, `ttl`, … */
-  readonly field: string;
-
-  constructor(field: string, message: string) {
-    super(message);
-    this.name = 'PayloadError';
-    this.field = field;
-  }
-}
