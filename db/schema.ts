@@ -2,6 +2,7 @@ import type { ColumnType, Generated } from 'kysely';
 import type { Audience } from '../domain/audience.ts';
 import type { ApnsEnvironment, Platform, ProviderName } from '../domain/device.ts';
 import type { JsonValue, Message } from '../domain/message.ts';
+import type { Totals } from '../domain/notification.ts';
 import type { HaltReason, InDoubtPolicy, NotificationState } from '../domain/notification-state.ts';
 import type { Outcome } from '../domain/outcome.ts';
 
@@ -107,21 +108,13 @@ export interface NotificationRow {
   finished_at: Date | null;
   halt_reason: HaltReason | null;
   halt_detail: string | null;
-  totals: Json<NotificationTotals> | null;
+  totals: Json<Totals> | null;
   /** Grows with every change that the workflow must look at. */
   version: Default<number>;
   /** The version that the workflow last read; behind `version`, the reconciler wakes it. */
   seen_version: Default<number>;
   created_at: Default<Date>;
   updated_at: Default<Date>;
-}
-
-/** Counted from the rows when the books close. */
-export interface NotificationTotals {
-  outcomes: Record<Outcome, number>;
-  /** Devices by outcome and reason, e.g. `unregistered: { Unregistered: 12 }`. */
-  reasons: Partial<Record<Outcome, Record<string, number>>>;
-  inDoubt: number;
 }
 
 export type BatchCounts = { [O in Outcome]: Default<number> };

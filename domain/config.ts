@@ -50,7 +50,7 @@ export interface WorkerConfig {
   heartbeatTimeoutMs: number;
   /** `CARILLON_RETRY_BASE_MS`: the first wait after a transient refusal, doubled each time; default 10 000. */
   retryBaseMs: number;
-  /** `CARILLON_RETRY_MAX_MS`: the longest wait, default 900 000 (15 minutes). */
+  /** `CARILLON_RETRY_MAX_MS`: the longest wait, whoever asks for it; default 3 600 000 (one hour). */
   retryMaxMs: number;
   /** `CARILLON_MAX_ATTEMPTS` for one device, default 8. */
   maxAttempts: number;
@@ -168,7 +168,7 @@ export function loadConfig(env: Environment): Config {
       batchesPerRun: integer('CARILLON_BATCHES_PER_RUN', 0, 0),
       heartbeatTimeoutMs: integer('CARILLON_HEARTBEAT_TIMEOUT_MS', 10_000),
       retryBaseMs: integer('CARILLON_RETRY_BASE_MS', 10_000),
-      retryMaxMs: integer('CARILLON_RETRY_MAX_MS', 900_000),
+      retryMaxMs: integer('CARILLON_RETRY_MAX_MS', 3_600_000),
       maxAttempts: integer('CARILLON_MAX_ATTEMPTS', 8),
       maxDoubts: integer('CARILLON_MAX_DOUBTS', 2, 0),
       reconcileIntervalMs: integer('CARILLON_RECONCILE_INTERVAL_MS', 5_000),

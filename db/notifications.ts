@@ -1,0 +1,379 @@
+import { type ExpressionBuilder, type Kysely, type Selectable, sql } from 'kysely';
+import { jsonObjectFrom } from 'kysely/helpers/postgres';
+import type { Audience } from '../domain/audience.ts';
+import type { Message } from '../domain/message.ts';
+import type { Books, Notification, Totals } from '../domain/notification.ts';
+import type { HaltReason, InDoubtPolicy, NotificationState } from '../domain/notification-state.ts';
+import { emptyOutcomeCounts, outcomes, sumOfOutcomes } from '../domain/outcome.ts';
+import type { Database, NotificationRow } from './schema.ts';
+
+export interface NewNotification {
+  id: string;
+  appId: number;
+  title: string | null;
+  message: Message;
+  audience: Audience;
+  inDoubtPolicy: InDoubtPolicy;
+  ratePerSecond: number | null;
+  idempotencyKey?: string | undefined;
+  /** Tells a repeat of the same request from another request under the same key. */
+  requestHash?: string | undefined;
+}
+
+/** Stores a draft. With an idempotency key that the app used before, nothing is stored and the earlier row's id and hash come back. */
+export async function insertNotification(
+  db: Kysely<Database>,
+  input: NewNotification,
+): Promise<{ isNew: true } | { isNew: false; id: string; requestHash: string | null }> {
+  const inserted = await db
+    .insertInto('notifications')
+    .values({
+      id: input.id,
+      app_id: input.appId,
+      state: 'draft',
+      title: input.title,
+      message: JSON.stringify(input.message),
+      audience: JSON.stringify(input.audience),
+      in_doubt_policy: input.inDoubtPolicy,
+      rate_per_second: input.ratePerSecond,
+      idempotency_key: input.idempotencyKey ?? null,
+      request_hash: input.requestHash ?? null,
+    })
+    .onConflict((oc) => oc.constraint('notifications_app_idempotency_key').doNothing())
+    .returning('id')
+    .executeTakeFirst();
+  if (inserted) return { isNew: true };
+  const earlier = await db
+    .selectFrom('notifications')
+    .select(['id', 'request_hash'])
+    .where('app_id', '=', input.appId)
+    .where('idempotency_key', '=', input.idempotencyKey ?? '')
+    .executeTakeFirstOrThrow();
+  return { isNew: false, id: earlier.id, requestHash: earlier.request_hash };
+}
+
+/** Only a draft can be changed or deleted; undefined: not found or no draft any more. */
+export async function updateDraft(
+  db: Kysely<Database>,
+  appId: number,
+  id: string,
+  change: Partial<Pick<NewNotification, 'title' | 'message' | 'audience' | 'inDoubtPolicy' | 'ratePerSecond'>>,
+): Promise<Notification | undefined> {
+  const updated = await db
+    .updateTable('notifications')
+    .set({
+      updated_at: sql`now()`,
+      ...(change.title !== undefined && { title: change.title }),
+      ...(change.message !== undefined && { message: JSON.stringify(change.message) }),
+      ...(change.audience !== undefined && { audience: JSON.stringify(change.audience) }),
+      ...(change.inDoubtPolicy !== undefined && { in_doubt_policy: change.inDoubtPolicy }),
+      ...(change.ratePerSecond !== undefined && { rate_per_second: change.ratePerSecond }),
+    })
+    .where('app_id', '=', appId)
+    .where('id', '=', id)
+    .where('state', '=', 'draft')
+    .returning('id')
+    .executeTakeFirst();
+  return updated && findNotification(db, appId, id);
+}
+
+/** True when a draft was deleted. */
+export async function deleteDraft(db: Kysely<Database>, appId: number, id: string): Promise<boolean> {
+  const result = await db
+    .deleteFrom('notifications')
+    .where('app_id', '=', appId)
+    .where('id', '=', id)
+    .where('state', '=', 'draft')
+    .executeTakeFirst();
+  return result.numDeletedRows > 0n;
+}
+
+/** Changes the rate of a notification that has not ended; workers obey it from their next window on. */
+export async function setRate(
+  db: Kysely<Database>,
+  appId: number,
+  id: string,
+  ratePerSecond: number | null,
+): Promise<Move | undefined> {
+  return move(db, appId, id, ['draft', 'scheduled', 'sending', 'paused', 'halted'], [], {
+    rate_per_second: ratePerSecond,
+  });
+}
+
+export async function findNotification(
+  db: Kysely<Database>,
+  appId: number,
+  id: string,
+): Promise<Notification | undefined> {
+  const row = await selectNotifications(db).where('app_id', '=', appId).where('id', '=', id).executeTakeFirst();
+  return row && toNotification(row);
+}
+
+/** For workers, which serve every app. */
+export async function getNotification(db: Kysely<Database>, id: string): Promise<Notification> {
+  return toNotification(await selectNotifications(db).where('id', '=', id).executeTakeFirstOrThrow());
+}
+
+/** Newest first; `cursor` is the last id of the page before. */
+export async function listNotifications(
+  db: Kysely<Database>,
+  appId: number,
+  page: { cursor?: string | undefined; limit: number; state?: NotificationState | undefined },
+): Promise<Notification[]> {
+  let query = selectNotifications(db).where('app_id', '=', appId).orderBy('id', 'desc').limit(page.limit);
+  if (page.cursor !== undefined) query = query.where('id', '<', page.cursor);
+  if (page.state !== undefined) query = query.where('state', '=', page.state);
+  return (await query.execute()).map(toNotification);
+}
+
+/**
+ * A state change is one conditional UPDATE. `ok` is also true when the notification already was where the caller wants it:
+ * a repeat is harmless. Not `ok`: the state does not allow it. Undefined: not found.
+ */
+export type Move = { ok: boolean; notification: Notification };
+
+/** `draft | scheduled → sending`, or `→ scheduled` with a time. Freezes the audience's ceiling when sending begins. */
+export function launchNotification(
+  db: Kysely<Database>,
+  appId: number,
+  id: string,
+  scheduledAt?: Date,
+): Promise<Move | undefined> {
+  return scheduledAt
+    ? move(db, appId, id, ['draft', 'scheduled'], [], { state: 'scheduled', scheduled_at: scheduledAt })
+    : move(db, appId, id, ['draft', 'scheduled'], ['sending'], { state: 'sending', ...launchValues });
+}
+
+/** `sending → paused`. */
+export function pauseNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
+  return move(db, appId, id, ['sending'], ['paused'], { state: 'paused' });
+}
+
+/** `paused | halted → sending`. */
+export function resumeNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
+  return move(db, appId, id, ['paused', 'halted'], ['sending'], {
+    state: 'sending',
+    halt_reason: null,
+    halt_detail: null,
+  });
+}
+
+/** `→ cancelled` from any state that is not final. What was never planned is closed at once. */
+export function cancelNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
+  return move(db, appId, id, ['draft', 'scheduled', 'sending', 'paused', 'halted'], ['cancelled'], {
+    state: 'cancelled',
+    halt_reason: null,
+    halt_detail: null,
+    finished_at: sql`case when device_ceiling is null then now() end`,
+  });
+}
+
+/** `scheduled → sending` once the time has come; false when it has not, or the state is another. */
+export async function beginScheduled(db: Kysely<Database>, id: string): Promise<boolean> {
+  const result = await db
+    .updateTable('notifications')
+    .set({ state: 'sending', ...launchValues, ...changed })
+    .where('id', '=', id)
+    .where('state', '=', 'scheduled')
+    .where('scheduled_at', '<=', sql<Date>`clock_timestamp()`)
+    .executeTakeFirst();
+  return result.numUpdatedRows > 0n;
+}
+
+/** `sending → halted`; false when it was not sending. `detail` is one sentence for the person on call. */
+export async function haltNotification(
+  db: Kysely<Database>,
+  id: string,
+  reason: HaltReason,
+  detail: string,
+): Promise<boolean> {
+  const result = await db
+    .updateTable('notifications')
+    .set({ state: 'halted', halt_reason: reason, halt_detail: detail, ...changed })
+    .where('id', '=', id)
+    .where('state', '=', 'sending')
+    .executeTakeFirst();
+  return result.numUpdatedRows > 0n;
+}
+
+/** Closes the books with the totals counted from the rows: `sending → completed`, or the end of `cancelled`. A repeat changes nothing. */
+export async function closeBooks(db: Kysely<Database>, id: string, totals: Totals): Promise<void> {
+  await db
+    .updateTable('notifications')
+    .set({
+      state: sql`case state when 'sending' then 'completed' else state end`,
+      finished_at: sql`clock_timestamp()`,
+      totals: JSON.stringify(totals),
+      ...changed,
+    })
+    .where('id', '=', id)
+    .where('state', 'in', ['sending', 'cancelled'])
+    .where('finished_at', 'is', null)
+    .execute();
+}
+
+/** What the workflow steers by; noting the version that it saw tells the reconciler that no wake-up was lost. */
+export async function readForWorkflow(
+  db: Kysely<Database>,
+  id: string,
+): Promise<
+  | {
+      state: NotificationState;
+      title: string | null;
+      isFinished: boolean;
+      isPlanned: boolean;
+      audienceSize: number;
+      msUntilScheduled: number;
+      haltDetail: string | null;
+    }
+  | undefined
+> {
+  const row = await db
+    .updateTable('notifications')
+    .set({ seen_version: sql`version` })
+    .where('id', '=', id)
+    .returning([
+      'state',
+      'title',
+      'finished_at',
+      'planned_at',
+      'audience_size',
+      'halt_detail',
+      sql<number>`coalesce(ceil(extract(epoch from scheduled_at - clock_timestamp()) * 1000), 0)::float8`.as(
+        'ms_until',
+      ),
+    ])
+    .executeTakeFirst();
+  return (
+    row && {
+      state: row.state,
+      title: row.title,
+      isFinished: row.finished_at !== null,
+      isPlanned: row.planned_at !== null,
+      audienceSize: row.audience_size,
+      msUntilScheduled: Math.max(0, row.ms_until),
+      haltDetail: row.halt_detail,
+    }
+  );
+}
+
+/** Notifications that need a workflow: launched or scheduled, books not closed. `isUnseen`: a change waits to be looked at. */
+export async function listUnfinished(
+  db: Kysely<Database>,
+  limit: number,
+): Promise<
+  { id: string; appId: number; state: NotificationState; title: string | null; isUnseen: boolean; ageMs: number }[]
+> {
+  const rows = await db
+    .selectFrom('notifications')
+    .select([
+      'id',
+      'app_id',
+      'state',
+      'title',
+      sql<boolean>`seen_version < version`.as('is_unseen'),
+      sql<number>`(extract(epoch from clock_timestamp() - updated_at) * 1000)::float8`.as('age_ms'),
+    ])
+    .where('finished_at', 'is', null)
+    .where('state', 'in', ['scheduled', 'sending', 'cancelled', 'paused', 'halted'])
+    .orderBy('id')
+    .limit(limit)
+    .execute();
+  return rows.map((row) => ({
+    id: row.id,
+    appId: row.app_id,
+    state: row.state,
+    title: row.title,
+    isUnseen: row.is_unseen,
+    ageMs: row.age_ms,
+  }));
+}
+
+const changed = { version: sql<number>`version + 1`, updated_at: sql<Date>`clock_timestamp()` };
+
+/** A ttl of 0 means one attempt by the provider, not a notification that is over before it begins. */
+const launchValues = {
+  launched_at: sql<Date>`clock_timestamp()`,
+  device_ceiling: sql<number>`(select coalesce(max(d.id), 0) from devices d where d.app_id = notifications.app_id)`,
+  expires_at: sql<Date | null>`case when (message ->> 'ttlSeconds')::integer > 0
+    then clock_timestamp() + make_interval(secs => (message ->> 'ttlSeconds')::integer) end`,
+};
+
+async function move(
+  db: Kysely<Database>,
+  appId: number,
+  id: string,
+  from: NotificationState[],
+  already: NotificationState[],
+  values: Record<string, unknown>,
+): Promise<Move | undefined> {
+  const result = await db
+    .updateTable('notifications')
+    .set({ ...values, ...changed })
+    .where('app_id', '=', appId)
+    .where('id', '=', id)
+    .where('state', 'in', from)
+    .executeTakeFirst();
+  const notification = await findNotification(db, appId, id);
+  if (!notification) return undefined;
+  return { ok: result.numUpdatedRows > 0n || already.includes(notification.state), notification };
+}
+
+/** The live books are a sum over the batches: about a thousand rows for ten million devices. */
+function selectNotifications(db: Kysely<Database>) {
+  return db.selectFrom('notifications').selectAll().select(sumOfBatches);
+}
+
+function sumOfBatches(eb: ExpressionBuilder<Database, 'notifications'>) {
+  return jsonObjectFrom(
+    eb
+      .selectFrom('batches')
+      .whereRef('batches.notification_id', '=', 'notifications.id')
+      .select(({ fn }) => [
+        ...outcomes.map((outcome) => fn.coalesce(fn.sum<number>(outcome), sql<number>`0`).as(outcome)),
+        fn.coalesce(fn.sum<number>('size'), sql<number>`0`).as('size'),
+        fn.countAll<number>().as('batches'),
+        fn.count<number>('finished_at').as('finished'),
+      ]),
+  ).as('sums');
+}
+
+type NotificationRowWithSums = Selectable<NotificationRow> & {
+  sums: (Record<string, number> & { size: number; batches: number; finished: number }) | null;
+};
+
+function toNotification(row: NotificationRowWithSums): Notification {
+  return {
+    id: row.id,
+    appId: row.app_id,
+    state: row.state,
+    title: row.title,
+    message: row.message,
+    audience: row.audience,
+    inDoubtPolicy: row.in_doubt_policy,
+    ratePerSecond: row.rate_per_second,
+    scheduledAt: row.scheduled_at,
+    launchedAt: row.launched_at,
+    expiresAt: row.expires_at,
+    finishedAt: row.finished_at,
+    halt: row.halt_reason ? { reason: row.halt_reason, detail: row.halt_detail ?? '' } : null,
+    books: toBooks(row),
+    totals: row.totals,
+    createdAt: row.created_at,
+    updatedAt: row.updated_at,
+  };
+}
+
+function toBooks(row: NotificationRowWithSums): Books {
+  const counts = emptyOutcomeCounts();
+  for (const outcome of outcomes) counts[outcome] = row.sums?.[outcome] ?? 0;
+  const audience = row.sums?.size ?? 0;
+  return {
+    audience,
+    outcomes: counts,
+    pending: audience - sumOfOutcomes(counts),
+    isPlanned: row.planned_at !== null,
+    batches: row.sums?.batches ?? 0,
+    batchesFinished: row.sums?.finished ?? 0,
+  };
+}

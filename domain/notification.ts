@@ -1,0 +1,52 @@
+import type { Audience } from './audience.ts';
+import type { Message } from './message.ts';
+import type { HaltReason, InDoubtPolicy, NotificationState } from './notification-state.ts';
+import type { Outcome, OutcomeCounts } from './outcome.ts';
+
+/** One notification with its books as they stood when it was read. */
+export interface Notification {
+  /** UUID v7. */
+  id: string;
+  appId: number;
+  state: NotificationState;
+  /** For people: shown in listings and in Temporal's UI. */
+  title: string | null;
+  message: Message;
+  audience: Audience;
+  inDoubtPolicy: InDoubtPolicy;
+  /** Devices per second over all workers; null: no limit of its own. */
+  ratePerSecond: number | null;
+  scheduledAt: Date | null;
+  launchedAt: Date | null;
+  /** Launch plus the message's ttl; null without a ttl, or with a ttl of 0 (one attempt). */
+  expiresAt: Date | null;
+  /** Set once the books are closed: every device of the audience has its outcome. */
+  finishedAt: Date | null;
+  halt: { reason: HaltReason; detail: string } | null;
+  books: Books;
+  /** Counted from the rows when the books closed; null until then. */
+  totals: Totals | null;
+  createdAt: Date;
+  updatedAt: Date;
+}
+
+/**
+ * `audience` = sum of `outcomes` + `pending`, at every moment. While planning goes on (`isPlanned` false) the audience still
+ * grows.
+ */
+export interface Books {
+  audience: number;
+  outcomes: OutcomeCounts;
+  pending: number;
+  isPlanned: boolean;
+  batches: number;
+  batchesFinished: number;
+}
+
+export interface Totals {
+  outcomes: OutcomeCounts;
+  /** Devices by outcome and reason. */
+  reasons: Partial<Record<Outcome, Record<string, number>>>;
+  /** Devices that may have got the message more than once. */
+  inDoubt: number;
+}
