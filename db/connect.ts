@@ -1,4 +1,4 @@
-import { Kysely, PostgresDialect } from 'kysely';
+import { Kysely, PostgresDialect, type PostgresPoolClient, type Transaction } from 'kysely';
 import pg from 'pg';
 import type { Database } from './schema.ts';
 
@@ -44,4 +44,33 @@ export function connect(databaseUrl: string, options: ConnectOptions = {}): Data
   });
   pool.on('error', (error) => options.onIdleError?.(error));
   return { db: new Kysely<Database>({ dialect: new PostgresDialect({ pool }) }), pool };
+}
+
+/**
+ * One transaction with both faces: Kysely for statements, the raw client for COPY. Rolled back when `run` throws.
+ * A client whose transaction did not end cleanly is thrown away, not returned to the pool.
+ */
+export async function transactionWithClient<T>(
+  pool: pg.Pool,
+  run: (trx: Transaction<Database>, client: pg.PoolClient) => Promise<T>,
+): Promise<T> {
+  const client = await pool.connect();
+  // A connection that breaks while nothing is asked of it reports here; the next statement fails by itself.
+  const ignoreBreak = () => {};
+  client.on('error', ignoreBreak);
+  let failure: Error | undefined;
+  try {
+    const lent = {
+      query: client.query.bind(client),
+      release: () => {},
+    } as PostgresPoolClient;
+    const dialect = new PostgresDialect({ pool: { connect: async () => lent, end: async () => {} } });
+    return await new Kysely<Database>({ dialect }).transaction().execute((trx) => run(trx, client));
+  } catch (error) {
+    failure = error instanceof Error ? error : new Error(String(error));
+    throw error;
+  } finally {
+    client.off('error', ignoreBreak);
+    client.release(failure);
+  }
 }

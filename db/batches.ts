@@ -1,0 +1,177 @@
+import { type Kysely, sql, type Transaction } from 'kysely';
+import type { Audience } from '../domain/audience.ts';
+import type { ProviderName } from '../domain/device.ts';
+import { audienceFilter } from './audience.ts';
+import type { Database } from './schema.ts';
+
+export interface BatchSummary {
+  seq: number;
+  provider: ProviderName;
+  /** Devices. */
+  size: number;
+}
+
+/** Devices that one statement plans at most. */
+const planPageSize = 50_000;
+
+/**
+ * Freezes the next page of the audience into batches and moves the plan cursor, in the caller's transaction. The lock on the
+ * notification makes a second planner wait and then go on behind the first; when all is planned nothing happens.
+ */
+export async function planNextPage(
+  trx: Transaction<Database>,
+  notificationId: string,
+  batchSize: number,
+): Promise<void> {
+  const notification = await trx
+    .selectFrom('notifications')
+    .select(['app_id', 'audience', 'device_ceiling', 'plan_cursor', 'batch_count', 'planned_at'])
+    .where('id', '=', notificationId)
+    .forNoKeyUpdate()
+    .executeTakeFirstOrThrow();
+  if (notification.planned_at !== null || notification.device_ceiling === null) return;
+
+  const page = trx
+    .selectFrom('devices')
+    .select(['id', 'provider'])
+    .where('app_id', '=', notification.app_id)
+    .where('id', '>', notification.plan_cursor)
+    .where('id', '<=', notification.device_ceiling)
+    .where(audienceFilter(notification.app_id, notification.audience as Audience))
+    .orderBy('id')
+    .limit(planPageSize);
+
+  // Even slices per provider: 50 000 devices of one provider make five batches of 10 000.
+  const { rows } = await sql<{ last_id: number | null; devices: number; batches: number }>`
+    with page as materialized (${page}),
+    sliced as (
+      select id, provider,
+        ntile((ceil(count(*) over (partition by provider) / ${batchSize}::numeric))::integer)
+          over (partition by provider order by id) as slice
+      from page
+    ),
+    stored as (
+      insert into batches (notification_id, seq, provider, device_ids, size)
+      select ${notificationId}, ${notification.batch_count} + row_number() over (order by min(id)), provider,
+        array_agg(id order by id), count(*)
+      from sliced group by provider, slice
+      returning 1
+    )
+    select (select max(id) from page) as last_id, (select count(*) from page) as devices,
+      (select count(*) from stored) as batches
+  `.execute(trx);
+  const { last_id, devices, batches } = rows[0]!;
+  await trx
+    .updateTable('notifications')
+    .set({
+      plan_cursor: last_id ?? notification.device_ceiling,
+      batch_count: sql`batch_count + ${batches}`,
+      audience_size: sql`audience_size + ${devices}`,
+      ...(devices < planPageSize && { planned_at: sql`clock_timestamp()` }),
+    })
+    .where('id', '=', notificationId)
+    .execute();
+}
+
+/** Unfinished batches above `afterSeq`, in order. */
+export function listOpenBatches(
+  db: Kysely<Database>,
+  notificationId: string,
+  afterSeq: number,
+  limit: number,
+): Promise<BatchSummary[]> {
+  return db
+    .selectFrom('batches')
+    .select(['seq', 'provider', 'size'])
+    .where('notification_id', '=', notificationId)
+    .where('seq', '>', afterSeq)
+    .where('finished_at', 'is', null)
+    .orderBy('seq')
+    .limit(limit)
+    .execute();
+}
+
+/** A batch and the right to write its outcomes, until somebody claims it again. */
+export interface Claim {
+  notificationId: string;
+  seq: number;
+  provider: ProviderName;
+  fence: number;
+  /** Positions below it may have been handed to the provider by an earlier claim. */
+  horizon: number;
+  deviceIds: number[];
+}
+
+/** Makes every earlier claim of the batch a zombie. Undefined: the batch is finished. */
+export async function claimBatch(
+  db: Kysely<Database>,
+  notificationId: string,
+  seq: number,
+): Promise<Claim | undefined> {
+  const row = await db
+    .updateTable('batches')
+    .set({ fence: sql`fence + 1` })
+    .where('notification_id', '=', notificationId)
+    .where('seq', '=', seq)
+    .where('finished_at', 'is', null)
+    .returning(['provider', 'fence', 'horizon', 'device_ids'])
+    .executeTakeFirst();
+  return (
+    row && {
+      notificationId,
+      seq,
+      provider: row.provider,
+      fence: row.fence,
+      horizon: row.horizon,
+      deviceIds: row.device_ids,
+    }
+  );
+}
+
+export type Reservation =
+  | { answer: 'go'; granted: number }
+  | { answer: 'wait'; waitMs: number }
+  | { answer: 'fenced' | 'paused' | 'halted' | 'cancelled' | 'expired' };
+
+/** One window, reserved before it is dispatched; see `migrations/0002-windows.ts`. */
+export async function reserveWindow(
+  db: Kysely<Database>,
+  claim: Claim,
+  window: { positions: number[]; deferredIds: number[]; providerScope: string },
+): Promise<Reservation> {
+  const { rows } = await sql<{ answer: Reservation['answer']; granted: number; wait_ms: number }>`
+    select answer, granted, wait_ms from reserve_window(
+      ${claim.notificationId}, ${claim.seq}, ${claim.fence}, ${window.positions}::integer[],
+      ${window.deferredIds}::bigint[], ${window.providerScope})
+  `.execute(db);
+  const { answer, granted, wait_ms } = rows[0]!;
+  if (answer === 'go') return { answer, granted };
+  if (answer === 'wait') return { answer, waitMs: wait_ms };
+  return { answer };
+}
+
+/**
+ * Gives back what was reserved and never dispatched, so that it is not in doubt later: fresh devices from `position` on and
+ * these deferred devices. Without effect when a later claim owns the batch.
+ */
+export async function returnReserved(
+  trx: Transaction<Database>,
+  claim: Claim,
+  undispatched: { position: number | undefined; deferredIds: number[] },
+): Promise<void> {
+  const owned = await trx
+    .updateTable('batches')
+    .set({ horizon: undispatched.position ?? sql<number>`horizon` })
+    .where('notification_id', '=', claim.notificationId)
+    .where('seq', '=', claim.seq)
+    .where('fence', '=', claim.fence)
+    .returning('seq')
+    .executeTakeFirst();
+  if (!owned || undispatched.deferredIds.length === 0) return;
+  await trx
+    .updateTable('deferrals')
+    .set({ dispatched: false })
+    .where('notification_id', '=', claim.notificationId)
+    .where('device_id', '=', sql<number>`any(${undispatched.deferredIds}::bigint[])`)
+    .execute();
+}

@@ -1,0 +1,311 @@
+import { type Kysely, sql, type Transaction } from 'kysely';
+import type pg from 'pg';
+import { from as copyFrom } from 'pg-copy-streams';
+import type { Totals } from '../domain/notification.ts';
+import { emptyOutcomeCounts, type Outcome, type OutcomeCounts, outcomes } from '../domain/outcome.ts';
+import type { Claim } from './batches.ts';
+import type { Database } from './schema.ts';
+
+/** How one device ended; one row, written once. */
+export interface DeliveryRecord {
+  deviceId: number;
+  outcome: Outcome;
+  /** The provider's word, or ours; no tabs, line breaks or NUL (see `cleanReason`). */
+  reason: string | null;
+  httpStatus: number | null;
+  providerMessageId: string | null;
+  attempts: number;
+  /** The provider may have got it more than once. */
+  inDoubt: boolean;
+}
+
+/** A device whose token died with this send. */
+export interface Retirement {
+  deviceId: number;
+  /** The token that was sent to: a device that has another one by now stays alive. */
+  deviceToken: string;
+  /** A registration after this instant stays alive. */
+  invalidAt: Date;
+  reason: string;
+}
+
+/** The batch belongs to a later claim: nothing was written and nothing may be sent. */
+export class FencedError extends Error {
+  readonly code = 'fenced';
+
+  constructor(claim: Claim) {
+    super(`batch ${claim.seq} of notification ${claim.notificationId} was claimed again after fence ${claim.fence}`);
+    this.name = 'FencedError';
+  }
+}
+
+/**
+ * Checks the fence, adds to the batch's counts and closes the batch when the last device has its outcome. First statement of
+ * every recording transaction: the row lock keeps a new claim waiting until the rows are there.
+ * @throws {FencedError}
+ */
+export async function addToBatch(trx: Transaction<Database>, claim: Claim, counts: OutcomeCounts): Promise<boolean> {
+  const total = sql.join(
+    outcomes.map((outcome) => sql`${sql.ref(outcome)} + ${counts[outcome]}::integer`),
+    sql` + `,
+  );
+  const row = await trx
+    .updateTable('batches')
+    .set({
+      ...Object.fromEntries(
+        outcomes.map((outcome) => [outcome, sql`${sql.ref(outcome)} + ${counts[outcome]}::integer`]),
+      ),
+      finished_at: sql`case when ${total} = size then clock_timestamp() end`,
+    })
+    .where('notification_id', '=', claim.notificationId)
+    .where('seq', '=', claim.seq)
+    .where('fence', '=', claim.fence)
+    .where('finished_at', 'is', null)
+    .returning('finished_at')
+    .executeTakeFirst();
+  if (!row) throw new FencedError(claim);
+  return row.finished_at !== null;
+}
+
+/** COPY, in the transaction of `client`. A second row for a device breaks the primary key and with it the transaction. */
+export async function copyDeliveries(client: pg.ClientBase, claim: Claim, records: DeliveryRecord[]): Promise<void> {
+  const finishedAt = new Date().toISOString();
+  const lineEnd = `\t${claim.notificationId}\t${claim.seq}\t${finishedAt}\n`;
+  let text = '';
+  for (const r of records) {
+    text += `${r.deviceId}\t${r.outcome}\t${r.httpStatus ?? '\\N'}\t${r.attempts}\t${r.inDoubt ? 't' : 'f'}\t${
+      r.reason === null ? '\\N' : escapeCopyText(r.reason)
+    }\t${r.providerMessageId === null ? '\\N' : escapeCopyText(r.providerMessageId)}${lineEnd}`;
+  }
+  const stream = client.query(
+    copyFrom(
+      `copy deliveries (device_id, outcome, http_status, attempts, in_doubt, reason, provider_message_id,
+        notification_id, batch_seq, finished_at) from stdin`,
+    ),
+  );
+  await new Promise<void>((resolve, reject) => {
+    stream.on('error', reject);
+    stream.on('finish', resolve);
+    stream.end(text);
+  });
+}
+
+/** The special characters of COPY's text format (PostgreSQL manual, COPY, "Text Format"). */
+function escapeCopyText(text: string): string {
+  return /[\\\t\n\r]/.test(text)
+    ? text.replace(/[\\\t\n\r]/g, (c) => (c === '\\' ? '\\\\' : c === '\t' ? '\\t' : c === '\n' ? '\\n' : '\\r'))
+    : text;
+}
+
+/** Provider text that PostgreSQL can store: NUL is legal JSON but no legal text. Cut to 200 characters. */
+export function cleanReason(reason: string): string {
+  return reason.replaceAll('\u0000', '\ufffd').toWellFormed().slice(0, 200);
+}
+
+export async function deleteDeferrals(trx: Transaction<Database>, claim: Claim, deviceIds: number[]): Promise<void> {
+  if (deviceIds.length === 0) return;
+  await trx
+    .deleteFrom('deferrals')
+    .where('notification_id', '=', claim.notificationId)
+    .where('device_id', '=', sql<number>`any(${deviceIds}::bigint[])`)
+    .execute();
+}
+
+/** Only rows that still have the token that was sent to, registered no later than the provider's instant. */
+export async function retireDevices(trx: Transaction<Database>, retirements: Retirement[]): Promise<void> {
+  if (retirements.length === 0) return;
+  // In order of id, as every other writer of many devices: two transactions then cannot wait for each other.
+  const sorted = retirements.toSorted((a, b) => a.deviceId - b.deviceId);
+  await sql`
+    with dead as (
+      select d.id, u.reason
+      from unnest(
+        ${sorted.map((r) => r.deviceId)}::bigint[],
+        ${sorted.map((r) => r.deviceToken)}::text[],
+        ${sorted.map((r) => r.invalidAt)}::timestamptz[],
+        ${sorted.map((r) => r.reason)}::text[]
+      ) as u (id, device_token, invalid_at, reason)
+      join devices d on d.id = u.id and d.device_token = u.device_token
+        and d.retired_at is null and d.registered_at <= u.invalid_at
+      order by d.id
+      for update of d
+    )
+    update devices set retired_at = now(), retired_reason = dead.reason, updated_at = now()
+    from dead where devices.id = dead.id
+  `.execute(trx);
+}
+
+/** The devices of a batch that have their outcome already. */
+export async function listRecordedDeviceIds(db: Kysely<Database>, claim: Claim): Promise<number[]> {
+  const rows = await db
+    .selectFrom('deliveries')
+    .select('device_id')
+    .where('notification_id', '=', claim.notificationId)
+    .where('device_id', '=', sql<number>`any(${claim.deviceIds}::bigint[])`)
+    .execute();
+  return rows.map((row) => row.device_id);
+}
+
+/**
+ * Records one outcome for everybody in a claimed batch who has none, in one statement: after a cancellation or an expiry.
+ * Who may have got the message already (in doubt) ends as `unknown` instead.
+ * @throws {FencedError}
+ */
+export async function settleBatch(
+  trx: Transaction<Database>,
+  claim: Claim,
+  outcome: 'cancelled' | 'expired',
+): Promise<OutcomeCounts> {
+  const { rows } = await sql<{ outcome: Outcome; devices: number }>`
+    with recorded as (
+      insert into deliveries
+        (device_id, notification_id, batch_seq, outcome, http_status, attempts, in_doubt, reason, finished_at)
+      select member.device_id, ${claim.notificationId}, ${claim.seq},
+        (case when doubt.is then 'unknown' else ${outcome} end)::delivery_outcome,
+        f.http_status, coalesce(f.attempts, 0) + doubt.is::integer, doubt.is or coalesce(f.doubts, 0) > 0,
+        f.reason, clock_timestamp()
+      from batches b
+      cross join unnest(b.device_ids) with ordinality as member (device_id, ordinal)
+      left join deferrals f on f.notification_id = b.notification_id and f.device_id = member.device_id
+      cross join lateral (
+        select case when f.device_id is null then member.ordinal <= b.horizon else f.dispatched or f.doubts > 0 end as is
+      ) as doubt
+      where b.notification_id = ${claim.notificationId} and b.seq = ${claim.seq} and b.fence = ${claim.fence}
+        and b.finished_at is null
+        and not exists (
+          select from deliveries e where e.notification_id = b.notification_id and e.device_id = member.device_id
+        )
+      returning outcome
+    )
+    select outcome, count(*) as devices from recorded group by outcome
+  `.execute(trx);
+  const counts = emptyOutcomeCounts();
+  for (const row of rows) counts[row.outcome] = row.devices;
+  await addToBatch(trx, claim, counts);
+  await trx
+    .deleteFrom('deferrals')
+    .where('notification_id', '=', claim.notificationId)
+    .where('batch_seq', '=', claim.seq)
+    .execute();
+  return counts;
+}
+
+/** Counted from the rows themselves, not from the batches' running counts. */
+export async function countTotals(db: Kysely<Database>, notificationId: string): Promise<Totals & { devices: number }> {
+  const rows = await db
+    .selectFrom('deliveries')
+    .select(['outcome', 'reason', 'in_doubt'])
+    .select((eb) => eb.fn.countAll<number>().as('devices'))
+    .where('notification_id', '=', notificationId)
+    .groupBy(['outcome', 'reason', 'in_doubt'])
+    .execute();
+  const totals = { outcomes: emptyOutcomeCounts(), reasons: {} as Totals['reasons'], inDoubt: 0, devices: 0 };
+  for (const row of rows) {
+    totals.outcomes[row.outcome] += row.devices;
+    totals.devices += row.devices;
+    if (row.in_doubt) totals.inDoubt += row.devices;
+    if (row.reason !== null) {
+      totals.reasons[row.outcome] ??= {};
+      const reasons = totals.reasons[row.outcome]!;
+      reasons[row.reason] = (reasons[row.reason] ?? 0) + row.devices;
+    }
+  }
+  return totals;
+}
+
+/**
+ * The audit: every batch whose frozen size, running counts and rows disagree, and every row outside its batch. Empty when the
+ * books are right; a finished notification must also have no batch open.
+ */
+export async function auditBooks(
+  db: Kysely<Database>,
+  notificationId: string,
+): Promise<{ seq: number; size: number; counted: number; rows: number; isFinished: boolean }[]> {
+  const { rows } = await sql<{ seq: number; size: number; counted: number; rows: number; finished: boolean }>`
+    with by_batch as (
+      select batch_seq, count(*) as rows from deliveries where notification_id = ${notificationId} group by batch_seq
+    )
+    select coalesce(b.seq, r.batch_seq) as seq, coalesce(b.size, 0) as size, coalesce(r.rows, 0) as rows,
+      coalesce(b.accepted + b.rejected + b.unregistered + b.expired + b.failed + b.skipped + b.cancelled + b.unknown, 0)
+        as counted,
+      b.finished_at is not null as finished
+    from (select * from batches where notification_id = ${notificationId}) b
+    full join by_batch r on r.batch_seq = b.seq
+    where coalesce(r.rows, 0) is distinct from
+        b.accepted + b.rejected + b.unregistered + b.expired + b.failed + b.skipped + b.cancelled + b.unknown
+      or (b.finished_at is not null) is distinct from (b.size = coalesce(r.rows, 0))
+    order by 1
+  `.execute(db);
+  return rows.map(({ finished, ...row }) => ({ ...row, isFinished: finished }));
+}
+
+export interface Delivery extends DeliveryRecord {
+  notificationId: string;
+  batchSeq: number;
+  finishedAt: Date;
+  /** Undefined when the device was deleted since. */
+  externalId: string | null;
+}
+
+/** Outcomes of one notification in order of device id; `cursor` is the last device id of the page before. */
+export async function listDeliveries(
+  db: Kysely<Database>,
+  notificationId: string,
+  page: { cursor?: number | undefined; limit: number; outcome?: Outcome | undefined; reason?: string | undefined },
+): Promise<Delivery[]> {
+  let query = selectDeliveries(db)
+    .where('deliveries.notification_id', '=', notificationId)
+    .orderBy('deliveries.device_id')
+    .limit(page.limit);
+  if (page.cursor !== undefined) query = query.where('deliveries.device_id', '>', page.cursor);
+  if (page.outcome !== undefined) query = query.where('outcome', '=', page.outcome);
+  if (page.reason !== undefined) query = query.where('reason', '=', page.reason);
+  return (await query.execute()).map(toDelivery);
+}
+
+/** A device's history: one probe of the primary key for each of the app's newest notifications. */
+export async function listDeviceDeliveries(
+  db: Kysely<Database>,
+  appId: number,
+  deviceId: number,
+  page: { cursor?: string | undefined; notifications: number },
+): Promise<Delivery[]> {
+  let recent = db
+    .selectFrom('notifications')
+    .select('id')
+    .where('app_id', '=', appId)
+    .where('state', '<>', 'draft')
+    .orderBy('id', 'desc')
+    .limit(page.notifications);
+  if (page.cursor !== undefined) recent = recent.where('id', '<', page.cursor);
+  const rows = await selectDeliveries(db)
+    .where('deliveries.device_id', '=', deviceId)
+    .where('deliveries.notification_id', 'in', recent)
+    .orderBy('deliveries.notification_id', 'desc')
+    .execute();
+  return rows.map(toDelivery);
+}
+
+function selectDeliveries(db: Kysely<Database>) {
+  return db
+    .selectFrom('deliveries')
+    .leftJoin('devices', 'devices.id', 'deliveries.device_id')
+    .selectAll('deliveries')
+    .select('devices.external_id');
+}
+
+function toDelivery(row: Awaited<ReturnType<ReturnType<typeof selectDeliveries>['execute']>>[number]): Delivery {
+  return {
+    deviceId: row.device_id,
+    externalId: row.external_id,
+    notificationId: row.notification_id,
+    batchSeq: row.batch_seq,
+    outcome: row.outcome,
+    reason: row.reason,
+    httpStatus: row.http_status,
+    providerMessageId: row.provider_message_id,
+    attempts: row.attempts,
+    inDoubt: row.in_doubt,
+    finishedAt: row.finished_at,
+  };
+}
