@@ -1,0 +1,60 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { type Kysely, sql } from 'kysely';
+import { uuidV7 } from '../domain/uuid-v7.ts';
+import type { Database } from './schema.ts';
+
+export interface ApiKey {
+  id: string;
+  appId: number;
+  name: string;
+  /** `*`: everything. */
+  scopes: string[];
+}
+
+/**
+ * Makes the key of the first start, for app `default`. Undefined when any key exists. Several processes may call this at
+ * once: one of them gets the key. The plain key is returned here once and stored nowhere.
+ */
+export function ensureFirstApiKey(db: Kysely<Database>): Promise<string | undefined> {
+  return db.transaction().execute(async (trx) => {
+    await sql`lock table api_keys in exclusive mode`.execute(trx);
+    const existing = await trx.selectFrom('api_keys').select('id').limit(1).executeTakeFirst();
+    if (existing) return undefined;
+    const app = await trx.selectFrom('apps').select('id').where('name', '=', 'default').executeTakeFirstOrThrow();
+    return insertApiKey(trx, { appId: app.id, name: 'first key', scopes: ['*'] });
+  });
+}
+
+/** Returns the plain key: `ck_` and 256 random bits. Only its SHA-256 is stored. */
+export async function insertApiKey(
+  db: Kysely<Database>,
+  input: { appId: number; name: string; scopes: string[] },
+): Promise<string> {
+  const plainKey = `ck_${randomBytes(32).toString('base64url')}`;
+  await db
+    .insertInto('api_keys')
+    .values({
+      id: uuidV7(),
+      app_id: input.appId,
+      name: input.name,
+      key_hash: hashApiKey(plainKey),
+      scopes: input.scopes,
+    })
+    .execute();
+  return plainKey;
+}
+
+/** Undefined for keys that never were or are revoked. Found by hash, so the time it takes says nothing about the key. */
+export async function findApiKey(db: Kysely<Database>, plainKey: string): Promise<ApiKey | undefined> {
+  const row = await db
+    .selectFrom('api_keys')
+    .select(['id', 'app_id', 'name', 'scopes'])
+    .where('key_hash', '=', hashApiKey(plainKey))
+    .where('revoked_at', 'is', null)
+    .executeTakeFirst();
+  return row && { id: row.id, appId: row.app_id, name: row.name, scopes: row.scopes };
+}
+
+export function hashApiKey(plainKey: string): Buffer {
+  return createHash('sha256').update(plainKey).digest();
+}
