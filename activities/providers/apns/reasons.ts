@@ -1,0 +1,236 @@
+import { cleanReason, isHtml, type ProviderAnswer } from '../answer.ts';
+import type { ConfigurationFault, Verdict } from '../provider.ts';
+
+/**
+ * Every answer of APNs and what it means for a send.
+ * https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns
+ */
+export const apnsReasons = [
+  'BadCollapseId',
+  'BadDeviceToken',
+  'BadExpirationDate',
+  'BadMessageId',
+  'BadPriority',
+  'BadTopic',
+  'DeviceTokenNotForTopic',
+  'DuplicateHeaders',
+  'IdleTimeout',
+  'InvalidPushType',
+  'MissingDeviceToken',
+  'MissingTopic',
+  'PayloadEmpty',
+  'TopicDisallowed',
+  'BadCertificate',
+  'BadCertificateEnvironment',
+  'ExpiredProviderToken',
+  'Forbidden',
+  'InvalidProviderToken',
+  'MissingProviderToken',
+  'UnrelatedKeyIdInToken',
+  'BadEnvironmentKeyIdInToken',
+  'BadEnvironmentKeyInToken',
+  'BadPath',
+  'MethodNotAllowed',
+  'ExpiredToken',
+  'Unregistered',
+  'PayloadTooLarge',
+  'TooManyProviderTokenUpdates',
+  'TooManyRequests',
+  'InternalServerError',
+  'ServiceUnavailable',
+  'Shutdown',
+] as const;
+export type ApnsReason = (typeof apnsReasons)[number];
+
+/** What the client does, or what it tells the engine. */
+export type ApnsReaction =
+  /** The device token is dead. */
+  | { kind: 'unregistered'; isSuspicious: boolean }
+  /** Never for this device; `isPayloadFault`: nor for any other. */
+  | { kind: 'rejected'; isPayloadFault: boolean }
+  | {
+      kind: 'later';
+      scope: 'device' | 'provider';
+      wait?: keyof ApnsWaits;
+      retiresConnection?: true;
+      keepsPreviousToken?: true;
+    }
+  | { kind: 'misconfigured'; fault: ConfigurationFault; detail: string; retiresConnection?: true }
+  /** Refused because of the connection: the same request on a new one. */
+  | { kind: 'resend' }
+  /** Refused because of the provider token: one new token, one more try on a new connection. */
+  | { kind: 'refresh' };
+
+/** Waits that Apple does not publish. Undefined: the retry policy decides. */
+export interface ApnsWaits {
+  /** After TooManyRequests, which is about one device. Default 60 000 ms. */
+  tooManyRequestsMs: number;
+  /** After TooManyProviderTokenUpdates. Default 60 000 ms. */
+  tooManyTokenUpdatesMs: number;
+  /** After Shutdown, jittered up to this. Default 5 000 ms. */
+  shutdownMs: number;
+}
+
+export const defaultApnsWaits: ApnsWaits = {
+  tooManyRequestsMs: 60_000,
+  tooManyTokenUpdatesMs: 60_000,
+  shutdownMs: 5_000,
+};
+
+const unregistered: ApnsReaction = { kind: 'unregistered', isSuspicious: false };
+/** A token of the other environment or of another app gets this too, so a high share means that our settings are wrong. */
+const suspicious: ApnsReaction = { kind: 'unregistered', isSuspicious: true };
+const badMessage: ApnsReaction = { kind: 'rejected', isPayloadFault: true };
+const badDevice: ApnsReaction = { kind: 'rejected', isPayloadFault: false };
+
+const topicFault = (detail: string): ApnsReaction => ({ kind: 'misconfigured', fault: 'topic', detail });
+const credentialFault = (detail: string): ApnsReaction => ({
+  kind: 'misconfigured',
+  fault: 'credentials',
+  detail,
+  retiresConnection: true,
+});
+const environmentFault = (detail: string): ApnsReaction => ({
+  kind: 'misconfigured',
+  fault: 'environment',
+  detail,
+  retiresConnection: true,
+});
+
+const keyOfOtherEnvironment = environmentFault(
+  'APNs says that the key belongs to the other environment. Check whether the key is limited to sandbox or production.',
+);
+
+export const apnsReactions = {
+  BadCollapseId: badMessage,
+  BadDeviceToken: suspicious,
+  BadExpirationDate: badMessage,
+  BadMessageId: badMessage,
+  BadPriority: badMessage,
+  BadTopic: topicFault('APNs refused the topic. Check that it is the bundle id of the app.'),
+  DeviceTokenNotForTopic: suspicious,
+  DuplicateHeaders: badMessage,
+  IdleTimeout: { kind: 'resend' },
+  InvalidPushType: badMessage,
+  MissingDeviceToken: badDevice,
+  MissingTopic: topicFault('APNs wants a topic and got none. Set the bundle id of the app.'),
+  PayloadEmpty: badMessage,
+  TopicDisallowed: topicFault(
+    'The key or certificate may not send to this topic. Check the bundle id and the topics it is allowed.',
+  ),
+  BadCertificate: credentialFault('APNs refused the certificate. It may be expired or revoked.'),
+  BadCertificateEnvironment: environmentFault(
+    'The certificate belongs to the other environment (sandbox or production).',
+  ),
+  ExpiredProviderToken: { kind: 'refresh' },
+  Forbidden: credentialFault(
+    'APNs forbids this action to the key or certificate. Check its rights in the developer account.',
+  ),
+  InvalidProviderToken: credentialFault(
+    'APNs refused the provider token. Check key id and team id (they are easily swapped), and that the key is not revoked.',
+  ),
+  MissingProviderToken: credentialFault(
+    'APNs got neither a provider token nor a certificate. Check the credential of the app.',
+  ),
+  UnrelatedKeyIdInToken: { kind: 'resend' },
+  BadEnvironmentKeyIdInToken: keyOfOtherEnvironment,
+  // Documented with "Id", seen without.
+  BadEnvironmentKeyInToken: keyOfOtherEnvironment,
+  BadPath: badDevice,
+  MethodNotAllowed: badMessage,
+  ExpiredToken: unregistered,
+  Unregistered: unregistered,
+  PayloadTooLarge: badMessage,
+  // Tokens changed more than once in 20 minutes on this connection: a new one would make it worse.
+  TooManyProviderTokenUpdates: {
+    kind: 'later',
+    scope: 'provider',
+    wait: 'tooManyTokenUpdatesMs',
+    retiresConnection: true,
+    keepsPreviousToken: true,
+  },
+  TooManyRequests: { kind: 'later', scope: 'device', wait: 'tooManyRequestsMs' },
+  InternalServerError: { kind: 'later', scope: 'device' },
+  ServiceUnavailable: { kind: 'later', scope: 'provider' },
+  Shutdown: { kind: 'later', scope: 'device', wait: 'shutdownMs', retiresConnection: true },
+} as const satisfies Record<ApnsReason, ApnsReaction>;
+
+export interface ApnsReading {
+  /** APNs' own word, or `http_<status>` when there was none. */
+  reason: string;
+  reaction: ApnsReaction;
+  /** True when the reason is not in the table: worth a line in the log. */
+  isUnknown: boolean;
+}
+
+/** Finds the reaction. Without a reason from APNs itself the status alone decides, and nothing is ever dropped. */
+export function readApnsAnswer(answer: ProviderAnswer): ApnsReading {
+  const reason = cleanReason(answer.json?.reason);
+  if (reason !== undefined && Object.hasOwn(apnsReactions, reason)) {
+    return { reason, reaction: apnsReactions[reason as ApnsReason], isUnknown: false };
+  }
+  return { reason: reason ?? `http_${answer.httpStatus}`, reaction: byStatus(answer, reason), isUnknown: true };
+}
+
+function byStatus(answer: ProviderAnswer, reason: string | undefined): ApnsReaction {
+  const { httpStatus } = answer;
+  if (httpStatus >= 500) return { kind: 'later', scope: httpStatus === 503 ? 'provider' : 'device' };
+  if (httpStatus === 429) return { kind: 'later', scope: 'provider', wait: 'tooManyRequestsMs' };
+  // A new reason of Apple's: this message failed, and if it fails for everybody the engine stops.
+  if (reason !== undefined && httpStatus >= 400) return badMessage;
+  if (httpStatus === 400 || httpStatus === 413) return badMessage;
+  if (httpStatus === 401 || httpStatus === 403) return credentialFault(`The answer was a bare HTTP ${httpStatus}.`);
+  return environmentFault(
+    `HTTP ${httpStatus} without a reason: what answered is probably not APNs. Check the address and proxies.`,
+  );
+}
+
+/** Makes the verdict of every reaction that is one; `resend` and `refresh` are the client's own business. */
+export function apnsVerdict(
+  answer: ProviderAnswer,
+  { reason, reaction }: ApnsReading,
+  waits: ApnsWaits,
+  random: () => number,
+): Verdict | undefined {
+  const { httpStatus } = answer;
+  if (mayHaveBeenProcessed(answer)) return { kind: 'unanswered', httpStatus, reason };
+  switch (reaction.kind) {
+    case 'unregistered': {
+      const invalidAt = instant(answer.json?.timestamp);
+      const verdict = { kind: 'unregistered', httpStatus, reason, isSuspicious: reaction.isSuspicious } as const;
+      return invalidAt === undefined ? verdict : { ...verdict, invalidAt };
+    }
+    case 'rejected': {
+      const verdict = { kind: 'rejected', httpStatus, reason, isPayloadFault: reaction.isPayloadFault } as const;
+      return answer.text === '' ? verdict : { ...verdict, detail: answer.text };
+    }
+    case 'later': {
+      const afterMs = answer.retryAfterMs ?? waitMs(reaction.wait, waits, random);
+      const verdict = { kind: 'later', httpStatus, reason, scope: reaction.scope } as const;
+      return afterMs === undefined ? verdict : { ...verdict, afterMs };
+    }
+    case 'misconfigured':
+      return { kind: 'misconfigured', httpStatus, reason, fault: reaction.fault, detail: reaction.detail };
+    case 'resend':
+    case 'refresh':
+      return undefined;
+  }
+}
+
+/** A gateway's answer says nothing about what stands behind it. */
+function mayHaveBeenProcessed(answer: ProviderAnswer): boolean {
+  const { httpStatus } = answer;
+  return httpStatus === 502 || httpStatus === 504 || (httpStatus >= 500 && httpStatus !== 503 && isHtml(answer));
+}
+
+function waitMs(wait: keyof ApnsWaits | undefined, waits: ApnsWaits, random: () => number): number | undefined {
+  if (wait === undefined) return undefined;
+  return wait === 'shutdownMs' ? Math.round(waits.shutdownMs * (0.2 + 0.8 * random())) : waits[wait];
+}
+
+/** Milliseconds since 1970, as APNs gives them with 410. Anything else is as good as none. */
+function instant(value: unknown): Date | undefined {
+  if (typeof value !== 'number' || !(value > 0)) return undefined;
+  const at = new Date(value);
+  return Number.isNaN(at.getTime()) ? undefined : at;
+}

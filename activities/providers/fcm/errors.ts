@@ -1,0 +1,322 @@
+import type { JsonValue } from '../../../domain/message.ts';
+import { isJsonObject, type JsonObject } from '../../../domain/payload/json.ts';
+import { maxRetryAfterMs } from '../../../domain/retry-after.ts';
+import { cleanReason, cleanText, isHtml, type ProviderAnswer } from '../answer.ts';
+import type { ApnsReason } from '../apns/reasons.ts';
+import { apnsReasons } from '../apns/reasons.ts';
+import type { ConfigurationFault, Verdict } from '../provider.ts';
+
+/**
+ * Every answer of FCM and what it means for a send.
+ * https://firebase.google.com/docs/reference/fcm/rest/v1/ErrorCode and
+ * https://firebase.google.com/docs/cloud-messaging/error-codes
+ */
+export const fcmErrorCodes = [
+  'UNSPECIFIED_ERROR',
+  'INVALID_ARGUMENT',
+  'UNREGISTERED',
+  'SENDER_ID_MISMATCH',
+  'QUOTA_EXCEEDED',
+  'UNAVAILABLE',
+  'INTERNAL',
+  'THIRD_PARTY_AUTH_ERROR',
+  'APNS_AUTH_ERROR',
+] as const;
+export type FcmErrorCode = (typeof fcmErrorCodes)[number];
+
+export type FcmReaction =
+  | { kind: 'unregistered'; isSuspicious: boolean }
+  | { kind: 'rejected'; isPayloadFault: boolean }
+  | { kind: 'later'; scope: 'device' | 'provider'; wait: keyof FcmWaits }
+  | { kind: 'misconfigured'; fault: ConfigurationFault; detail: string }
+  /** The access token is stale: one shared refresh, one more try. */
+  | { kind: 'refresh' };
+
+/** What to wait where FCM sends no Retry-After (https://firebase.google.com/docs/cloud-messaging/scale-fcm). */
+export interface FcmWaits {
+  /** After 429. Default 60 000 ms. */
+  quotaMs: number;
+  /** After 500 and 503: "at least 10 seconds before any retry". Default 10 000 ms. */
+  serverErrorMs: number;
+}
+
+export const defaultFcmWaits: FcmWaits = { quotaMs: 60_000, serverErrorMs: 10_000 };
+
+const unregistered: FcmReaction = { kind: 'unregistered', isSuspicious: false };
+/** With the wrong project, or a payload whose fault is described badly, healthy devices get this too. */
+const suspicious: FcmReaction = { kind: 'unregistered', isSuspicious: true };
+const badMessage: FcmReaction = { kind: 'rejected', isPayloadFault: true };
+const laterForDevice: FcmReaction = { kind: 'later', scope: 'device', wait: 'serverErrorMs' };
+const misconfigured = (fault: ConfigurationFault, detail: string): FcmReaction => ({
+  kind: 'misconfigured',
+  fault,
+  detail,
+});
+
+const applePushKeyFault = misconfigured(
+  'credentials',
+  'Apple (or the web push service) refused the key that is stored in the Firebase project. Check Project settings, Cloud Messaging, in the Firebase console. Android devices are not affected.',
+);
+const appleTopicFault = misconfigured(
+  'topic',
+  'Apple refused the topic of the iOS app. Check the bundle id of the app in the Firebase project.',
+);
+
+/** `undefined`: the code says nothing by itself, look at the next detail. */
+export const fcmReactions = {
+  UNSPECIFIED_ERROR: undefined,
+  // The token or the payload: decided by Apple's reason, the field violations and the message (see `invalidArgument`).
+  INVALID_ARGUMENT: undefined,
+  UNREGISTERED: unregistered,
+  SENDER_ID_MISMATCH: suspicious,
+  // Whose quota it was, is in the details (see `quotaExceeded`).
+  QUOTA_EXCEEDED: undefined,
+  UNAVAILABLE: laterForDevice,
+  INTERNAL: laterForDevice,
+  THIRD_PARTY_AUTH_ERROR: applePushKeyFault,
+  APNS_AUTH_ERROR: applePushKeyFault,
+} as const satisfies Record<FcmErrorCode, FcmReaction | undefined>;
+
+/** Apple's reason, passed on by FCM for iOS devices. Connection and provider token are FCM's own there, not ours. */
+export const applesReactions = {
+  BadCollapseId: badMessage,
+  BadDeviceToken: suspicious,
+  BadExpirationDate: badMessage,
+  BadMessageId: badMessage,
+  BadPriority: badMessage,
+  BadTopic: appleTopicFault,
+  DeviceTokenNotForTopic: suspicious,
+  DuplicateHeaders: badMessage,
+  IdleTimeout: laterForDevice,
+  InvalidPushType: badMessage,
+  MissingDeviceToken: suspicious,
+  MissingTopic: appleTopicFault,
+  PayloadEmpty: badMessage,
+  TopicDisallowed: appleTopicFault,
+  BadCertificate: applePushKeyFault,
+  BadCertificateEnvironment: applePushKeyFault,
+  ExpiredProviderToken: laterForDevice,
+  Forbidden: applePushKeyFault,
+  InvalidProviderToken: applePushKeyFault,
+  MissingProviderToken: applePushKeyFault,
+  UnrelatedKeyIdInToken: laterForDevice,
+  BadEnvironmentKeyIdInToken: applePushKeyFault,
+  BadEnvironmentKeyInToken: applePushKeyFault,
+  BadPath: suspicious,
+  MethodNotAllowed: badMessage,
+  ExpiredToken: unregistered,
+  Unregistered: unregistered,
+  PayloadTooLarge: badMessage,
+  TooManyProviderTokenUpdates: laterForDevice,
+  TooManyRequests: { kind: 'later', scope: 'device', wait: 'quotaMs' },
+  InternalServerError: laterForDevice,
+  ServiceUnavailable: laterForDevice,
+  Shutdown: laterForDevice,
+} as const satisfies Record<ApnsReason, FcmReaction>;
+
+const apiDisabled = misconfigured(
+  'project',
+  'The Firebase Cloud Messaging API is disabled in this Google Cloud project. Enable it, then wait a few minutes.',
+);
+const noPermission = misconfigured(
+  'project',
+  'The service account may not send for this project (cloudmessaging.messages.create). Check the project id and the role of the account.',
+);
+const projectQuota: FcmReaction = { kind: 'later', scope: 'provider', wait: 'quotaMs' };
+
+/** `google.rpc.ErrorInfo.reason` of the Google front end, which knows accounts and projects but no devices. */
+const errorInfoReactions: Record<string, FcmReaction> = {
+  IAM_PERMISSION_DENIED: noPermission,
+  SERVICE_DISABLED: apiDisabled,
+  CONSUMER_INVALID: misconfigured('project', 'Google does not know this project. Check the project id.'),
+  BILLING_DISABLED: misconfigured('project', 'Billing of the Google Cloud project is disabled.'),
+  ACCESS_TOKEN_SCOPE_INSUFFICIENT: misconfigured(
+    'credentials',
+    'The access token lacks the scope for Firebase messaging.',
+  ),
+  ACCESS_TOKEN_EXPIRED: { kind: 'refresh' },
+  ACCESS_TOKEN_TYPE_UNSUPPORTED: { kind: 'refresh' },
+  CREDENTIALS_MISSING: { kind: 'refresh' },
+  ACCOUNT_STATE_INVALID: misconfigured('credentials', 'The service account is disabled or deleted.'),
+  RATE_LIMIT_EXCEEDED: projectQuota,
+};
+
+/** `google.rpc` status, where no detail said more. Never a dead device: a wrong address or project gets these too. */
+const statusReactions: Record<string, FcmReaction> = {
+  INVALID_ARGUMENT: badMessage,
+  FAILED_PRECONDITION: badMessage,
+  OUT_OF_RANGE: badMessage,
+  UNAUTHENTICATED: { kind: 'refresh' },
+  PERMISSION_DENIED: misconfigured(
+    'project',
+    'Google denied the send without saying why. Check that the API is enabled, the project id, and the role of the service account.',
+  ),
+  NOT_FOUND: misconfigured('project', 'Nothing was found at the address of this project. Check the project id.'),
+  RESOURCE_EXHAUSTED: projectQuota,
+  INTERNAL: laterForDevice,
+  UNAVAILABLE: laterForDevice,
+};
+
+export interface FcmReading {
+  /** The most telling word of the answer, or `http_<status>`. */
+  reason: string;
+  reaction: FcmReaction;
+  /** True when nothing in the tables matched: worth a line in the log. */
+  isUnknown: boolean;
+}
+
+/**
+ * Reads an answer in this order: FcmError, ApnsError, ErrorInfo, status, and only then HTTP's own number. Bare
+ * `NOT_FOUND`, `PERMISSION_DENIED` and `UNAUTHENTICATED` are about us and not about the device.
+ */
+export function readFcmAnswer(answer: ProviderAnswer): FcmReading {
+  const error = isJsonObject(answer.json?.error) ? answer.json.error : undefined;
+  if (error === undefined) return byHttpStatus(answer);
+  const details = Array.isArray(error.details) ? error.details.filter(isJsonObject) : [];
+  const message = typeof error.message === 'string' ? error.message : '';
+
+  const code = cleanReason(findDetail(details, 'FcmError')?.errorCode);
+  const appleReason = cleanReason(findDetail(details, 'ApnsError')?.reason);
+  const info = cleanReason(findDetail(details, 'ErrorInfo')?.reason);
+  const status = cleanReason(error.status);
+
+  if (code === 'INVALID_ARGUMENT') return known(...invalidArgument(details, message, appleReason));
+  if (code === 'QUOTA_EXCEEDED') return known(code, quotaExceeded(details, message));
+  const byCode = fcmReactions[code as FcmErrorCode] as FcmReaction | undefined;
+  if (code !== undefined && Object.hasOwn(fcmReactions, code) && byCode !== undefined) return known(code, byCode);
+  if (isApnsReason(appleReason)) return known(appleReason, applesReactions[appleReason]);
+  if (info !== undefined && Object.hasOwn(errorInfoReactions, info)) return known(info, errorInfoReactions[info]!);
+  if (status === 'INVALID_ARGUMENT') return known(...invalidArgument(details, message, undefined));
+  if (status === 'PERMISSION_DENIED' && /has not been used in project|is disabled/.test(message)) {
+    return known('SERVICE_DISABLED', apiDisabled);
+  }
+  if (status !== undefined && Object.hasOwn(statusReactions, status)) {
+    // A code of FCM's that we do not know yet is the better word for people to search for.
+    return { reason: code ?? status, reaction: statusReactions[status]!, isUnknown: code !== undefined };
+  }
+  const reading = byHttpStatus(answer);
+  return { ...reading, reason: code ?? status ?? reading.reason };
+}
+
+function known(reason: string, reaction: FcmReaction): FcmReading {
+  return { reason, reaction, isUnknown: false };
+}
+
+function isApnsReason(reason: string | undefined): reason is ApnsReason {
+  return reason !== undefined && (apnsReasons as readonly string[]).includes(reason);
+}
+
+/** FCM's sentence about a malformed token; in production the only thing that tells it from a bad payload. */
+const namesToken = /registration token/i;
+
+function invalidArgument(
+  details: JsonObject[],
+  message: string,
+  appleReason: string | undefined,
+): [string, FcmReaction] {
+  if (isApnsReason(appleReason)) return [appleReason, applesReactions[appleReason]];
+  const fields = fieldViolations(details).map(({ field }) => field);
+  const isAboutToken =
+    fields.length > 0 ? fields.every((field) => field === 'message.token') : namesToken.test(message);
+  // Suspicious, because a payload that FCM reads wrongly has been seen to be answered so: the share of all devices decides.
+  return ['INVALID_ARGUMENT', isAboutToken ? suspicious : badMessage];
+}
+
+/** Only what is plainly about one device lets the rest of the project go on. */
+function quotaExceeded(details: JsonObject[], message: string): FcmReaction {
+  const violations = findDetail(details, 'QuotaFailure')?.violations;
+  const text = `${message} ${violations === undefined ? '' : JSON.stringify(violations)}`;
+  return /\bdevice/i.test(text) ? { kind: 'later', scope: 'device', wait: 'quotaMs' } : projectQuota;
+}
+
+function byHttpStatus(answer: ProviderAnswer): FcmReading {
+  return { reason: `http_${answer.httpStatus}`, reaction: reactionToStatus(answer.httpStatus), isUnknown: true };
+}
+
+function reactionToStatus(httpStatus: number): FcmReaction {
+  if (httpStatus >= 500) return laterForDevice;
+  switch (httpStatus) {
+    case 400:
+    case 413:
+      return badMessage;
+    case 401:
+      return { kind: 'refresh' };
+    case 403:
+      return misconfigured(
+        'project',
+        'HTTP 403 without a reason. Check the project id, proxies and the role of the service account.',
+      );
+    case 429:
+      return projectQuota;
+    default:
+      return misconfigured(
+        'project',
+        `HTTP ${httpStatus} without a reason: what answered is probably not FCM. Check the address and the project id.`,
+      );
+  }
+}
+
+/** The verdict of every reaction but `refresh`, which is the client's own business. */
+export function fcmVerdict(
+  answer: ProviderAnswer,
+  { reason, reaction }: FcmReading,
+  waits: FcmWaits,
+): Verdict | undefined {
+  const { httpStatus } = answer;
+  if (mayHaveBeenProcessed(answer)) return { kind: 'unanswered', httpStatus, reason };
+  switch (reaction.kind) {
+    case 'unregistered':
+      return { kind: 'unregistered', httpStatus, reason, isSuspicious: reaction.isSuspicious };
+    case 'rejected': {
+      const detail = describe(answer);
+      const verdict = { kind: 'rejected', httpStatus, reason, isPayloadFault: reaction.isPayloadFault } as const;
+      return detail === '' ? verdict : { ...verdict, detail };
+    }
+    case 'later': {
+      const asked = answer.retryAfterMs ?? retryInfoMs(answer);
+      // An overloaded FCM that says when to come back speaks to all of us; a single 503 is about one request.
+      const scope = httpStatus === 503 && asked !== undefined ? 'provider' : reaction.scope;
+      return { kind: 'later', httpStatus, reason, scope, afterMs: asked ?? waits[reaction.wait] };
+    }
+    case 'misconfigured':
+      return { kind: 'misconfigured', httpStatus, reason, fault: reaction.fault, detail: reaction.detail };
+    case 'refresh':
+      return undefined;
+  }
+}
+
+/** A gateway's answer says nothing about what stands behind it. */
+function mayHaveBeenProcessed(answer: ProviderAnswer): boolean {
+  const { httpStatus } = answer;
+  return httpStatus === 502 || httpStatus === 504 || (httpStatus >= 500 && httpStatus !== 503 && isHtml(answer));
+}
+
+/** FCM's message and the fields at fault, for whoever has to correct the message. */
+function describe(answer: ProviderAnswer): string {
+  const error = isJsonObject(answer.json?.error) ? answer.json.error : undefined;
+  if (error === undefined || typeof error.message !== 'string') return answer.text;
+  const details = Array.isArray(error.details) ? error.details.filter(isJsonObject) : [];
+  const fields = fieldViolations(details).map(({ field, description }) => `${field}: ${description}`);
+  return cleanText((error.message + (fields.length === 0 ? '' : ` [${fields.join('; ')}]`)).slice(0, 2048));
+}
+
+function findDetail(details: JsonObject[], type: string): JsonObject | undefined {
+  return details.find((detail) => typeof detail['@type'] === 'string' && detail['@type'].endsWith(`.${type}`));
+}
+
+function fieldViolations(details: JsonObject[]): { field: string; description: string }[] {
+  const violations: JsonValue | undefined = findDetail(details, 'BadRequest')?.fieldViolations;
+  if (!Array.isArray(violations)) return [];
+  return violations
+    .filter(isJsonObject)
+    .map(({ field, description }) => ({ field: String(field ?? ''), description: String(description ?? '') }));
+}
+
+/** `google.rpc.RetryInfo`: `"26s"`, `"1.5s"`. At most one hour, as Retry-After. */
+function retryInfoMs(answer: ProviderAnswer): number | undefined {
+  const error = isJsonObject(answer.json?.error) ? answer.json.error : undefined;
+  const details = Array.isArray(error?.details) ? error.details.filter(isJsonObject) : [];
+  const delay = findDetail(details, 'RetryInfo')?.retryDelay;
+  if (typeof delay !== 'string' || !/^\d+(\.\d+)?s$/.test(delay)) return undefined;
+  return Math.min(Math.ceil(Number(delay.slice(0, -1)) * 1000), maxRetryAfterMs);
+}
