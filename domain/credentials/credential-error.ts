@@ -1,0 +1,15 @@
+/**
+ * A credential that cannot be used, with a sentence for the person who has to replace it. It never holds key text,
+ * and no cause either: what a crypto library says about a key may quote it.
+ */
+export class CredentialError extends Error {
+  readonly code = 'credential_invalid';
+  /** The field at fault, as the API and the settings name it: `private_key`, `key_id`, `service_account`, `token_uri`, … */
+  readonly field: string;
+
+  constructor(field: string, message: string) {
+    super(message);
+    this.name = 'CredentialError';
+    this.field = field;
+  }
+}
