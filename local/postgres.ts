@@ -153,10 +153,21 @@ function placeWithinReach(
 }
 
 function canOthersEnter(directory: string): boolean {
-  for (let at = directory; ; at = path.dirname(at)) {
-    if (existsSync(at) && (statSync(at).mode & 0o001) === 0) return false;
+  let at = directory;
+  // A folder that doesn't exist yet is made by makeOpenDirectory().
+  while (!existsSync(at)) at = path.dirname(at);
+  for (; ; at = path.dirname(at)) {
+    if ((statSync(at).mode & 0o001) === 0) return false;
     if (at === path.dirname(at)) return true;
   }
+}
+
+/** Makes a folder and those above it, each open to be passed through whatever the umask; one that exists stays as it is. */
+function makeOpenDirectory(directory: string): void {
+  if (existsSync(directory)) return;
+  makeOpenDirectory(path.dirname(directory));
+  mkdirSync(directory);
+  chmodSync(directory, 0o755);
 }
 
 /** Makes the data directory once. @returns the password of the one role */
@@ -173,7 +184,8 @@ async function initialise(
   const unfinished = `${dataDirectory}.unfinished`;
   rmSync(unfinished, { recursive: true, force: true });
   rmSync(dataDirectory, { recursive: true, force: true });
-  mkdirSync(unfinished, { recursive: true, mode: 0o700 });
+  makeOpenDirectory(path.dirname(dataDirectory));
+  mkdirSync(unfinished, { mode: 0o700 });
   writeFileSync(passwordFile, `${password}\n`, { mode: 0o600 });
   if (runAs) {
     chownSync(unfinished, runAs.uid, runAs.gid);

@@ -28,11 +28,26 @@ export interface LocalTemporal {
   stop(): Promise<void>;
 }
 
-/** Starts the Temporal dev server and waits until its namespace answers. */
+const startAttempts = 3;
+
+/**
+ * Starts the Temporal dev server and waits until its namespace answers. The server picks ports for its inner services
+ * without holding them, and dies when another program takes one first: then it is started again.
+ */
 export async function startTemporal(options: LocalTemporalOptions): Promise<LocalTemporal> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await startTemporalOnce(options);
+    } catch (error) {
+      const isPortTaken = error instanceof Error && error.message.includes('address already in use');
+      if (!isPortTaken || attempt === startAttempts) throw error;
+    }
+  }
+}
+
+async function startTemporalOnce(options: LocalTemporalOptions): Promise<LocalTemporal> {
   const program = await findTemporalCli(options.say);
   const address = `127.0.0.1:${options.port}`;
-  // The ports of the HTTP API and of the metrics are picked by the server without a guard against two servers starting at once.
   const [httpPort, metricsPort] = [await findFreePort(), await findFreePort()];
   const args = ['server', 'start-dev', '--ip', '127.0.0.1', '--port', String(options.port), '--log-level', 'warn'];
   args.push('--http-port', String(httpPort), '--metrics-port', String(metricsPort));
@@ -50,7 +65,12 @@ export async function startTemporal(options: LocalTemporalOptions): Promise<Loca
     leash: options.leash,
     stopGraceMs: 10_000,
   });
-  await waitUntilReady(child, () => isServing(address), 60_000);
+  try {
+    await waitUntilReady(child, () => isServing(address), 60_000);
+  } catch (error) {
+    await child.stop();
+    throw error;
+  }
   return {
     address,
     namespace: 'default',
