@@ -1,0 +1,402 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { ProviderName } from '../../domain/device.ts';
+import type { JsonValue, Message } from '../../domain/message.ts';
+import { buildApnsContent } from '../../domain/payload/apns.ts';
+import { checkMessage, measureMessage } from '../../domain/payload/check.ts';
+import { buildFcmContent } from '../../domain/payload/fcm.ts';
+import type { JsonObject } from '../../domain/payload/json.ts';
+import { PayloadError } from '../../domain/payload/payload-error.ts';
+
+const notificationId = '01890000-0000-7000-8000-000000000001';
+const now = new Date('2026-03-01T12:00:00Z');
+const inSeconds = (seconds: number): Date => new Date(now.getTime() + seconds * 1000);
+
+const apns = (message: Message, expiresAt?: Date) =>
+  buildApnsContent({ notificationId, message, ...(expiresAt && { expiresAt }) });
+const fcm = (message: Message, expiresAt?: Date) =>
+  buildFcmContent({ notificationId, message, ...(expiresAt && { expiresAt }) }, now).message;
+
+function at(value: JsonValue | undefined, ...path: string[]): JsonValue | undefined {
+  return path.reduce<JsonValue | undefined>((inner, key) => (inner as JsonObject | undefined)?.[key], value);
+}
+
+function refusal(provider: ProviderName, message: Message): PayloadError {
+  try {
+    checkMessage(message, provider);
+  } catch (error) {
+    assert.ok(error instanceof PayloadError, String(error));
+    return error;
+  }
+  throw new assert.AssertionError({ message: `${provider} took it` });
+}
+
+const full: Message = {
+  title: 'Title',
+  subtitle: 'Subtitle',
+  body: 'Body',
+  imageUrl: 'https://cdn.example/i.png',
+  iconUrl: 'https://cdn.example/icon.png',
+  deepLink: 'https://app.example/offer/1',
+  data: { count: 1, name: 'x' },
+  badge: 0,
+  sound: 'default',
+  category: 'OFFER',
+  threadId: 'offers',
+  collapseId: 'offer-1',
+  ttlSeconds: 90,
+  priority: 'high',
+};
+
+describe('every field of the message reaches the payload', () => {
+  test('APNs', () => {
+    const content = apns(full, inSeconds(90));
+    assert.deepEqual(content.payload, {
+      aps: {
+        alert: { title: 'Title', subtitle: 'Subtitle', body: 'Body' },
+        'mutable-content': 1,
+        badge: 0,
+        sound: 'default',
+        category: 'OFFER',
+        'thread-id': 'offers',
+      },
+      count: 1,
+      name: 'x',
+      image_url: 'https://cdn.example/i.png',
+      nid: notificationId,
+      deep_link: 'https://app.example/offer/1',
+      icon_url: 'https://cdn.example/icon.png',
+    });
+    assert.deepEqual(content.headers, {
+      'apns-push-type': 'alert',
+      'apns-priority': '10',
+      'apns-expiration': String(inSeconds(90).getTime() / 1000),
+      'apns-collapse-id': 'offer-1',
+    });
+    assert.equal(content.payloadBytes, Buffer.byteLength(JSON.stringify(content.payload)));
+  });
+
+  test('FCM', () => {
+    assert.deepEqual(fcm(full, inSeconds(90)), {
+      notification: { title: 'Title', body: 'Body', image: 'https://cdn.example/i.png' },
+      data: {
+        count: '1',
+        name: 'x',
+        nid: notificationId,
+        deep_link: 'https://app.example/offer/1',
+        icon_url: 'https://cdn.example/icon.png',
+      },
+      android: {
+        priority: 'HIGH',
+        ttl: '90s',
+        collapse_key: 'offer-1',
+        notification: { tag: 'offer-1', sound: 'default', notification_count: 0 },
+      },
+      apns: {
+        headers: {
+          'apns-push-type': 'alert',
+          'apns-priority': '10',
+          'apns-expiration': String(inSeconds(90).getTime() / 1000),
+          'apns-collapse-id': 'offer-1',
+        },
+        payload: {
+          aps: {
+            alert: { title: 'Title', subtitle: 'Subtitle', body: 'Body' },
+            badge: 0,
+            sound: 'default',
+            category: 'OFFER',
+            'thread-id': 'offers',
+            'mutable-content': 1,
+          },
+        },
+        fcm_options: { image: 'https://cdn.example/i.png' },
+      },
+      webpush: {
+        headers: { Urgency: 'high', TTL: '90' },
+        notification: { tag: 'offer-1', icon: 'https://cdn.example/icon.png' },
+        fcm_options: { link: 'https://app.example/offer/1' },
+      },
+    });
+  });
+
+  test('without a collapse id of its own, a repeat still replaces the first copy, and Android is not throttled', () => {
+    assert.equal(apns({ title: 't' }).headers['apns-collapse-id'], notificationId);
+    const message = fcm({ title: 't' });
+    assert.equal(at(message, 'android', 'notification', 'tag'), notificationId);
+    assert.equal(at(message, 'android', 'collapse_key'), undefined);
+    assert.equal(at(message, 'apns', 'headers', 'apns-collapse-id'), notificationId);
+  });
+
+  test('overrides come last', () => {
+    const payload = {
+      aps: { 'interruption-level': 'time-sensitive', sound: null, alert: { 'loc-key': 'K' } },
+      extra: [1, null],
+    };
+    const content = apns({ title: 't', sound: 'default', apns: { payload, headers: { 'APNS-Priority': '1' } } });
+    assert.deepEqual(content.payload.aps, {
+      alert: { title: 't', 'loc-key': 'K' },
+      'interruption-level': 'time-sensitive',
+    });
+    assert.deepEqual(content.payload.extra, [1, null]);
+    assert.equal(content.headers['apns-priority'], '1');
+
+    const message = fcm({
+      title: 't',
+      collapseId: 'c',
+      fcm: { android: { collapseKey: 'other', notification: { channelId: 'news' } }, data: { camelCase: 'kept' } },
+    });
+    assert.equal(at(message, 'android', 'collapse_key'), 'other');
+    assert.equal(at(message, 'android', 'collapseKey'), undefined);
+    assert.equal(at(message, 'android', 'notification', 'channel_id'), 'news');
+    assert.equal(at(message, 'android', 'notification', 'tag'), 'c');
+    assert.equal(at(message, 'data', 'camelCase'), 'kept');
+  });
+
+  test('an override cannot choose the recipient, the id or the credential', () => {
+    assert.equal(refusal('fcm', { title: 't', fcm: { token: 'x' } }).field, 'fcm.token');
+    assert.equal(refusal('fcm', { title: 't', fcm: { topic: 'all' } }).field, 'fcm.topic');
+    assert.equal(refusal('fcm', { title: 't', fcm: { data: { nid: 'x' } } }).field, 'fcm.data.nid');
+    assert.equal(refusal('apns', { title: 't', apns: { payload: { nid: 'x' } } }).field, 'apns.payload.nid');
+    for (const name of ['authorization', ':path', 'apns-id', 'content-length', 'apns-push-type']) {
+      assert.equal(refusal('apns', { title: 't', apns: { headers: { [name]: 'x' } } }).field, `apns.headers.${name}`);
+    }
+    assert.equal(
+      refusal('apns', { title: 't', apns: { headers: { 'apns-topic': 'a\r\nauthorization: x' } } }).field,
+      'apns.headers.apns-topic',
+    );
+  });
+
+  test('a data key named __proto__ is data', () => {
+    const data = JSON.parse('{"__proto__": {"x": 1}}') as Record<string, JsonValue>;
+    assert.match(JSON.stringify(apns({ title: 't', data }).payload), /"__proto__":\{"x":1\}/);
+    assert.match(JSON.stringify(fcm({ title: 't', data })), /"__proto__":"\{\\"x\\":1\}"/);
+  });
+});
+
+describe('B09: 0 and the empty text are values', () => {
+  test('badge 0 is sent as 0, an absent one is absent', () => {
+    assert.deepEqual(apns({ badge: 0 }).payload.aps, { badge: 0 });
+    assert.equal(at(fcm({ title: 't', badge: 0 }), 'apns', 'payload', 'aps', 'badge'), 0);
+    assert.equal(at(fcm({ title: 't', badge: 0 }), 'android', 'notification', 'notification_count'), 0);
+    assert.deepEqual(apns({ title: 't' }).payload.aps, { alert: { title: 't' } });
+    assert.equal(at(fcm({ title: 't' }), 'android', 'notification', 'notification_count'), undefined);
+  });
+
+  test('an empty body is sent', () => {
+    assert.deepEqual(at(apns({ body: '' }).payload, 'aps', 'alert'), { body: '' });
+    assert.deepEqual(fcm({ body: '' }).notification, { body: '' });
+  });
+
+  test('a badge that is no count is refused', () => {
+    for (const badge of [-1, 1.5, Number.NaN]) assert.equal(refusal('apns', { badge }).field, 'badge');
+  });
+});
+
+describe('B10: size is counted in bytes of the final JSON', () => {
+  const fill = (provider: ProviderName, bytes: number, extra: Message = {}): Message => {
+    const empty = measureMessage({ ...extra, body: '' }, provider);
+    return { ...extra, body: 'x'.repeat(bytes - empty) };
+  };
+
+  for (const [provider, limit, extra] of [
+    ['apns', 4096, {}],
+    ['apns', 5120, { pushType: 'voip' }],
+    ['fcm', 4096, {}],
+  ] as const) {
+    test(`${provider} ${extra.pushType ?? ''}: exactly ${limit} bytes pass, one more does not`, () => {
+      assert.equal(measureMessage(fill(provider, limit, extra), provider), limit);
+      const error = refusal(provider, fill(provider, limit + 1, extra));
+      assert.equal(error.field, 'message');
+      assert.match(error.message, new RegExp(`${limit + 1} bytes, ${limit}`));
+    });
+  }
+
+  test('1400 characters of three bytes are too many', () => {
+    const body = '漢'.repeat(1400);
+    assert.match(refusal('apns', { body }).message, /has 42\d\d bytes/);
+    assert.match(refusal('fcm', { body }).message, /has 42\d\d bytes/);
+  });
+
+  test('text written as escapes in the request counts the same', () => {
+    const escaped = JSON.parse(`"${'\\u6f22'.repeat(10)}"`) as string;
+    assert.equal(measureMessage({ body: escaped }, 'apns'), measureMessage({ body: '漢'.repeat(10) }, 'apns'));
+  });
+
+  test('what fits APNs exactly also fits FCM', () => checkMessage(fill('apns', 4096), 'fcm'));
+});
+
+describe('B12: data values', () => {
+  const data = { count: 1, ok: true, nested: { a: 1 }, list: [1, 'b'], none: null, text: 'x' };
+
+  test('keep their types for APNs', () => {
+    const { aps: _aps, nid: _nid, ...rest } = apns({ title: 't', data }).payload;
+    assert.deepEqual(rest, data);
+  });
+
+  test('become text for FCM, null left out', () => {
+    assert.deepEqual(fcm({ title: 't', data }).data, {
+      count: '1',
+      ok: 'true',
+      nested: '{"a":1}',
+      list: '[1,"b"]',
+      text: 'x',
+      nid: notificationId,
+    });
+  });
+
+  test('an override must give text', () => {
+    assert.equal(refusal('fcm', { title: 't', fcm: { data: { n: 1 } } }).field, 'fcm.data.n');
+    assert.equal(refusal('fcm', { title: 't', fcm: { android: { data: { n: 1 } } } }).field, 'fcm.android.data.n');
+  });
+});
+
+describe('B13: reserved data keys', () => {
+  for (const key of ['from', 'message_type', 'google.c.id', 'google_x', 'gcm.notification.title', 'gcm']) {
+    test(`${key} is refused for FCM, by name`, () => {
+      const error = refusal('fcm', { title: 't', data: { [key]: 'x' } });
+      assert.equal(error.field, `data.${key}`);
+      assert.match(error.message, new RegExp(key.replaceAll('.', '\\.')));
+      assert.equal(refusal('fcm', { title: 't', fcm: { data: { [key]: 'x' } } }).field, `fcm.data.${key}`);
+      checkMessage({ title: 't', data: { [key]: 'x' } }, 'apns');
+    });
+  }
+  for (const key of ['notification', 'title', 'fromage', 'message', 'priority', 'collapse_key', 'my_google']) {
+    test(`${key} is a key like any other`, () => {
+      for (const provider of ['apns', 'fcm'] as const) checkMessage({ title: 't', data: { [key]: 'x' } }, provider);
+    });
+  }
+  test('aps cannot be overwritten by data', () => {
+    assert.equal(refusal('apns', { title: 't', data: { aps: {} } }).field, 'data.aps');
+    checkMessage({ title: 't', data: { aps: 'x' } }, 'fcm');
+  });
+  test('our own keys cannot be overwritten, and are free where we do not use them', () => {
+    for (const provider of ['apns', 'fcm'] as const) {
+      assert.equal(refusal(provider, { title: 't', data: { nid: 'x' } }).field, 'data.nid');
+      assert.equal(
+        refusal(provider, { title: 't', deepLink: 'a://b', data: { deep_link: 'x' } }).field,
+        'data.deep_link',
+      );
+      checkMessage({ title: 't', data: { deep_link: 'x' } }, provider);
+    }
+  });
+});
+
+describe('B14: push type, priority and content agree', () => {
+  const headersOf = (message: Message) => {
+    const { 'apns-push-type': type, 'apns-priority': priority } = apns(message).headers;
+    return `${type} ${priority}`;
+  };
+
+  test('silent is background at 5 and shows nothing', () => {
+    const message: Message = { silent: true, data: { sync: 1 } };
+    assert.equal(headersOf(message), 'background 5');
+    assert.deepEqual(apns(message).payload.aps, { 'content-available': 1 });
+    const built = fcm(message);
+    assert.equal(built.notification, undefined);
+    assert.equal(at(built, 'android', 'notification'), undefined);
+    assert.equal(at(built, 'android', 'priority'), 'NORMAL');
+    assert.equal(at(built, 'apns', 'headers', 'apns-push-type'), 'background');
+    assert.equal(at(built, 'apns', 'headers', 'apns-priority'), '5');
+    assert.equal(at(built, 'apns', 'payload', 'aps', 'content-available'), 1);
+  });
+
+  test('everything else is alert, at 10 unless told otherwise', () => {
+    assert.equal(headersOf({ title: 't' }), 'alert 10');
+    assert.equal(headersOf({ badge: 3 }), 'alert 10');
+    assert.equal(headersOf({ sound: 'default' }), 'alert 10');
+    assert.equal(headersOf({ title: 't', priority: 'normal' }), 'alert 5');
+    const both = { title: 't', apns: { payload: { aps: { 'content-available': 1 } } } };
+    assert.equal(headersOf(both), 'alert 10');
+    assert.equal(at(apns(both).payload, 'aps', 'content-available'), 1);
+  });
+
+  test('push type background means silent', () => {
+    assert.deepEqual(apns({ pushType: 'background' }).payload.aps, { 'content-available': 1 });
+  });
+
+  for (const [name, message, field] of [
+    ['silent with high priority', { silent: true, priority: 'high' }, 'priority'],
+    ['silent with a title', { silent: true, title: 't' }, 'title'],
+    ['silent with an empty body', { silent: true, body: '' }, 'body'],
+    ['silent with badge 0', { silent: true, badge: 0 }, 'badge'],
+    ['silent with a sound', { silent: true, sound: 'default' }, 'sound'],
+    ['silent as voip', { silent: true, pushType: 'voip' }, 'push_type'],
+  ] as const) {
+    test(`refused for both: ${name}`, () => {
+      assert.equal(refusal('apns', message).field, field);
+      assert.equal(refusal('fcm', message).field, field);
+    });
+  }
+
+  test('refused for APNs: overrides that contradict', () => {
+    const silent: Message = { silent: true };
+    const badge = { apns: { payload: { aps: { badge: 1 } } } };
+    const priority = { apns: { headers: { 'apns-priority': '10' } } };
+    const asleep = { apns: { payload: { aps: { 'content-available': 0 } } } };
+    assert.equal(refusal('apns', { ...silent, ...badge }).field, 'apns.payload.aps.badge');
+    assert.equal(refusal('apns', { ...silent, ...priority }).field, 'apns.headers.apns-priority');
+    assert.equal(refusal('apns', { ...silent, ...asleep }).field, 'apns.payload.aps.content-available');
+    assert.equal(
+      refusal('apns', { title: 't', apns: { headers: { 'apns-priority': '9' } } }).field,
+      'apns.headers.apns-priority',
+    );
+  });
+
+  test('an alert that shows nothing is refused for APNs, and is a data message for FCM', () => {
+    assert.equal(refusal('apns', { data: { a: 1 } }).field, 'body');
+    const message = fcm({ data: { a: 1 } });
+    assert.equal(message.notification, undefined);
+    assert.equal(at(message, 'android', 'priority'), 'HIGH');
+    assert.equal(at(message, 'apns', 'headers', 'apns-priority'), '5');
+  });
+
+  test('a live activity must say what happens and when', () => {
+    const message: Message = { pushType: 'liveactivity', apns: { payload: { aps: { event: 'update' } } } };
+    assert.equal(refusal('apns', message).field, 'apns.payload.aps.timestamp');
+  });
+});
+
+describe('B16: expiry', () => {
+  test('is whole seconds for APNs, rounded down', () => {
+    assert.equal(
+      apns({ title: 't', ttlSeconds: 121 }, inSeconds(120.4)).headers['apns-expiration'],
+      String(now.getTime() / 1000 + 120),
+    );
+  });
+  test('is the rest of the time for FCM', () => {
+    assert.equal(at(fcm({ title: 't', ttlSeconds: 90.5 }, inSeconds(90.5)), 'android', 'ttl'), '90s');
+    assert.equal(at(fcm({ title: 't', ttlSeconds: 600 }, inSeconds(0.3)), 'android', 'ttl'), '1s');
+  });
+  test('0 stays 0: one attempt', () => {
+    assert.equal(apns({ title: 't', ttlSeconds: 0 }, now).headers['apns-expiration'], '0');
+    const message = fcm({ title: 't', ttlSeconds: 0 }, now);
+    assert.equal(at(message, 'android', 'ttl'), '0s');
+    assert.equal(at(message, 'webpush', 'headers', 'TTL'), '0');
+    assert.equal(at(message, 'apns', 'headers', 'apns-expiration'), '0');
+  });
+  test('is absent when nobody asked for one', () => {
+    assert.equal(apns({ title: 't' }).headers['apns-expiration'], undefined);
+    assert.equal(at(fcm({ title: 't' }), 'android', 'ttl'), undefined);
+  });
+  test('four weeks are the most', () => {
+    checkMessage({ title: 't', ttlSeconds: 2_419_200 }, 'fcm');
+    for (const ttlSeconds of [2_419_201, -1, Number.NaN, Number.POSITIVE_INFINITY]) {
+      for (const provider of ['apns', 'fcm'] as const)
+        assert.equal(refusal(provider, { title: 't', ttlSeconds }).field, 'ttl');
+    }
+  });
+});
+
+describe('the collapse id', () => {
+  test('has at most 64 bytes, not characters', () => {
+    checkMessage({ title: 't', collapseId: 'x'.repeat(64) }, 'apns');
+    for (const collapseId of ['x'.repeat(65), '漢'.repeat(22), '', 'a\nb', ' a']) {
+      for (const provider of ['apns', 'fcm'] as const)
+        assert.equal(refusal(provider, { title: 't', collapseId }).field, 'collapse_id');
+    }
+  });
+  test('is derived only where something is shown', () => {
+    assert.equal(apns({ silent: true }).headers['apns-collapse-id'], undefined);
+    assert.equal(apns({ silent: true, collapseId: 'c' }).headers['apns-collapse-id'], 'c');
+  });
+});
