@@ -82,7 +82,10 @@ export interface ApnsClientCertificateOptions {
 }
 
 /** What Apple calls an "Apple Push Services" certificate. */
-export function createApnsClientCertificate(authority: Certificate, options: ApnsClientCertificateOptions): Certificate {
+export function createApnsClientCertificate(
+  authority: Certificate,
+  options: ApnsClientCertificateOptions,
+): Certificate {
   const environments = options.environments ?? ['production', 'sandbox'];
   const extensions = leafExtensions(oid.clientAuth);
   if (environments.includes('sandbox')) extensions.push(extension(appleExtensions.development, derNull()));

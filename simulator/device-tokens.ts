@@ -71,7 +71,11 @@ const noParameter = 0xfffff;
 const maxNumber = 2 ** 48 - 1;
 
 /** 64 lower-case hex digits. @throws {RangeError} when n is not an integer from 0 to 2^48 - 1. */
-export function apnsDeviceToken(n: number, behaviour: DeviceBehaviour = 'accept', options?: DeviceTokenOptions): string {
+export function apnsDeviceToken(
+  n: number,
+  behaviour: DeviceBehaviour = 'accept',
+  options?: DeviceTokenOptions,
+): string {
   checkNumber(n);
   const environment = environmentDigits.indexOf(options?.environment ?? null);
   return (

@@ -15,7 +15,8 @@ export function createRandom(seed: number): () => number {
 
 /** A well-mixed 32-bit unsigned number out of a device number (up to 2^53) and a seed. */
 export function mix32(n: number, seed = 0): number {
-  let h = (n >>> 0) ^ Math.imul(Math.floor(n / 4_294_967_296) + 0x9e3779b9, 0x85ebca6b) ^ Math.imul(seed + 1, 0x27d4eb2f);
+  let h =
+    (n >>> 0) ^ Math.imul(Math.floor(n / 4_294_967_296) + 0x9e3779b9, 0x85ebca6b) ^ Math.imul(seed + 1, 0x27d4eb2f);
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
   return (h ^ (h >>> 16)) >>> 0;
