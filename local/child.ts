@@ -43,6 +43,8 @@ export interface Child {
   readonly exited: Promise<ChildExit>;
   /** Asks it to stop, kills it when the grace is over. Safe to repeat. */
   stop(): Promise<void>;
+  /** From now on this process may end while the child runs; its leash then ends the child. */
+  unref(): void;
   /** Sends a signal to the process and its whole group; SIGKILL is what a crash test wants. */
   kill(signal?: NodeJS.Signals): Promise<void>;
 }
@@ -79,6 +81,7 @@ export async function startChild(options: ChildOptions): Promise<Child> {
     while (groupExists(pid) && Date.now() < graceEndsAt) await sleep(20);
     signalGroup(pid, 'SIGKILL');
     while (groupExists(pid) && Date.now() < graceEndsAt + 5_000) await sleep(20);
+    await exited;
     options.leash.release(pid);
   }
 
@@ -93,18 +96,18 @@ export async function startChild(options: ChildOptions): Promise<Child> {
       return isStopping;
     },
     exited,
+    unref: () => process.unref(),
     async stop() {
       isStopping = true;
       const graceEndsAt = Date.now() + graceMs;
       if (!exit) process.kill(stopSignal);
-      await Promise.race([exited, sleep(graceMs, undefined, { ref: true })]);
+      if (!exit) process.ref();
       await endGroup(graceEndsAt);
     },
     async kill(signal = 'SIGKILL') {
       isStopping = true;
       signalGroup(pid, signal);
       if (signal === 'SIGKILL') {
-        await exited;
         await endGroup(0);
       }
     },
