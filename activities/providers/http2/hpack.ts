@@ -281,11 +281,14 @@ export class HpackEncoder {
   field(target: Buffer, offset: number, name: string, value: string, indexing: Indexing): number {
     const nameIndex = this.#find(name, value);
     if (nameIndex < 0 && indexing !== 'never') return writeInteger(target, offset, 0x80, 7, -nameIndex);
-    const [flags, prefixBits] = LITERAL_FORMS[indexing];
+    // What could never stay in the table would only empty it (RFC 7541 §4.4).
+    const isKept =
+      indexing === 'incremental' && name.length + value.length + ENTRY_OVERHEAD_BYTES <= this.#table.maxBytes;
+    const [flags, prefixBits] = isKept || indexing !== 'incremental' ? LITERAL_FORMS[indexing] : LITERAL_FORMS.without;
     let at = writeInteger(target, offset, flags, prefixBits, Math.abs(nameIndex));
     if (nameIndex === 0) at = writeString(target, at, name, this.#huffman);
     at = writeString(target, at, value, this.#huffman);
-    if (indexing === 'incremental') {
+    if (isKept) {
       this.#table.insert({ name, value });
       this.#revision++;
     }

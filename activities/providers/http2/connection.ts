@@ -1,0 +1,869 @@
+/**
+ * One HTTP/2 client connection (RFC 9113) for many small POSTs, written by hand over a socket.
+ *
+ * Requests handed to `start` wait unencoded until the next flush; a flush writes them all with one `write`, and the next
+ * flush waits for that write's callback. So whatever has not been encoded has certainly not been sent, can be given back
+ * to the pool at any moment, and the busier the connection is, the more requests share a write.
+ *
+ * The connection has no timers of its own: its owner calls `tick`. It never throws and never emits; it reports to its
+ * owner, and its socket always has an error listener.
+ */
+import type { Socket } from 'node:net';
+import type { TLSSocket } from 'node:tls';
+import {
+  type ConnectionHandle,
+  type Evidence,
+  type Exchange,
+  type NotProcessedCause,
+  ResponseHeaders,
+  type UnansweredCause,
+} from './exchange.ts';
+import {
+  type BufferPool,
+  CLIENT_PREFACE,
+  DEFAULT_MAX_FRAME_BYTES,
+  DEFAULT_WINDOW_BYTES,
+  ErrorCode,
+  Flag,
+  FRAME_HEADER_BYTES,
+  FrameReader,
+  FrameType,
+  FrameWriter,
+  Http2ProtocolError,
+  LARGEST_MAX_FRAME_BYTES,
+  LARGEST_WINDOW_BYTES,
+  readSettings,
+  readUint32,
+  Setting,
+  writeFrameHeader,
+} from './frames.ts';
+import { roomFor, TemplateEncoder } from './header-template.ts';
+import { HpackDecoder, HpackEncoder, HpackError } from './hpack.ts';
+import type { ConnectionLimits } from './limits.ts';
+import { ResponseReader } from './response-reader.ts';
+
+/** What the connection tells its owner. None of these may throw. */
+export interface ConnectionOwner {
+  /** The peer's first SETTINGS have come. */
+  connectionReady(connection: Http2Connection): void;
+  /** `spare` may have grown, or requests came back; called once for everything read at once. */
+  connectionFreed(connection: Http2Connection): void;
+  /** No new request may go on it: retired, GOAWAY, out of stream ids. Called once. */
+  connectionRetired(connection: Http2Connection): void;
+  /** The last call. Every exchange has been settled or given back before it. */
+  connectionClosed(connection: Http2Connection, ending: ConnectionEnding): void;
+  /** The exchange was never written, and may go elsewhere. */
+  exchangeReturned(exchange: Exchange): void;
+  exchangeAnswered(exchange: Exchange, isBodyWhole: boolean, connection: Http2Connection): void;
+  exchangeNotProcessed(exchange: Exchange, cause: NotProcessedCause, evidence: Evidence): void;
+  exchangeUnanswered(exchange: Exchange, cause: UnansweredCause, evidence: Evidence): void;
+}
+
+export interface ConnectionEnding {
+  readonly cause: 'done' | 'connect_failed' | 'closed' | UnansweredCause;
+  readonly error?: Error;
+}
+
+/** - `connecting`: until the peer's first SETTINGS. - `open`: until the end. - `closed`: nothing is reported any more. */
+type State = 'connecting' | 'open' | 'closed';
+
+const MAX_WRITE_BYTES = 256 * 1024;
+const MAX_WAITING_CONTROL_BYTES = 1024 * 1024;
+const MAX_HEADER_BLOCK_BYTES = 64 * 1024;
+const MAX_GOAWAY_DEBUG_BYTES = 1024;
+/** Octets the peer may send on the whole connection before we say more. */
+const RECEIVE_WINDOW_BYTES = 4 * 1024 * 1024;
+
+export class Http2Connection implements ConnectionHandle {
+  readonly id: number;
+  /** Times are the owner's clock, in milliseconds. */
+  readonly createdAt: number;
+  readyAt = 0;
+  lastUsedAt: number;
+  lastReadAt: number;
+  hasAnswered = false;
+  isRetired = false;
+
+  readonly #owner: ConnectionOwner;
+  readonly #limits: ConnectionLimits;
+  readonly #socket: Socket;
+  readonly #clock: () => number;
+  readonly #buffers: BufferPool;
+  readonly #reader: FrameReader;
+  readonly #writer: FrameWriter;
+  readonly #encoder = new HpackEncoder();
+  readonly #templates = new TemplateEncoder(this.#encoder);
+  readonly #decoder: HpackDecoder;
+  readonly #response = new ResponseReader();
+
+  #state: State = 'connecting';
+  /** Handed over, not yet encoded. */
+  #waiting: Exchange[] = [];
+  readonly #streams = new Map<number, Exchange>();
+  /** Streams whose body waits for a window, in order. */
+  #blocked: Exchange[] = [];
+  #nextStreamId: number;
+  #nextDeadlineAt = Number.POSITIVE_INFINITY;
+
+  #isFlushScheduled = false;
+  #isWriting = false;
+  #writes = 0;
+  #writesDone = 0;
+
+  #peerMaxStreams = Number.POSITIVE_INFINITY;
+  #peerMaxFrameBytes = DEFAULT_MAX_FRAME_BYTES;
+  #peerInitialWindow = DEFAULT_WINDOW_BYTES;
+  #sendWindow = DEFAULT_WINDOW_BYTES;
+  #receiveWindow = RECEIVE_WINDOW_BYTES;
+
+  /** A header block whose END_HEADERS has not come. */
+  #blockStreamId = 0;
+  #blockFlags = 0;
+  #blockParts: Buffer[] = [];
+  #blockBytes = 0;
+
+  /** Since when there has always been a request in flight. */
+  #busySince = 0;
+  #pingSentAt = 0;
+  #pings = 0;
+  /** True from `probe` until anything is read. */
+  #isProbing = false;
+  #drainUntil = Number.POSITIVE_INFINITY;
+  #goaway: Pick<Evidence, 'goawayLastStreamId' | 'goawayErrorCode' | 'goawayDebug'> | undefined;
+  #idleFrames = 0;
+  #idleFramesSince: number;
+  #hasFreed = false;
+
+  /** @param socket just created, still connecting. From here on it belongs to this connection. */
+  constructor(
+    id: number,
+    socket: Socket | TLSSocket,
+    owner: ConnectionOwner,
+    limits: ConnectionLimits,
+    buffers: BufferPool,
+    clock: () => number,
+  ) {
+    this.id = id;
+    this.#socket = socket;
+    this.#owner = owner;
+    this.#limits = limits;
+    this.#buffers = buffers;
+    this.#clock = clock;
+    this.createdAt = clock();
+    this.lastUsedAt = this.createdAt;
+    this.lastReadAt = this.createdAt;
+    this.#idleFramesSince = this.createdAt;
+    this.#nextStreamId = limits.firstStreamId;
+    this.#reader = new FrameReader(this);
+    this.#writer = new FrameWriter(buffers);
+    this.#decoder = new HpackDecoder({ maxHeaderListBytes: limits.maxHeaderListBytes });
+
+    socket.setNoDelay(true);
+    const isTls = 'alpnProtocol' in socket;
+    socket.once(isTls ? 'secureConnect' : 'connect', () => {
+      if (isTls && socket.alpnProtocol !== 'h2') this.#end('connect_failed', new Error('the peer does not speak h2'));
+      else this.#greet();
+    });
+    socket.on('data', (chunk: Buffer) => this.#read(chunk));
+    socket.on('error', (error: Error) => this.#lost(error));
+    socket.on('end', () => this.#lost(undefined));
+    socket.on('close', () => this.#lost(undefined));
+  }
+
+  get isReady(): boolean {
+    return this.#state === 'open' && !this.isRetired;
+  }
+
+  get isConnecting(): boolean {
+    return this.#state === 'connecting';
+  }
+
+  get isClosed(): boolean {
+    return this.#state === 'closed';
+  }
+
+  get isProbing(): boolean {
+    return this.#isProbing;
+  }
+
+  get inFlight(): number {
+    return this.#streams.size + this.#waiting.length;
+  }
+
+  /** Requests it could still open; 2^30 on a new connection. */
+  get streamIdsLeft(): number {
+    return (LARGEST_WINDOW_BYTES - this.#nextStreamId + 2) / 2;
+  }
+
+  /** Less than a thousandth of its stream ids is left: time for a replacement, while it still works. */
+  get isNearlySpent(): boolean {
+    return this.streamIdsLeft * 2000 < LARGEST_WINDOW_BYTES - this.#limits.firstStreamId;
+  }
+
+  /** How many more requests may be handed to `start` now. */
+  get spare(): number {
+    if (this.#state !== 'open' || this.isRetired || this.#isProbing) return 0;
+    // Without a connection window a request would only queue here, out of the pool's reach.
+    if (this.#sendWindow <= 0) return 0;
+    return Math.max(0, Math.min(this.#streamLimit - this.inFlight, this.streamIdsLeft - this.#waiting.length));
+  }
+
+  get #streamLimit(): number {
+    return Math.min(this.#peerMaxStreams, this.#limits.maxStreams);
+  }
+
+  /** Takes the exchange over: it will be reported to the owner exactly once. Only while `spare` is above 0. */
+  start(exchange: Exchange): void {
+    if (this.inFlight === 0) this.#busySince = this.#clock();
+    this.#waiting.push(exchange);
+    if (exchange.deadlineAt < this.#nextDeadlineAt) this.#nextDeadlineAt = exchange.deadlineAt;
+    this.#scheduleFlush();
+  }
+
+  /** No new requests; those in flight end (bounded); then it is closed. */
+  retire(): void {
+    if (this.#state === 'closed' || this.isRetired) return;
+    this.isRetired = true;
+    this.#drainUntil = this.#clock() + this.#limits.drainTimeoutMs;
+    this.#giveBackWaiting();
+    this.#owner.connectionRetired(this);
+    this.#endWhenDone();
+  }
+
+  /** Ends it at once. Requests in flight are unanswered. */
+  destroy(): void {
+    this.#end('closed', undefined);
+  }
+
+  /** Asks an idle connection for a sign of life; `spare` is 0 until it comes. */
+  probe(): void {
+    if (this.#state !== 'open' || this.#isProbing) return;
+    this.#isProbing = true;
+    if (this.#pingSentAt === 0) this.#ping(this.#clock());
+  }
+
+  /** To be called at regular, short intervals. */
+  tick(now: number): void {
+    if (this.#state === 'closed') return;
+    if (this.#state === 'connecting') {
+      if (now - this.createdAt < this.#limits.connectTimeoutMs) return;
+      const error = Object.assign(new Error('connection not ready in time'), { code: 'ETIMEDOUT' });
+      this.#end('connect_failed', error);
+      return;
+    }
+    if (now >= this.#nextDeadlineAt) this.#expire(now);
+    if (now - this.#idleFramesSince >= 1000) {
+      this.#idleFrames = 0;
+      this.#idleFramesSince = now;
+    }
+    if (now >= this.#drainUntil) this.#end('drain_timeout', undefined);
+    else this.#checkLife(now);
+  }
+
+  #checkLife(now: number): void {
+    if (this.#state !== 'open') return;
+    if (this.#pingSentAt > 0) {
+      if (now - this.#pingSentAt >= this.#limits.pingTimeoutMs) this.#end('ping_timeout', undefined);
+      return;
+    }
+    if (this.inFlight === 0) {
+      if (now - this.lastReadAt >= this.#limits.idlePingAfterMs) this.#ping(now);
+    } else if (now - Math.max(this.lastReadAt, this.#busySince) >= this.#limits.pingAfterMs) {
+      this.#ping(now);
+    }
+  }
+
+  #ping(now: number): void {
+    this.#pingSentAt = now;
+    const data = Buffer.alloc(8);
+    data.writeUInt32BE(++this.#pings, 4);
+    this.#writer.ping(data);
+    this.#scheduleFlush();
+  }
+
+  #expire(now: number): void {
+    let next = Number.POSITIVE_INFINITY;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const exchange of waiting) {
+      if (exchange.deadlineAt <= now) {
+        this.#owner.exchangeNotProcessed(exchange, 'deadline', this.#evidence(undefined));
+      } else {
+        this.#waiting.push(exchange);
+        next = Math.min(next, exchange.deadlineAt);
+      }
+    }
+    for (const exchange of this.#streams.values()) {
+      if (exchange.deadlineAt <= now) {
+        this.#cut(exchange, ErrorCode.cancel);
+        this.#settleCut(exchange, 'deadline', undefined);
+      } else {
+        next = Math.min(next, exchange.deadlineAt);
+      }
+    }
+    this.#nextDeadlineAt = next;
+    this.#reportFreed();
+  }
+
+  // Writing
+
+  #greet(): void {
+    this.#writer.raw(CLIENT_PREFACE);
+    // Bodies are cut at their limit, so a stream window above it never runs out and needs no updates.
+    const streamWindow = Math.max(DEFAULT_WINDOW_BYTES, this.#limits.maxBodyBytes + DEFAULT_MAX_FRAME_BYTES);
+    this.#writer.settings([
+      [Setting.enablePush, 0],
+      [Setting.initialWindowSize, streamWindow],
+      [Setting.maxHeaderListSize, this.#limits.maxHeaderListBytes],
+    ]);
+    this.#writer.windowUpdate(0, RECEIVE_WINDOW_BYTES - DEFAULT_WINDOW_BYTES);
+    this.#scheduleFlush();
+  }
+
+  #scheduleFlush(): void {
+    if (this.#isFlushScheduled || this.#isWriting || this.#state === 'closed') return;
+    this.#isFlushScheduled = true;
+    // Not a microtask: all that this turn of the event loop reads and starts shall share one write.
+    setImmediate(this.#flush);
+  }
+
+  readonly #flush = (): void => {
+    this.#isFlushScheduled = false;
+    if (this.#isWriting || this.#state === 'closed') return;
+    if (this.#waiting.length > 0) this.#encodeWaiting();
+    if (this.#writer.offset === 0) return;
+    this.#writes++;
+    this.#isWriting = true;
+    const bytes = this.#writer.take();
+    this.#socket.write(bytes, () => {
+      // On failure too: nobody reads the buffer any more, and the error has its own event.
+      this.#buffers.release(bytes);
+      this.#isWriting = false;
+      this.#writesDone++;
+      if (this.#waiting.length > 0 || this.#writer.offset > 0) this.#scheduleFlush();
+    });
+  };
+
+  #encodeWaiting(): void {
+    const waiting = this.#waiting;
+    this.lastUsedAt = this.#clock();
+    let taken = 0;
+    while (taken < waiting.length && this.#mayOpen()) {
+      if (this.#writer.offset >= MAX_WRITE_BYTES) {
+        this.#waiting = waiting.slice(taken);
+        return;
+      }
+      this.#open(waiting[taken++]!);
+    }
+    this.#waiting = [];
+    // Limits and windows may have shrunk since these were taken.
+    for (let i = taken; i < waiting.length; i++) this.#owner.exchangeReturned(waiting[i]!);
+    if (taken < waiting.length) this.#owner.connectionFreed(this);
+    if (this.streamIdsLeft < 1) this.retire();
+  }
+
+  #mayOpen(): boolean {
+    return this.#streams.size < this.#streamLimit && this.#sendWindow > 0 && this.streamIdsLeft >= 1;
+  }
+
+  #open(exchange: Exchange): void {
+    const { template, path, ownValues, body } = exchange.request;
+    const streamId = this.#nextStreamId;
+    this.#nextStreamId += 2;
+    exchange.streamId = streamId;
+    exchange.sendWindow = this.#peerInitialWindow;
+    this.#streams.set(streamId, exchange);
+
+    const writer = this.#writer;
+    writer.reserve(FRAME_HEADER_BYTES + roomFor(template, path, ownValues));
+    const blockAt = writer.offset + FRAME_HEADER_BYTES;
+    const blockEnd = this.#templates.write(writer.buffer, blockAt, template, path, ownValues);
+    const blockBytes = blockEnd - blockAt;
+    if (blockBytes <= this.#peerMaxFrameBytes) {
+      const flags = body.length === 0 ? Flag.endHeaders | Flag.endStream : Flag.endHeaders;
+      writeFrameHeader(writer.buffer, writer.offset, blockBytes, FrameType.headers, flags, streamId);
+      writer.offset = blockEnd;
+    } else {
+      const block = Buffer.from(writer.buffer.subarray(blockAt, blockEnd));
+      writer.headers(streamId, block, body.length === 0, this.#peerMaxFrameBytes);
+    }
+
+    if (body.length === 0) {
+      exchange.lastWrite = this.#writes + 1;
+    } else {
+      exchange.unsent = typeof body === 'string' ? Buffer.from(body, 'utf8') : body;
+      this.#sendBody(exchange);
+      if (exchange.unsent !== undefined) this.#blocked.push(exchange);
+    }
+  }
+
+  /** Writes as much of the body as the windows allow. */
+  #sendBody(exchange: Exchange): void {
+    let rest = exchange.unsent!;
+    const writer = this.#writer;
+    while (rest.length > 0) {
+      const bytes = Math.min(rest.length, this.#sendWindow, exchange.sendWindow, this.#peerMaxFrameBytes);
+      if (bytes <= 0) {
+        exchange.unsent = rest;
+        return;
+      }
+      const isLast = bytes === rest.length;
+      writer.frame(
+        FrameType.data,
+        isLast ? Flag.endStream : 0,
+        exchange.streamId,
+        isLast ? rest : rest.subarray(0, bytes),
+      );
+      this.#sendWindow -= bytes;
+      exchange.sendWindow -= bytes;
+      if (isLast) break;
+      rest = rest.subarray(bytes);
+    }
+    exchange.unsent = undefined;
+    exchange.lastWrite = this.#writes + 1;
+  }
+
+  #sendBlocked(): void {
+    if (this.#blocked.length === 0) return;
+    for (const exchange of this.#blocked) this.#sendBody(exchange);
+    this.#blocked = this.#blocked.filter((exchange) => exchange.unsent !== undefined);
+    this.#scheduleFlush();
+    if (this.#blocked.length === 0) this.#hasFreed = true;
+  }
+
+  // Reading
+
+  #read(chunk: Buffer): void {
+    if (this.#state === 'closed') return;
+    this.lastReadAt = this.#clock();
+    this.#pingSentAt = 0;
+    if (this.#isProbing) {
+      this.#isProbing = false;
+      this.#hasFreed = true;
+    }
+    try {
+      this.#reader.push(chunk);
+    } catch (error) {
+      this.#refuse(error);
+      return;
+    }
+    this.#reportFreed();
+  }
+
+  #reportFreed(): void {
+    if (this.#state === 'closed') return;
+    if (this.isRetired) {
+      this.#endWhenDone();
+    } else if (this.#hasFreed) {
+      this.#hasFreed = false;
+      this.#owner.connectionFreed(this);
+    }
+  }
+
+  /** For `FrameReader`. */
+  frame(type: number, flags: number, streamId: number, buffer: Buffer, start: number, end: number): void {
+    if (this.#blockStreamId > 0 && (type !== FrameType.continuation || streamId !== this.#blockStreamId)) {
+      throw new Http2ProtocolError(ErrorCode.protocolError, 'a frame inside a header block');
+    }
+    if (this.#state === 'connecting' && (type !== FrameType.settings || (flags & Flag.ack) !== 0)) {
+      throw new Http2ProtocolError(ErrorCode.protocolError, 'the first frame is not SETTINGS');
+    }
+    switch (type) {
+      case FrameType.headers:
+        this.#onHeaders(flags, streamId, buffer, start, end);
+        break;
+      case FrameType.data:
+        this.#onData(flags, streamId, buffer, start, end);
+        break;
+      case FrameType.windowUpdate:
+        this.#onWindowUpdate(streamId, buffer, start, end);
+        break;
+      case FrameType.rstStream:
+        this.#onReset(streamId, buffer, start, end);
+        break;
+      case FrameType.settings:
+        this.#onSettings(flags, streamId, buffer, start, end);
+        break;
+      case FrameType.ping:
+        this.#onPing(flags, streamId, buffer, start, end);
+        break;
+      case FrameType.goaway:
+        this.#onGoaway(streamId, buffer, start, end);
+        break;
+      case FrameType.continuation:
+        this.#onContinuation(flags, streamId, buffer, start, end);
+        break;
+      case FrameType.pushPromise:
+        throw new Http2ProtocolError(ErrorCode.protocolError, 'PUSH_PROMISE, which we have disabled');
+      case FrameType.priority:
+        if (streamId === 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'PRIORITY on stream 0');
+        this.#countIdleFrame();
+        break;
+      default:
+        // Unknown types are ignored (RFC 9113 §4.1).
+        this.#countIdleFrame();
+        break;
+    }
+  }
+
+  #countIdleFrame(): void {
+    const allowed = this.#limits.maxIdleFramesPerSecond + 10 * this.#streams.size;
+    if (++this.#idleFrames > allowed || this.#writer.offset > MAX_WAITING_CONTROL_BYTES) {
+      throw new Http2ProtocolError(ErrorCode.enhanceYourCalm, 'too many frames that bring nothing forward');
+    }
+  }
+
+  /** The stream's exchange; undefined when it has ended, which is no error: what we cancelled may still be on its way. */
+  #stream(streamId: number): Exchange | undefined {
+    const exchange = this.#streams.get(streamId);
+    if (exchange !== undefined) return exchange;
+    if (streamId === 0 || (streamId & 1) === 0 || streamId >= this.#nextStreamId) {
+      throw new Http2ProtocolError(ErrorCode.protocolError, `a frame for stream ${streamId}, which was never opened`);
+    }
+    this.#countIdleFrame();
+    return undefined;
+  }
+
+  /** Where the payload of a padded frame ends (RFC 9113 §6.1); its first octet is the padding's length. */
+  #unpaddedEnd(flags: number, buffer: Buffer, start: number, end: number): number {
+    if ((flags & Flag.padded) === 0) return end;
+    const unpadded = end - (start < end ? buffer[start]! : end);
+    if (unpadded <= start) throw new Http2ProtocolError(ErrorCode.protocolError, 'padding longer than its frame');
+    return unpadded;
+  }
+
+  #onHeaders(flags: number, streamId: number, buffer: Buffer, start: number, end: number): void {
+    const blockEnd = this.#unpaddedEnd(flags, buffer, start, end);
+    let blockStart = (flags & Flag.padded) === 0 ? start : start + 1;
+    if ((flags & Flag.priority) !== 0) blockStart += 5;
+    if (blockStart > blockEnd) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'HEADERS too short');
+    if ((flags & Flag.endHeaders) !== 0) {
+      this.#onBlock(streamId, (flags & Flag.endStream) !== 0, buffer, blockStart, blockEnd);
+      return;
+    }
+    // Checked now, as the stream's end may come before the block's.
+    if (streamId === 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'HEADERS on stream 0');
+    this.#blockStreamId = streamId;
+    this.#blockFlags = flags;
+    this.#blockBytes = blockEnd - blockStart;
+    this.#blockParts = [Buffer.from(buffer.subarray(blockStart, blockEnd))];
+  }
+
+  #onContinuation(flags: number, streamId: number, buffer: Buffer, start: number, end: number): void {
+    if (this.#blockStreamId === 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'stray CONTINUATION');
+    this.#countIdleFrame();
+    this.#blockBytes += end - start;
+    if (this.#blockBytes > MAX_HEADER_BLOCK_BYTES) {
+      throw new Http2ProtocolError(ErrorCode.enhanceYourCalm, 'header block too large');
+    }
+    this.#blockParts.push(Buffer.from(buffer.subarray(start, end)));
+    if ((flags & Flag.endHeaders) === 0) return;
+    const block = Buffer.concat(this.#blockParts);
+    this.#blockStreamId = 0;
+    this.#blockParts = [];
+    this.#onBlock(streamId, (this.#blockFlags & Flag.endStream) !== 0, block, 0, block.length);
+  }
+
+  #onBlock(streamId: number, isEndStream: boolean, block: Buffer, start: number, end: number): void {
+    const exchange = this.#stream(streamId);
+    const response = this.#response;
+    response.reset();
+    // Decoded even when nobody waits for it: the table must see every block (RFC 9113 §4.3).
+    this.#decoder.decode(block, start, end, response);
+    if (exchange === undefined) return;
+
+    if (exchange.status > 0) {
+      // Trailers: they end the stream and carry no status. We have no use for their fields.
+      if (isEndStream && response.status === 0 && !response.isMalformed) this.#finish(exchange);
+      else this.#cutMalformed(exchange);
+      return;
+    }
+    const isInterim = response.status < 200;
+    if (response.isMalformed || response.status === 0 || (isInterim && isEndStream)) {
+      this.#cutMalformed(exchange);
+      return;
+    }
+    if (isInterim) {
+      this.#countIdleFrame();
+      return;
+    }
+    exchange.status = response.status;
+    exchange.headers = new ResponseHeaders(response.fields);
+    if (isEndStream) this.#finish(exchange);
+  }
+
+  #onData(flags: number, streamId: number, buffer: Buffer, start: number, end: number): void {
+    const exchange = this.#stream(streamId);
+    const unpaddedEnd = this.#unpaddedEnd(flags, buffer, start, end);
+    const dataStart = (flags & Flag.padded) === 0 ? start : start + 1;
+    this.#receiveWindow -= end - start;
+    if (this.#receiveWindow < 0) throw new Http2ProtocolError(ErrorCode.flowControlError, 'window exceeded');
+    if (this.#receiveWindow < RECEIVE_WINDOW_BYTES / 2) {
+      this.#writer.windowUpdate(0, RECEIVE_WINDOW_BYTES - this.#receiveWindow);
+      this.#receiveWindow = RECEIVE_WINDOW_BYTES;
+      this.#scheduleFlush();
+    }
+    if (exchange === undefined) return;
+    if (exchange.status === 0) {
+      this.#cutMalformed(exchange);
+      return;
+    }
+
+    const isEndStream = (flags & Flag.endStream) !== 0;
+    if (dataStart === unpaddedEnd && !isEndStream) this.#countIdleFrame();
+    exchange.received += end - start;
+    const room = this.#limits.maxBodyBytes - exchange.body.length;
+    if (unpaddedEnd > dataStart) exchange.append(buffer.subarray(dataStart, Math.min(unpaddedEnd, dataStart + room)));
+    if (unpaddedEnd - dataStart > room || exchange.received > this.#limits.maxBodyBytes + DEFAULT_MAX_FRAME_BYTES) {
+      this.#cut(exchange, ErrorCode.cancel);
+      this.#answer(exchange, false);
+    } else if (isEndStream) {
+      this.#finish(exchange);
+    }
+  }
+
+  #onWindowUpdate(streamId: number, buffer: Buffer, start: number, end: number): void {
+    if (end - start !== 4) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'WINDOW_UPDATE length');
+    const increment = readUint32(buffer, start) & LARGEST_WINDOW_BYTES;
+    if (streamId === 0) {
+      this.#countIdleFrame();
+      this.#sendWindow += increment;
+      if (increment === 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'WINDOW_UPDATE of 0');
+      if (this.#sendWindow > LARGEST_WINDOW_BYTES) {
+        throw new Http2ProtocolError(ErrorCode.flowControlError, 'connection window too large');
+      }
+      if (this.#sendWindow - increment <= 0) this.#hasFreed = true;
+      this.#sendBlocked();
+      return;
+    }
+    const exchange = this.#stream(streamId);
+    if (exchange === undefined) return;
+    this.#countIdleFrame();
+    exchange.sendWindow += increment;
+    if (increment === 0 || exchange.sendWindow > LARGEST_WINDOW_BYTES) {
+      // A stream error (RFC 9113 §6.9, §6.9.1).
+      const errorCode = increment === 0 ? ErrorCode.protocolError : ErrorCode.flowControlError;
+      this.#cut(exchange, errorCode);
+      this.#settleCut(exchange, 'malformed', errorCode);
+    } else if (exchange.unsent !== undefined) {
+      this.#sendBlocked();
+    }
+  }
+
+  #onReset(streamId: number, buffer: Buffer, start: number, end: number): void {
+    if (end - start !== 4) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'RST_STREAM length');
+    const exchange = this.#stream(streamId);
+    if (exchange === undefined) return;
+    const errorCode = readUint32(buffer, start);
+    this.#forget(exchange);
+    if (errorCode === ErrorCode.refusedStream && exchange.status === 0) {
+      this.#owner.exchangeNotProcessed(exchange, 'refused', this.#evidence(exchange, { errorCode }));
+    } else {
+      this.#settleCut(exchange, 'reset', errorCode);
+    }
+  }
+
+  #onSettings(flags: number, streamId: number, buffer: Buffer, start: number, end: number): void {
+    if (streamId !== 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'SETTINGS on a stream');
+    this.#countIdleFrame();
+    if ((flags & Flag.ack) !== 0) {
+      if (end > start) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'SETTINGS acknowledgement with payload');
+      return;
+    }
+    readSettings(buffer, start, end, this.#applySetting);
+    this.#writer.settingsAck();
+    this.#scheduleFlush();
+    this.#hasFreed = true;
+    if (this.#state === 'connecting') {
+      this.#state = 'open';
+      this.readyAt = this.lastReadAt;
+      this.#owner.connectionReady(this);
+    }
+    this.#sendBlocked();
+  }
+
+  readonly #applySetting = (setting: number, value: number): void => {
+    switch (setting) {
+      case Setting.headerTableSize:
+        this.#encoder.setMaxTableSize(value);
+        break;
+      case Setting.enablePush:
+        // A server may only say no (RFC 9113 §6.5.2).
+        if (value !== 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'ENABLE_PUSH from a server');
+        break;
+      case Setting.maxConcurrentStreams:
+        this.#peerMaxStreams = value;
+        break;
+      case Setting.initialWindowSize: {
+        if (value > LARGEST_WINDOW_BYTES) throw new Http2ProtocolError(ErrorCode.flowControlError, 'window too large');
+        const change = value - this.#peerInitialWindow;
+        this.#peerInitialWindow = value;
+        for (const exchange of this.#streams.values()) {
+          exchange.sendWindow += change;
+          if (exchange.sendWindow > LARGEST_WINDOW_BYTES) {
+            throw new Http2ProtocolError(ErrorCode.flowControlError, 'stream window too large');
+          }
+        }
+        break;
+      }
+      case Setting.maxFrameSize:
+        if (value < DEFAULT_MAX_FRAME_BYTES || value > LARGEST_MAX_FRAME_BYTES) {
+          throw new Http2ProtocolError(ErrorCode.protocolError, 'MAX_FRAME_SIZE out of range');
+        }
+        this.#peerMaxFrameBytes = value;
+        break;
+    }
+  };
+
+  #onPing(flags: number, streamId: number, buffer: Buffer, start: number, end: number): void {
+    if (streamId !== 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'PING on a stream');
+    if (end - start !== 8) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'PING length');
+    this.#countIdleFrame();
+    // Any octet read is the sign of life that our own PING asked for, so an acknowledgement needs no look.
+    if ((flags & Flag.ack) !== 0) return;
+    this.#writer.ping(buffer.subarray(start, end), true);
+    this.#scheduleFlush();
+  }
+
+  #onGoaway(streamId: number, buffer: Buffer, start: number, end: number): void {
+    if (streamId !== 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'GOAWAY on a stream');
+    if (end - start < 8) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'GOAWAY length');
+    this.#countIdleFrame();
+    // The last id must not grow (RFC 9113 §6.8); a peer that raises it has already let us send those streams again.
+    const lastStreamId = Math.min(
+      readUint32(buffer, start) & LARGEST_WINDOW_BYTES,
+      this.#goaway?.goawayLastStreamId ?? LARGEST_WINDOW_BYTES,
+    );
+    this.#goaway = {
+      goawayLastStreamId: lastStreamId,
+      goawayErrorCode: readUint32(buffer, start + 4),
+      goawayDebug: buffer.toString('utf8', start + 8, Math.min(end, start + 8 + MAX_GOAWAY_DEBUG_BYTES)),
+    };
+    this.retire();
+    for (const exchange of this.#streams.values()) {
+      if (exchange.streamId <= lastStreamId) continue;
+      this.#forget(exchange);
+      if (exchange.status > 0) this.#answer(exchange, false);
+      else this.#owner.exchangeNotProcessed(exchange, 'goaway', this.#evidence(exchange));
+    }
+  }
+
+  // Ends of streams
+
+  #finish(exchange: Exchange): void {
+    // A peer may answer without reading the whole request; the rest is not worth sending (RFC 9113 §8.1).
+    if (exchange.unsent !== undefined) this.#cut(exchange, ErrorCode.cancel);
+    else this.#forget(exchange);
+    this.#answer(exchange, true);
+  }
+
+  #cutMalformed(exchange: Exchange): void {
+    this.#cut(exchange, ErrorCode.protocolError);
+    this.#settleCut(exchange, 'malformed', ErrorCode.protocolError);
+  }
+
+  #cut(exchange: Exchange, errorCode: number): void {
+    this.#forget(exchange);
+    this.#writer.rstStream(exchange.streamId, errorCode);
+    this.#scheduleFlush();
+  }
+
+  #forget(exchange: Exchange): void {
+    this.#streams.delete(exchange.streamId);
+    if (exchange.unsent !== undefined) this.#blocked = this.#blocked.filter((other) => other !== exchange);
+    this.#hasFreed = true;
+  }
+
+  /** Its stream ended before its time. With a status it is a response all the same. */
+  #settleCut(exchange: Exchange, cause: UnansweredCause, errorCode: number | undefined): void {
+    if (exchange.status > 0) this.#answer(exchange, false);
+    else
+      this.#owner.exchangeUnanswered(
+        exchange,
+        cause,
+        this.#evidence(exchange, errorCode === undefined ? {} : { errorCode }),
+      );
+  }
+
+  #answer(exchange: Exchange, isBodyWhole: boolean): void {
+    this.hasAnswered = true;
+    if (this.#idleFrames > 0) this.#idleFrames = Math.max(0, this.#idleFrames - 10);
+    this.#owner.exchangeAnswered(exchange, isBodyWhole, this);
+  }
+
+  #evidence(exchange: Exchange | undefined, more: Partial<Evidence> = {}): Evidence {
+    return {
+      connectionId: this.id,
+      ...(exchange === undefined ? {} : { streamId: exchange.streamId }),
+      isFlushed: exchange !== undefined && exchange.lastWrite > 0 && exchange.lastWrite <= this.#writesDone,
+      ...this.#goaway,
+      ...more,
+    };
+  }
+
+  // The end of the connection
+
+  #giveBackWaiting(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const exchange of waiting) this.#owner.exchangeReturned(exchange);
+  }
+
+  #endWhenDone(): void {
+    if (this.isRetired && this.inFlight === 0) this.#end('done', undefined);
+  }
+
+  #lost(error: Error | undefined): void {
+    this.#end(this.#state === 'connecting' ? 'connect_failed' : 'connection_lost', error);
+  }
+
+  /** The peer broke a rule: says which by GOAWAY, then ends (RFC 9113 §5.4.1). */
+  #refuse(error: unknown): void {
+    let errorCode: number = ErrorCode.internalError;
+    if (error instanceof Http2ProtocolError) errorCode = error.errorCode;
+    else if (error instanceof HpackError) errorCode = ErrorCode.compressionError;
+    this.#end(
+      this.#state === 'connecting' ? 'connect_failed' : 'protocol_error',
+      error instanceof Error ? error : new Error(String(error)),
+      errorCode,
+    );
+  }
+
+  #end(cause: ConnectionEnding['cause'], error: Error | undefined, errorCode?: number): void {
+    if (this.#state === 'closed') return;
+    const wasOpen = this.#state === 'open';
+    this.#state = 'closed';
+    this.#reader.stop();
+    this.#closeSocket(wasOpen && cause !== 'connection_lost' && cause !== 'ping_timeout', errorCode);
+
+    this.#giveBackWaiting();
+    const more: { error?: Error; errno?: string; errorCode?: number } = {};
+    if (error !== undefined) more.error = error;
+    if (error !== undefined && 'code' in error && typeof error.code === 'string') more.errno = error.code;
+    if (errorCode !== undefined) more.errorCode = errorCode;
+    const lost: UnansweredCause =
+      cause === 'done' || cause === 'connect_failed' || cause === 'closed' ? 'connection_lost' : cause;
+    for (const exchange of this.#streams.values()) {
+      if (exchange.status > 0) this.#answer(exchange, false);
+      else this.#owner.exchangeUnanswered(exchange, lost, this.#evidence(exchange, more));
+    }
+    this.#streams.clear();
+    this.#blocked = [];
+    this.#owner.connectionClosed(this, error === undefined ? { cause } : { cause, error });
+  }
+
+  /** With a last GOAWAY where the peer may still read it; a peer that does not take it within a second loses it. */
+  #closeSocket(sayGoodbye: boolean, errorCode: number | undefined): void {
+    const socket = this.#socket;
+    if (!sayGoodbye && errorCode === undefined) {
+      socket.destroy();
+      return;
+    }
+    // Whatever was collected and not written stays unwritten: a request among it has been reported so.
+    this.#writer.take();
+    this.#writer.goaway(0, errorCode ?? ErrorCode.noError);
+    const patience = setTimeout(() => socket.destroy(), 1000);
+    socket.once('close', () => clearTimeout(patience));
+    socket.end(this.#writer.take(), () => socket.destroy());
+  }
+}
