@@ -1,0 +1,52 @@
+import { createHash } from 'node:crypto';
+import { apnsIdPrefix } from '../../../domain/apns-id.ts';
+import { type ApnsContent, apnsPushTypeRules } from '../../../domain/payload/apns.ts';
+import type { NotificationContent } from '../../../domain/payload/content.ts';
+import { HeaderTemplate, type TemplateField } from '../http2/header-template.ts';
+import type { PreparedMessage } from '../provider.ts';
+import type { ProviderToken } from './provider-token.ts';
+
+/** One notification, ready for APNs: one body for all devices, one header template for each host and provider token. */
+export class PreparedApnsMessage implements PreparedMessage {
+  readonly provider = 'apns';
+  readonly payloadBytes: number;
+  readonly body: Buffer;
+  /** Followed by the device's own twelve digits. */
+  readonly apnsIdPrefix: string;
+  readonly #fields: readonly TemplateField[];
+  readonly #templates = new Map<string, { token: ProviderToken | undefined; template: HeaderTemplate }>();
+
+  constructor(content: NotificationContent, built: ApnsContent, apnsTopic: string) {
+    this.payloadBytes = built.payloadBytes;
+    this.body = Buffer.from(JSON.stringify(built.payload));
+    this.apnsIdPrefix = apnsIdPrefix(content.notificationId);
+    const fields: Record<string, string> = {
+      'apns-topic': apnsTopic + apnsPushTypeRules[built.pushType].topicSuffix,
+      ...built.headers,
+    };
+    const collapseId = fields['apns-collapse-id'];
+    if (collapseId !== undefined) fields['apns-collapse-id'] = asHeaderText(collapseId);
+    this.#fields = Object.entries(fields).map(([name, value]) => ({ name, value }));
+  }
+
+  /** The same object as long as the token is the same one: the connection has its octets ready then. */
+  template(authority: string, token: ProviderToken | undefined): HeaderTemplate {
+    const cached = this.#templates.get(authority);
+    if (cached !== undefined && cached.token === token) return cached.template;
+    const authorization = token === undefined ? [] : [{ name: 'authorization', value: token.authorization }];
+    const template = new HeaderTemplate({
+      authority,
+      fields: [...authorization, ...this.#fields],
+      ownNames: ['apns-id'],
+    });
+    this.#templates.set(authority, { token, template });
+    return template;
+  }
+}
+
+const visibleAscii = /^[!-~](?:[ -~]*[!-~])?$/;
+
+/** A header carries visible ASCII; another collapse id is replaced by its hash, the same for the same text. */
+function asHeaderText(collapseId: string): string {
+  return visibleAscii.test(collapseId) ? collapseId : createHash('sha256').update(collapseId).digest('base64url');
+}

@@ -1,0 +1,185 @@
+import type { ServiceAccount } from '../../../domain/credentials/service-account.ts';
+import type { NotificationContent } from '../../../domain/payload/content.ts';
+import { buildFcmContent } from '../../../domain/payload/fcm.ts';
+import { clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import { HeaderTemplate } from '../http2/header-template.ts';
+import { Http2Pool } from '../http2/pool.ts';
+import { originOf, type PoolOptions, trust } from '../http2-options.ts';
+import { OncePerKey, type ProviderLogger, silentLogger } from '../logger.ts';
+import { verdictOnUnanswered, verdictOnUnsent } from '../outcome.ts';
+import type { DeviceAddress, PreparedMessage, PushProvider, Verdict } from '../provider.ts';
+import { within } from '../within.ts';
+import { type AccessToken, type AccessTokenResult, AccessTokenSource } from './access-token.ts';
+import { defaultFcmWaits, type FcmReading, type FcmWaits, fcmVerdict, readFcmAnswer } from './errors.ts';
+import { PreparedFcmMessage } from './prepared-message.ts';
+
+export const fcmUrl = 'https://fcm.googleapis.com';
+
+export interface FcmProviderOptions {
+  account: ServiceAccount;
+  /** Default the service account's own project. */
+  projectId?: string;
+  /** Default Google's. */
+  url?: string;
+  /** Default the service account's `token_uri`, which `normaliseServiceAccount` has checked. */
+  tokenUrl?: string;
+  /** PEM of certificate authorities trusted besides the public ones: a simulator's or a proxy's. */
+  ca?: string;
+  /** The rest of the pool. FCM's own SDKs use 100 streams a connection; the pool follows what the server allows. */
+  pool?: PoolOptions;
+  /** From `send` to the verdict, resends included. Default 15 000 ms; Google asks for 10 000 or more. */
+  requestDeadlineMs?: number;
+  waits?: Partial<FcmWaits>;
+  clock?: Clock;
+  logger?: ProviderLogger;
+}
+
+export function createFcmProvider(options: FcmProviderOptions): PushProvider {
+  return new FcmProvider(options);
+}
+
+class FcmProvider implements PushProvider {
+  readonly name = 'fcm';
+  readonly #tokens: AccessTokenSource;
+  readonly #pool: Http2Pool;
+  readonly #authority: string;
+  readonly #path: string;
+  readonly #deadlineMs: number;
+  readonly #waits: FcmWaits;
+  readonly #clock: Clock;
+  readonly #logger: ProviderLogger;
+  readonly #unknownErrors = new OncePerKey();
+  #template: { token: AccessToken; template: HeaderTemplate } | undefined;
+  #isClosed = false;
+
+  constructor(options: FcmProviderOptions) {
+    const { account, tokenUrl, ca, pool } = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#logger = options.logger ?? silentLogger;
+    this.#deadlineMs = options.requestDeadlineMs ?? 15_000;
+    this.#waits = { ...defaultFcmWaits, ...options.waits };
+    this.#tokens = new AccessTokenSource({
+      account,
+      clock: this.#clock,
+      logger: this.#logger,
+      ...(tokenUrl === undefined ? {} : { tokenUrl }),
+      ...(ca === undefined ? {} : { ca }),
+    });
+    const url = new URL(options.url ?? fcmUrl);
+    this.#authority = url.host;
+    this.#path = `/v1/projects/${options.projectId ?? account.projectId}/messages:send`;
+    this.#pool = new Http2Pool({ ...pool, ...originOf(url), tls: trust(ca) });
+  }
+
+  prepare(content: NotificationContent): PreparedMessage {
+    return new PreparedFcmMessage(buildFcmContent(content, this.#clock.now()));
+  }
+
+  async send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict> {
+    if (!(prepared instanceof PreparedFcmMessage)) throw new TypeError('the message was prepared by another provider');
+    if (this.#isClosed) return { kind: 'unsent', reason: 'closed', afterMs: 1_000 };
+    const deadlineAt = this.#clock.monotonicMs() + this.#deadlineMs;
+    const body = prepared.body(device.deviceToken);
+
+    let token = this.#tokens.current;
+    if (token === undefined) {
+      const result = await within(this.#tokens.get(), this.#deadlineMs);
+      if (result === undefined) return noToken;
+      if (!result.ok) return result.failure;
+      token = result.token;
+    }
+    let hasReplacedToken = false;
+    for (let timeoutMs = this.#deadlineMs; ; timeoutMs = deadlineAt - this.#clock.monotonicMs()) {
+      if (timeoutMs <= 0) return noToken;
+      const result = await this.#pool.send({ template: this.#templateFor(token), path: this.#path, body, timeoutMs });
+      if (result.kind === 'notProcessed') return verdictOnUnsent(result);
+      if (result.kind === 'unanswered') return verdictOnUnanswered(result);
+      if (result.status === 200) {
+        token.hasWorked = true;
+        return acceptedAs(result.body);
+      }
+
+      const { status, headers, isBodyWhole } = result;
+      if (!isBodyWhole && status < 500 && status !== 401) {
+        // Refused, but the reason was lost on the way: certainly not delivered, and the next try will tell.
+        return { kind: 'later', httpStatus: status, reason: `http_${status}_cut`, scope: 'device' };
+      }
+      const answer = readAnswer(
+        {
+          httpStatus: status,
+          body: isBodyWhole ? result.body : result.body.subarray(0, 0),
+          retryAfter: headers.get('retry-after'),
+          date: headers.get('date'),
+        },
+        this.#clock.now(),
+      );
+      const reading = readFcmAnswer(answer);
+      this.#noteUnknown(answer, reading);
+      const verdict = fcmVerdict(answer, reading, this.#waits);
+      if (verdict !== undefined) {
+        token.hasWorked = true;
+        return verdict;
+      }
+
+      // 401 for our own access token: one refresh, shared by all that were refused, and the same message once more.
+      if (hasReplacedToken) return this.#refusedToken(answer, reading);
+      hasReplacedToken = true;
+      const next: AccessTokenResult | undefined | 'refused_too' = await within(
+        this.#tokens.replace(token).then((other) => other ?? 'refused_too'),
+        deadlineAt - this.#clock.monotonicMs(),
+      );
+      if (next === undefined) return noToken;
+      if (next === 'refused_too') return this.#refusedToken(answer, reading);
+      if (!next.ok) return next.failure;
+      token = next.token;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#pool.close();
+    await this.#tokens.close();
+  }
+
+  /** The same object as long as the token is the same one: the connection has its octets ready then. */
+  #templateFor(token: AccessToken): HeaderTemplate {
+    if (this.#template?.token === token) return this.#template.template;
+    const template = new HeaderTemplate({
+      authority: this.#authority,
+      fields: [
+        { name: 'authorization', value: token.authorization },
+        { name: 'content-type', value: 'application/json' },
+      ],
+    });
+    this.#template = { token, template };
+    return template;
+  }
+
+  #refusedToken({ httpStatus, date }: ProviderAnswer, { reason }: FcmReading): Verdict {
+    const gap = clockGap(date, this.#clock.now());
+    const hint = gap !== undefined && Math.abs(gap.ms) > 60_000 ? ` Also, ${gap.text}.` : '';
+    const detail = `FCM refused an access token that Google had just given us. Check that the service account is enabled.${hint}`;
+    return { kind: 'misconfigured', httpStatus, reason, fault: 'credentials', detail };
+  }
+
+  #noteUnknown({ httpStatus, text }: ProviderAnswer, { reason, isUnknown }: FcmReading): void {
+    if (!isUnknown || !this.#unknownErrors.isFirst(`${httpStatus} ${reason}`)) return;
+    this.#logger.warn({ httpStatus, reason, text }, 'FCM gave an answer that is not in the table of errors');
+  }
+}
+
+const noToken: Verdict = { kind: 'unsent', reason: 'no_access_token', afterMs: 2_000 };
+
+const idMark = '/messages/';
+const maxIdCharacters = 256;
+
+/** `{"name": "projects/<project>/messages/<id>"}`. Found without parsing: every accepted message comes through here. */
+function acceptedAs(body: Buffer): Verdict {
+  const text = body.toString('latin1', 0, 1024);
+  const mark = text.indexOf(idMark);
+  const id = mark < 0 ? '' : text.slice(mark + idMark.length, text.indexOf('"', mark));
+  // Whatever else the answer holds, 200 is 200; an id that could not be stored is none.
+  if (id === '' || id.length > maxIdCharacters || id.includes('\0')) return { kind: 'accepted', httpStatus: 200 };
+  return { kind: 'accepted', httpStatus: 200, providerMessageId: id };
+}
