@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import pg from 'pg';
 import { type Child, startChild, waitUntilReady } from './child.ts';
@@ -38,6 +39,8 @@ export interface LocalPostgres {
   /** Of the database `postgres`, for making and dropping databases. */
   readonly adminUrl: string;
   readonly port: number;
+  /** Where the data really is: elsewhere than asked when the asked folder could not be reached by the server's user. */
+  readonly dataDirectory: string;
   readonly child: Child;
   /** Stops it in order ("fast": sessions are cut, everything committed is kept). */
   stop(): Promise<void>;
@@ -76,22 +79,42 @@ export async function startPostgres(options: LocalPostgresOptions): Promise<Loca
   const password = await initialise(programs, dataDirectory, runAs);
 
   const settings = { ...baseSettings, ...options.settings, port: String(port) };
-  const child = await startChild({
-    name: 'PostgreSQL',
-    command: path.join(programs, 'postgres'),
-    args: ['-D', dataDirectory, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
-    env: serverEnvironment(),
-    cwd: dataDirectory,
-    ...runAs,
-    logFile: options.logFile,
-    leash,
-    stopSignal: 'SIGINT',
-    stopGraceMs: 20_000,
-  });
   const urlOf = (name: string) => `postgres://${user}:${password}@127.0.0.1:${port}/${name}`;
-  await waitUntilReady(child, () => canQuery(urlOf('postgres')), 60_000);
+  const start = () =>
+    startChild({
+      name: 'PostgreSQL',
+      command: path.join(programs, 'postgres'),
+      args: ['-D', dataDirectory, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
+      env: serverEnvironment(),
+      cwd: dataDirectory,
+      ...runAs,
+      logFile: options.logFile,
+      leash,
+      stopSignal: 'SIGINT',
+      stopGraceMs: 20_000,
+    });
+  const child = await startWhenPredecessorIsGone(start, () => canQuery(urlOf('postgres')));
   await createDatabaseOnce(urlOf('postgres'));
-  return { url: urlOf(database), adminUrl: urlOf('postgres'), port, child, stop: () => child.stop() };
+  return { url: urlOf(database), adminUrl: urlOf('postgres'), port, dataDirectory, child, stop: () => child.stop() };
+}
+
+/** The sessions of a killed server take a moment to notice, and until then hold what a new server needs. */
+async function startWhenPredecessorIsGone(
+  start: () => Promise<Child>,
+  isReady: () => Promise<boolean>,
+): Promise<Child> {
+  for (let attempt = 1; ; attempt++) {
+    const child = await start();
+    try {
+      await waitUntilReady(child, isReady, 60_000);
+      return child;
+    } catch (error) {
+      await child.stop();
+      const isOccupied = error instanceof Error && /shared memory block .* still in use|lock file/.test(error.message);
+      if (!isOccupied || attempt === 20) throw error;
+      await sleep(500);
+    }
+  }
 }
 
 /** PostgreSQL refuses to run as root; root starts it as `postgres`, or as `nobody`, which every system has. */
@@ -124,8 +147,9 @@ async function locatePrograms(): Promise<string> {
 }
 
 /**
- * The unprivileged user must be able to enter every folder above the programs and the data, which a project below
- * `/root` does not allow. Then both move to a folder of this project below the system's persistent temporary folder.
+ * The unprivileged user must be able to enter every folder above the data and the programs, which a project below `/root`
+ * does not allow. Then the data goes to a folder of its own below the system's persistent temporary folder, and the
+ * programs are copied beside the data.
  */
 function placeWithinReach(
   programs: string,
@@ -133,23 +157,17 @@ function placeWithinReach(
   runAs: { uid: number; gid: number } | undefined,
 ): { programs: string; dataDirectory: string } {
   if (!runAs) return { programs, dataDirectory };
-  const base = existsSync('/var/tmp') ? '/var/tmp' : os.tmpdir();
-  const outside = (of: string) =>
-    path.join(base, `carillon-${createHash('sha256').update(of).digest('hex').slice(0, 12)}`);
-  let reachable = programs;
-  if (!canOthersEnter(programs)) {
-    const installation = path.dirname(programs);
-    const changedAt = statSync(path.join(programs, 'postgres')).mtimeMs;
-    const copy = outside(`${installation} ${changedAt}`);
-    if (!existsSync(copy)) {
-      cpSync(installation, `${copy}.${process.pid}`, { recursive: true, verbatimSymlinks: true });
-      chmodSync(`${copy}.${process.pid}`, 0o755);
-      renameSync(`${copy}.${process.pid}`, copy);
-    }
-    reachable = path.join(copy, 'bin');
+  let data = dataDirectory;
+  if (!canOthersEnter(path.dirname(data))) {
+    const hash = createHash('sha256').update(data).digest('hex').slice(0, 12);
+    data = path.join(existsSync('/var/tmp') ? '/var/tmp' : os.tmpdir(), `carillon-${hash}`, 'postgres');
   }
-  if (canOthersEnter(path.dirname(dataDirectory))) return { programs: reachable, dataDirectory };
-  return { programs: reachable, dataDirectory: path.join(outside(dataDirectory), 'postgres') };
+  if (canOthersEnter(programs)) return { programs, dataDirectory: data };
+  const copy = `${data}.programs`;
+  rmSync(copy, { recursive: true, force: true });
+  makeOpenDirectory(copy);
+  cpSync(path.dirname(programs), copy, { recursive: true, verbatimSymlinks: true });
+  return { programs: path.join(copy, 'bin'), dataDirectory: data };
 }
 
 function canOthersEnter(directory: string): boolean {
