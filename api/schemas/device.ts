@@ -1,0 +1,156 @@
+import { z } from '@hono/zod-openapi';
+import type { Device, DeviceRegistration } from '../../db/devices.ts';
+import { apnsEnvironments, platforms, providerNames } from '../../domain/device.ts';
+import { normaliseDeviceToken } from '../../domain/device-token.ts';
+import { utf8Bytes } from '../../domain/payload/json.ts';
+import { invalidField } from '../problems.ts';
+import { answeredInstant, type JsonObject, jsonObject, nextCursor } from './common.ts';
+
+export const propertyLimits = { maxKeys: 100, maxKeyBytes: 128, maxBytes: 16_384, maxDepth: 8 };
+
+/** The unique index on live tokens holds entries up to 2 704 bytes; real tokens are far shorter. */
+export const maxDeviceTokenBytes = 2_048;
+
+export const externalId = z.string().min(1).max(255).openapi({
+  description: 'The id of the device in the system of the caller.',
+  example: 'phone-4711',
+});
+
+const properties = jsonObject(propertyLimits, 'What audiences are chosen by; a null value removes the key.');
+
+/** One set of rules for `PUT` and for the rows of an import. */
+export const deviceRegistrationSchema = z
+  .strictObject({
+    platform: z.enum(platforms),
+    provider: z
+      .enum(providerNames)
+      .optional()
+      .openapi({ description: 'Default: apns for ios, fcm for android and web.' }),
+    device_token: z.string().max(8_192).nullish().openapi({
+      description:
+        'APNs: hex, 64 digits and more, blanks and angle brackets are stripped. FCM: the registration token. Null or left out: the device is known but cannot be sent to.',
+    }),
+    apns_environment: z.enum(apnsEnvironments).nullish().openapi({ description: 'Only with provider apns.' }),
+    user_id: z.string().min(1).max(255).nullish(),
+    properties: properties.optional().openapi({ description: 'Left out: what is stored stays.' }),
+    locale: z
+      .string()
+      .max(35)
+      .regex(/^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$/, 'Must be a language tag such as de or pt-BR.')
+      .nullish()
+      .openapi({ description: 'Stored with hyphens: de_DE becomes de-DE.' }),
+    time_zone: z.string().max(64).nullish().openapi({ example: 'Europe/Berlin' }),
+  })
+  .openapi('DeviceRegistration');
+
+export type DeviceRegistrationBody = z.infer<typeof deviceRegistrationSchema>;
+
+export const importRowSchema = deviceRegistrationSchema.extend({ external_id: externalId }).openapi('ImportRow');
+
+export const propertyChangesSchema = jsonObject(
+  propertyLimits,
+  'Keys to set; a null value removes its key, keys that are not named stay.',
+).openapi('PropertyChanges');
+
+export const deviceSchema = z
+  .object({
+    external_id: z.string(),
+    user_id: z.string().nullable(),
+    provider: z.enum(providerNames),
+    platform: z.enum(platforms),
+    device_token: z.string().nullable(),
+    apns_environment: z.enum(apnsEnvironments).nullable(),
+    properties: z.record(z.string(), z.unknown()),
+    locale: z.string().nullable(),
+    time_zone: z.string().nullable(),
+    bucket: z.int().openapi({ description: '1 to 10 000, random, stays for life: for gradual roll-out and hold-out.' }),
+    registered_at: answeredInstant.openapi({ description: 'The last time that the app registered this token.' }),
+    retired_at: answeredInstant.nullable().openapi({ description: 'Null while the device can be sent to.' }),
+    retired_reason: z.string().nullable().openapi({
+      description: "The provider's reason, or token_moved: another device registered the token.",
+    }),
+    created_at: answeredInstant,
+    updated_at: answeredInstant,
+  })
+  .openapi('Device');
+
+export const devicePageSchema = z
+  .object({ devices: z.array(deviceSchema), next_cursor: nextCursor })
+  .openapi('DevicePage');
+
+/** @throws {ApiError} 422 for what a schema cannot see: rules between fields, the form of the token, the time zone. */
+export function toRegistration(externalIdText: string, body: DeviceRegistrationBody): DeviceRegistration {
+  const provider = body.provider ?? (body.platform === 'ios' ? 'apns' : 'fcm');
+  if (provider === 'apns' && body.platform !== 'ios') {
+    throw invalidField('provider', `A device of platform ${body.platform} is reached through fcm.`);
+  }
+  if (body.apns_environment && provider !== 'apns') {
+    throw invalidField('apns_environment', 'Only a device of provider apns has an APNs environment.');
+  }
+  if (body.time_zone && !isTimeZone(body.time_zone)) {
+    throw invalidField('time_zone', 'Must be an IANA time zone such as Europe/Berlin.');
+  }
+  return {
+    externalId: externalIdText,
+    userId: body.user_id ?? null,
+    provider,
+    platform: body.platform,
+    deviceToken: typeof body.device_token === 'string' ? checkedToken(provider, body.device_token) : null,
+    apnsEnvironment: body.apns_environment ?? null,
+    properties: body.properties && withoutNulls(body.properties),
+    locale: body.locale?.replaceAll('_', '-') ?? null,
+    timeZone: body.time_zone ?? null,
+  };
+}
+
+function checkedToken(provider: DeviceRegistration['provider'], text: string): string {
+  const result = normaliseDeviceToken(provider, text);
+  if (!result.ok) throw invalidField('device_token', result.message);
+  if (result.deviceToken.length * 3 > maxDeviceTokenBytes && utf8Bytes(result.deviceToken) > maxDeviceTokenBytes) {
+    throw invalidField('device_token', `A device token has at most ${maxDeviceTokenBytes} bytes.`);
+  }
+  return result.deviceToken;
+}
+
+/** Null means "not there" in `PATCH`, so it means the same here. */
+function withoutNulls(given: JsonObject): JsonObject {
+  const entries = Object.entries(given);
+  const kept = entries.filter(([, value]) => value !== null);
+  return kept.length === entries.length ? given : (Object.fromEntries(kept) as JsonObject);
+}
+
+/** Asking Intl costs 50 µs, an import asks a million times. Only names that exist are kept, so the map is bounded. */
+const knownTimeZones = new Set<string>();
+
+function isTimeZone(name: string): boolean {
+  if (knownTimeZones.has(name)) return true;
+  // Offsets such as +02:00 are no zones, and PostgreSQL reads their sign the other way round.
+  if (!/^[A-Za-z]/.test(name)) return false;
+  try {
+    new Intl.DateTimeFormat('en', { timeZone: name });
+  } catch {
+    return false;
+  }
+  knownTimeZones.add(name);
+  return true;
+}
+
+export function fromDevice(device: Device): z.infer<typeof deviceSchema> {
+  return {
+    external_id: device.externalId,
+    user_id: device.userId,
+    provider: device.provider,
+    platform: device.platform,
+    device_token: device.deviceToken,
+    apns_environment: device.apnsEnvironment,
+    properties: device.properties,
+    locale: device.locale,
+    time_zone: device.timeZone,
+    bucket: device.bucket,
+    registered_at: device.registeredAt.toISOString(),
+    retired_at: device.retiredAt?.toISOString() ?? null,
+    retired_reason: device.retiredReason,
+    created_at: device.createdAt.toISOString(),
+    updated_at: device.updatedAt.toISOString(),
+  };
+}
