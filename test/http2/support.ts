@@ -1,0 +1,82 @@
+/** What the tests of the HTTP/2 engine share: certificates, a template, a pool with short times, and patience. */
+import assert from 'node:assert/strict';
+import { setTimeout as delay } from 'node:timers/promises';
+import type {
+  Http2Request,
+  Http2Response,
+  Http2Result,
+  NotProcessed,
+  Unanswered,
+} from '../../activities/providers/http2/exchange.ts';
+import { HeaderTemplate } from '../../activities/providers/http2/header-template.ts';
+import { Http2Pool, type Http2PoolOptions } from '../../activities/providers/http2/pool.ts';
+import { createAuthority, createServerCertificate } from '../../simulator/certificates.ts';
+
+export const authority = createAuthority('Test authority');
+const server = createServerCertificate(authority);
+export const serverTls = { cert: server.certificate, key: server.privateKey };
+
+export const template = new HeaderTemplate({
+  authority: 'push.test',
+  fields: [
+    { name: 'content-type', value: 'application/json' },
+    { name: 'authorization', value: `bearer ${'abc'.repeat(60)}` },
+  ],
+  ownNames: ['apns-id'],
+});
+
+export type TestPool = Http2Pool & AsyncDisposable;
+
+/** A pool that trusts the test server, looks at its clock every 5 ms, and is closed at the end of its scope. */
+export function openPool(port: number, options: Partial<Http2PoolOptions> = {}): TestPool {
+  const pool = new Http2Pool({
+    host: '127.0.0.1',
+    port,
+    tls: { ca: authority.certificate, servername: 'localhost' },
+    tickMs: 5,
+    requestTimeoutMs: 5000,
+    backoffMs: 10,
+    maxConnectsPerMinute: 60_000,
+    ...options,
+  });
+  return Object.assign(pool, { [Symbol.asyncDispose]: () => pool.close(0) });
+}
+
+/** The n-th push; its number is in path, own value and body, so that a mix-up would be seen. */
+export function push(n: number, more: Partial<Http2Request> = {}): Http2Request {
+  return { template, path: `/3/device/${n}`, ownValues: [`id-${n}`], body: `{"n":${n}}`, ...more };
+}
+
+export function sendMany(pool: Http2Pool, count: number, more: Partial<Http2Request> = {}): Promise<Http2Result[]> {
+  return Promise.all(Array.from({ length: count }, (_, n) => pool.send(push(n, more))));
+}
+
+export function assertResponse(result: Http2Result | undefined, status = 200): asserts result is Http2Response {
+  assert.equal(result?.kind, 'response', JSON.stringify(result));
+  assert.equal((result as Http2Response).status, status);
+}
+
+export function assertUnanswered(result: Http2Result | undefined, cause: string): asserts result is Unanswered {
+  assert.equal(result?.kind, 'unanswered', JSON.stringify(result));
+  assert.equal((result as Unanswered).cause, cause);
+}
+
+export function assertNotProcessed(result: Http2Result | undefined, cause: string): asserts result is NotProcessed {
+  assert.equal(result?.kind, 'notProcessed', JSON.stringify(result));
+  assert.equal((result as NotProcessed).cause, cause);
+}
+
+export function countKinds(results: readonly Http2Result[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { kind } of results) counts[kind] = (counts[kind] ?? 0) + 1;
+  return counts;
+}
+
+/** Waits until the condition holds; fails after 5 s. */
+export async function until(condition: () => boolean, what = condition.toString()): Promise<void> {
+  const end = performance.now() + 5000;
+  while (!condition()) {
+    assert.ok(performance.now() < end, `still waiting: ${what}`);
+    await delay(2);
+  }
+}
