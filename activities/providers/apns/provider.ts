@@ -55,8 +55,10 @@ interface Host {
 }
 
 const accepted: Verdict = Object.freeze({ kind: 'accepted', httpStatus: 200 });
-/** How often one request goes out again because of the connection it was on. */
+/** How often one request goes out again because of what its connection had seen: each of a pool's may refuse once. */
 const maxResends = 6;
+/** The same for a refusal that a new connection should have cured. */
+const maxConnectionResends = 2;
 /** A clock that is this far off explains a refused token better than a wrong key does. */
 const clockFaultMs = 5 * 60_000;
 
@@ -142,7 +144,8 @@ class ApnsProvider implements PushProvider {
         token = next;
       }
       timeoutMs = deadlineAt - this.#clock.monotonicMs();
-      if (resends >= maxResends || timeoutMs <= 0) return refusedAgain(answer, reading);
+      const limit = reading.reaction.kind === 'resend' ? maxConnectionResends : maxResends;
+      if (resends >= limit || timeoutMs <= 0) return refusedAgain(answer, reading);
     }
   }
 

@@ -62,6 +62,7 @@ export class AccessTokenSource {
   readonly #logger: ProviderLogger;
   #current: AccessToken | undefined;
   #refresh: Promise<AccessTokenResult> | undefined;
+  #closing: Promise<void> | undefined;
   #failures = 0;
   #lastFailure: AccessTokenFailure | undefined;
   /** On the monotonic clock: nobody asks again before. */
@@ -109,8 +110,10 @@ export class AccessTokenSource {
     return await this.#renew(true);
   }
 
-  async close(): Promise<void> {
-    await this.#agent.close();
+  /** A refresh under way ends first. A repeat waits for the same end. */
+  close(): Promise<void> {
+    this.#closing ??= this.#agent.close();
+    return this.#closing;
   }
 
   #renew(isReplacement: boolean): Promise<AccessTokenResult> {
