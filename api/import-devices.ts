@@ -3,6 +3,7 @@ import type { Kysely } from 'kysely';
 import { type DeviceRegistration, registerDevices } from '../db/devices.ts';
 import type { Database } from '../db/schema.ts';
 import { inTransaction } from '../db/transaction.ts';
+import { toByteStream } from './byte-stream.ts';
 import type { ApiDependencies, Log } from './dependencies.ts';
 import { type NdjsonLine, ndjsonLines } from './ndjson-lines.ts';
 import { ApiError, isDatabaseAway, toApiError } from './problems.ts';
@@ -213,18 +214,4 @@ async function* bytesOf(body: ReadableStream<Uint8Array> | null): AsyncGenerator
     // Nobody reads on; a body that broke has nothing left to cancel.
     reader.cancel().catch(() => {});
   }
-}
-
-function toByteStream(lines: AsyncGenerator<string>): ReadableStream<Uint8Array> {
-  const encoder = new TextEncoder();
-  return new ReadableStream({
-    async pull(controller) {
-      const { done, value } = await lines.next();
-      if (done) controller.close();
-      else controller.enqueue(encoder.encode(value));
-    },
-    async cancel() {
-      await lines.return(undefined);
-    },
-  });
 }

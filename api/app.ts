@@ -1,0 +1,82 @@
+import type { MiddlewareHandler } from 'hono';
+import { audience } from './audience.ts';
+import { authenticate } from './authenticate.ts';
+import { deliveries } from './deliveries.ts';
+import type { ApiDependencies, ApiEnv } from './dependencies.ts';
+import { deviceNotifications } from './device-notifications.ts';
+import { devices } from './devices.ts';
+import { docs } from './docs.ts';
+import { health } from './health.ts';
+import { importDevices } from './import-devices.ts';
+import { readJsonBody } from './json-body.ts';
+import { notificationMoves } from './launch-notification.ts';
+import { notifications } from './notifications.ts';
+import { openApi } from './openapi.ts';
+import { ApiError, handleError, handleNotFound } from './problems.ts';
+import { progress } from './progress.ts';
+import { createRouter } from './router.ts';
+import { unstorableText } from './storable.ts';
+
+const importPath = '/v1/devices/import';
+
+/** The whole HTTP API, for whatever serves a `fetch(request)`. */
+export function createApp(deps: ApiDependencies) {
+  const app = createRouter();
+  app.onError(handleError);
+  app.notFound(handleNotFound);
+  app.use(describeRequest(deps));
+  app.route('/', health(deps));
+  app.route('/', docs(deps));
+
+  app.use('/v1/*', authenticate(deps));
+  const readBody = readJsonBody();
+  app.use('/v1/*', (c, next) => (c.req.path === importPath && c.req.method === 'POST' ? next() : readBody(c, next)));
+  // Before devices: "import" would otherwise be somebody's external id.
+  app.route('/', importDevices(deps));
+  app.route('/', devices(deps));
+  app.route('/', deviceNotifications(deps));
+  app.route('/', audience(deps));
+  app.route('/', notifications(deps));
+  app.route('/', notificationMoves(deps));
+  app.route('/', deliveries(deps));
+  app.route('/', progress(deps));
+  openApi(app);
+  return app;
+}
+
+/** An id and a logger for the request, one line in the log after it, and a first look at its URL. */
+function describeRequest({ log }: ApiDependencies): MiddlewareHandler<ApiEnv> {
+  return async function describeRequest(c, next) {
+    const startedAt = performance.now();
+    const requestId = crypto.randomUUID();
+    c.set('requestId', requestId);
+    c.set('log', log);
+    c.header('X-Request-Id', requestId);
+    checkUrl(c.req.url);
+    await next();
+    // The pattern, not the path: external ids are somebody's.
+    const fields = { requestId, method: c.req.method, route: c.req.routePath, status: c.res.status };
+    log.debug({ ...fields, ms: Math.round(performance.now() - startedAt) }, 'request');
+  };
+}
+
+/** What no route could take: escapes that are not UTF-8 (400), NUL (422 with the name of the parameter). */
+function checkUrl(text: string): void {
+  const url = new URL(text);
+  let path: string;
+  try {
+    path = decodeURIComponent(url.pathname);
+    decodeURIComponent(url.search.replaceAll('+', ' '));
+  } catch (cause) {
+    throw new ApiError(400, 'invalid_encoding', 'The URL has escapes that are not UTF-8.', { cause });
+  }
+  const inPath = unstorableText(path);
+  const field = path.startsWith('/v1/devices/') ? 'external_id' : 'path';
+  if (inPath !== undefined) throw new ApiError(422, 'invalid_input', inPath, { errors: [{ field, message: inPath }] });
+  for (const [name, value] of url.searchParams) {
+    const message = unstorableText(value);
+    if (message !== undefined) {
+      throw new ApiError(422, 'invalid_input', message, { errors: [{ field: name, message }] });
+    }
+  }
+}

@@ -1,0 +1,40 @@
+import { createRoute, z } from '@hono/zod-openapi';
+import { countAudience } from '../db/devices.ts';
+import { platforms, providerNames } from '../domain/device.ts';
+import type { ApiDependencies } from './dependencies.ts';
+import { createRouter } from './router.ts';
+import { audienceSchema, toAudience } from './schemas/audience.ts';
+import { bodyProblems, problems } from './schemas/problem.ts';
+
+const count = z.int().min(0);
+const counts = <K extends string>(keys: readonly K[]) =>
+  z.object(Object.fromEntries(keys.map((key) => [key, count])) as Record<K, typeof count>);
+
+const estimateRoute = createRoute({
+  method: 'post',
+  path: '/v1/audience/estimate',
+  tags: ['Audience'],
+  summary: 'Count the devices of an audience',
+  description: 'Live devices at this moment; the audience of a notification is frozen when it is launched.',
+  request: { body: { required: true, content: { 'application/json': { schema: audienceSchema } } } },
+  responses: {
+    200: {
+      description: 'The count.',
+      content: {
+        'application/json': {
+          schema: z
+            .object({ devices: count, by_provider: counts(providerNames), by_platform: counts(platforms) })
+            .openapi('AudienceSize'),
+        },
+      },
+    },
+    ...problems(...bodyProblems),
+  },
+});
+
+export function audience({ db }: ApiDependencies) {
+  return createRouter().openapi(estimateRoute, async (c) => {
+    const size = await countAudience(db, c.var.caller.appId, toAudience(c.req.valid('json')));
+    return c.json({ devices: size.devices, by_provider: size.byProvider, by_platform: size.byPlatform }, 200);
+  });
+}

@@ -1,0 +1,63 @@
+import { createRoute, z } from '@hono/zod-openapi';
+import { sql } from 'kysely';
+import type { ApiDependencies } from './dependencies.ts';
+import { createRouter } from './router.ts';
+
+const healthRoute = createRoute({
+  method: 'get',
+  path: '/healthz',
+  tags: ['Health'],
+  summary: 'The process lives',
+  security: [],
+  responses: {
+    200: { description: 'Alive.', content: { 'application/json': { schema: z.object({ status: z.literal('ok') }) } } },
+  },
+});
+
+const readinessSchema = z
+  .object({
+    status: z.enum(['ready', 'not_ready']),
+    database: z.string(),
+    temporal: z.string().openapi({ description: 'Launches are accepted without it: a reconciler starts them later.' }),
+  })
+  .openapi('Readiness');
+
+const readyRoute = createRoute({
+  method: 'get',
+  path: '/readyz',
+  tags: ['Health'],
+  summary: 'Requests can be served',
+  security: [],
+  responses: {
+    200: { description: 'PostgreSQL answers.', content: { 'application/json': { schema: readinessSchema } } },
+    503: { description: 'PostgreSQL does not.', content: { 'application/json': { schema: readinessSchema } } },
+  },
+});
+
+const databaseDeadlineMs = 2_000;
+
+/** Open to everyone: they say nothing that a load balancer need not know. */
+export function health({ db, waker, stopping }: ApiDependencies) {
+  async function checkDatabase(): Promise<string> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const tooLate = new Promise<string>((resolve) => {
+      timer = setTimeout(resolve, databaseDeadlineMs, `no answer within ${databaseDeadlineMs} ms`);
+    });
+    const answer = sql`select 1`.execute(db).then(
+      () => 'reachable',
+      () => 'unreachable',
+    );
+    return Promise.race([answer, tooLate]).finally(() => clearTimeout(timer));
+  }
+
+  return createRouter()
+    .openapi(healthRoute, (c) => c.json({ status: 'ok' as const }, 200))
+    .openapi(readyRoute, async (c) => {
+      const [database, temporal] = await Promise.all([checkDatabase(), waker.check()]);
+      const isReady = database === 'reachable' && !stopping?.aborted;
+      return c.json(
+        { status: isReady ? ('ready' as const) : ('not_ready' as const), database, temporal },
+        isReady ? 200 : 503,
+      );
+    });
+}

@@ -1,0 +1,129 @@
+import { createRoute } from '@hono/zod-openapi';
+import {
+  cancelNotification,
+  launchNotification,
+  type Move,
+  pauseNotification,
+  resumeNotification,
+} from '../db/notifications.ts';
+import type { Audience } from '../domain/audience.ts';
+import type { Notification } from '../domain/notification.ts';
+import type { ApiDependencies } from './dependencies.ts';
+import type { NotificationSummary } from './notification-waker.ts';
+import { ApiError, notFound } from './problems.ts';
+import { createRouter } from './router.ts';
+import {
+  checkedId,
+  fromNotification,
+  launchSchema,
+  notificationParams,
+  notificationSchema,
+  toScheduledAt,
+} from './schemas/notification.ts';
+import { bodyProblems, problems } from './schemas/problem.ts';
+
+/**
+ * Launch, pause, resume, cancel: one conditional change in PostgreSQL, which every worker obeys from its next window on, then a
+ * call that wakes the workflow. When Temporal cannot be reached the answer is the same, and the reconciler makes up for it.
+ */
+function moveRoute<Verb extends 'launch' | 'pause' | 'resume' | 'cancel'>(
+  verb: Verb,
+  summary: string,
+  description: string,
+) {
+  const oneNotification = { content: { 'application/json': { schema: notificationSchema } } };
+  return {
+    method: 'post' as const,
+    path: `/v1/notifications/{id}/${verb}` as const,
+    tags: ['Notifications'],
+    summary,
+    description,
+    request: { params: notificationParams },
+    responses: {
+      200: { description: 'Done.', ...oneNotification },
+      202: { description: 'Stored; the workers follow.', ...oneNotification },
+      ...problems(404, 409, ...bodyProblems),
+    },
+  };
+}
+
+const launch = moveRoute(
+  'launch',
+  'Send now, or at a time',
+  'Freezes the audience: devices registered later are not in it. A second launch changes nothing. With scheduled_at the send begins then.',
+);
+const launchRoute = createRoute({
+  ...launch,
+  request: { ...launch.request, body: { content: { 'application/json': { schema: launchSchema } } } },
+});
+const pauseRoute = createRoute(
+  moveRoute('pause', 'Stop dispatching', 'What is in flight is still recorded. A repeat is harmless.'),
+);
+const resumeRoute = createRoute(
+  moveRoute('resume', 'Continue', 'After a pause, or after the fault that halted the send is fixed.'),
+);
+const cancelRoute = createRoute(
+  moveRoute('cancel', 'End it', 'Whoever was not sent to ends as cancelled. A repeat is harmless.'),
+);
+
+export function notificationMoves(deps: ApiDependencies) {
+  const { db, now } = deps;
+  return createRouter()
+    .openapi(launchRoute, async (c) => {
+      const body = c.req.valid('json');
+      const scheduledAt =
+        body.scheduled_at === undefined ? undefined : toScheduledAt(body.scheduled_at, now?.() ?? new Date());
+      const id = checkedId(c.req.valid('param').id);
+      const notification = await settle(
+        deps,
+        'launch',
+        await launchNotification(db, c.var.caller.appId, id, scheduledAt),
+      );
+      return c.json(fromNotification(notification), 202);
+    })
+    .openapi(pauseRoute, async (c) => {
+      const id = checkedId(c.req.valid('param').id);
+      const notification = await settle(deps, 'pause', await pauseNotification(db, c.var.caller.appId, id));
+      return c.json(fromNotification(notification), 200);
+    })
+    .openapi(resumeRoute, async (c) => {
+      const id = checkedId(c.req.valid('param').id);
+      const notification = await settle(deps, 'resume', await resumeNotification(db, c.var.caller.appId, id));
+      return c.json(fromNotification(notification), 202);
+    })
+    .openapi(cancelRoute, async (c) => {
+      const id = checkedId(c.req.valid('param').id);
+      const notification = await settle(deps, 'cancel', await cancelNotification(db, c.var.caller.appId, id));
+      return c.json(fromNotification(notification), notification.finishedAt ? 200 : 202);
+    });
+}
+
+/** Wakes the workflow after a move that was allowed. @throws {ApiError} 404, or 409 with the state that forbids it. */
+export async function settle({ waker }: ApiDependencies, verb: string, move: Move | undefined): Promise<Notification> {
+  if (!move) throw notFound('notification');
+  const { notification } = move;
+  if (!move.ok) throw stateConflict(verb, notification);
+  if (notification.launchedAt || notification.scheduledAt) {
+    await waker.wake(notification.id, summarise(notification));
+  }
+  return notification;
+}
+
+export function stateConflict(verb: string, { state }: Notification): ApiError {
+  return new ApiError(409, 'notification_state', `A notification that is ${state} does not take ${verb}.`, {
+    extra: { state },
+  });
+}
+
+export function summarise({ appId, title, audience }: Notification): NotificationSummary {
+  return { appId, title, audience: audienceInWords(audience) };
+}
+
+function audienceInWords({ condition, externalIds, userIds }: Audience): string {
+  const parts = [
+    condition && 'devices that meet a condition',
+    externalIds && `${externalIds.length} devices by id`,
+    userIds && `devices of ${userIds.length} users`,
+  ].filter((part) => part !== undefined);
+  return parts.length === 0 ? 'every live device' : parts.join(', among them only ');
+}

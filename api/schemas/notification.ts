@@ -1,0 +1,164 @@
+import { z } from '@hono/zod-openapi';
+import type { Notification } from '../../domain/notification.ts';
+import { haltReasons, inDoubtPolicies, notificationStates } from '../../domain/notification-state.ts';
+import { type Outcome, outcomes, sumOfOutcomes } from '../../domain/outcome.ts';
+import { invalidField, notFound } from '../problems.ts';
+import { audienceSchema, fromAudience } from './audience.ts';
+import { answeredInstant, instant, isUuid, nextCursor } from './common.ts';
+import { fromMessage, messageSchema } from './message.ts';
+
+const maxScheduleAheadMs = 366 * 24 * 3_600_000;
+/** Clocks of callers are a little behind; anything older is a mistake. */
+const maxScheduleBehindMs = 60_000;
+
+const title = z
+  .string()
+  .min(1)
+  .max(255)
+  .openapi({ description: "For people, in listings and in Temporal's UI; default: the title of the message." });
+const inDoubtPolicy = z.enum(inDoubtPolicies).openapi({
+  description:
+    'What to do with a device that may have got the message although no answer was recorded. redeliver: send again with the same ids, marked in_doubt; skip: record it as unknown.',
+});
+const ratePerSecond = z
+  .int()
+  .min(1)
+  .max(1_000_000)
+  .nullable()
+  .openapi({ description: 'Devices per second for this notification over all workers; null: no limit of its own.' });
+const scheduledAt = instant.openapi({ description: 'When to send: not in the past, at most 366 days ahead.' });
+
+export const newNotificationSchema = z
+  .strictObject({
+    title: title.optional(),
+    message: messageSchema,
+    audience: audienceSchema,
+    in_doubt_policy: inDoubtPolicy.default('redeliver'),
+    rate_per_second: ratePerSecond.default(null),
+    launch: z.boolean().default(false).openapi({ description: 'Send at once.' }),
+    scheduled_at: scheduledAt.optional(),
+  })
+  .openapi('NewNotification');
+
+export type NewNotificationBody = z.infer<typeof newNotificationSchema>;
+
+export const notificationChangeSchema = z
+  .strictObject({
+    title: title.nullable().optional(),
+    message: messageSchema.optional(),
+    audience: audienceSchema.optional(),
+    in_doubt_policy: inDoubtPolicy.optional(),
+    rate_per_second: ratePerSecond.optional(),
+    scheduled_at: scheduledAt.optional(),
+  })
+  .openapi('NotificationChange');
+
+export type NotificationChangeBody = z.infer<typeof notificationChangeSchema>;
+
+export const launchSchema = z.strictObject({ scheduled_at: scheduledAt.optional() }).openapi('Launch');
+
+const count = z.int().min(0);
+const outcomeCounts = z
+  .object(Object.fromEntries(outcomes.map((outcome) => [outcome, count])) as Record<Outcome, typeof count>)
+  .openapi('OutcomeCounts');
+
+export const booksSchema = z
+  .object({
+    audience: count.openapi({ description: 'Devices planned so far; all of them once is_planned is true.' }),
+    outcomes: outcomeCounts,
+    pending: count.openapi({ description: 'Devices without an outcome.' }),
+    balanced: z.boolean().openapi({ description: 'audience = sum of outcomes + pending.' }),
+    is_planned: z.boolean(),
+    batches: count,
+    batches_finished: count,
+  })
+  .openapi('Books');
+
+export const notificationSchema = z
+  .object({
+    id: z.uuid(),
+    state: z.enum(notificationStates),
+    title: z.string().nullable(),
+    message: messageSchema,
+    audience: audienceSchema,
+    in_doubt_policy: z.enum(inDoubtPolicies),
+    rate_per_second: z.int().nullable(),
+    scheduled_at: answeredInstant.nullable(),
+    launched_at: answeredInstant.nullable(),
+    expires_at: answeredInstant.nullable(),
+    finished_at: answeredInstant.nullable().openapi({ description: 'Set once every device has its outcome.' }),
+    halt: z
+      .object({ reason: z.enum(haltReasons), detail: z.string() })
+      .nullable()
+      .openapi({ description: 'Why the service stopped this send itself; resume continues after the fix.' }),
+    books: booksSchema,
+    totals: z
+      .object({
+        outcomes: outcomeCounts,
+        reasons: z.record(z.string(), z.record(z.string(), count)),
+        in_doubt: count,
+      })
+      .nullable()
+      .openapi({ description: 'Counted from the deliveries when the books closed.' }),
+    created_at: answeredInstant,
+    updated_at: answeredInstant,
+  })
+  .openapi('Notification');
+
+export const notificationPageSchema = z
+  .object({ notifications: z.array(notificationSchema), next_cursor: nextCursor })
+  .openapi('NotificationPage');
+
+export const notificationParams = z.object({
+  id: z.string().openapi({ format: 'uuid', example: '019c0000-0000-7000-8000-000000000000' }),
+});
+
+/** An id that is no UUID cannot exist: 404, like every other id that does not. */
+export function checkedId(id: string): string {
+  if (!isUuid(id)) throw notFound('notification');
+  return id;
+}
+
+/** @throws {ApiError} 422 for a time in the past or too far ahead. */
+export function toScheduledAt(text: string, now: Date): Date {
+  const at = new Date(text);
+  if (!(at.getTime() >= now.getTime() - maxScheduleBehindMs)) throw invalidField('scheduled_at', 'Is in the past.');
+  if (at.getTime() > now.getTime() + maxScheduleAheadMs) {
+    throw invalidField('scheduled_at', 'Is more than 366 days ahead.');
+  }
+  return at;
+}
+
+export function fromBooks(books: Notification['books']): z.infer<typeof booksSchema> {
+  return {
+    audience: books.audience,
+    outcomes: books.outcomes,
+    pending: books.pending,
+    balanced: books.audience === sumOfOutcomes(books.outcomes) + books.pending && books.pending >= 0,
+    is_planned: books.isPlanned,
+    batches: books.batches,
+    batches_finished: books.batchesFinished,
+  };
+}
+
+export function fromNotification(notification: Notification): z.infer<typeof notificationSchema> {
+  const { totals } = notification;
+  return {
+    id: notification.id,
+    state: notification.state,
+    title: notification.title,
+    message: fromMessage(notification.message),
+    audience: fromAudience(notification.audience),
+    in_doubt_policy: notification.inDoubtPolicy,
+    rate_per_second: notification.ratePerSecond,
+    scheduled_at: notification.scheduledAt?.toISOString() ?? null,
+    launched_at: notification.launchedAt?.toISOString() ?? null,
+    expires_at: notification.expiresAt?.toISOString() ?? null,
+    finished_at: notification.finishedAt?.toISOString() ?? null,
+    halt: notification.halt,
+    books: fromBooks(notification.books),
+    totals: totals && { outcomes: totals.outcomes, reasons: totals.reasons as never, in_doubt: totals.inDoubt },
+    created_at: notification.createdAt.toISOString(),
+    updated_at: notification.updatedAt.toISOString(),
+  };
+}
