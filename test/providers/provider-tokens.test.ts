@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import { sql } from 'kysely';
+import { findProviderToken, getOrCreateProviderToken } from '../../db/provider-tokens.ts';
+import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+
+const fingerprint = 'key-1';
+const maxAgeMs = 45 * 60_000;
+
+let database: TestDatabase;
+let minted = 0;
+const mint = async () => {
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  return { token: `token-${++minted}`, issuedAt: new Date() };
+};
+const getOrCreate = (refused?: string, olderThanMs = maxAgeMs) =>
+  getOrCreateProviderToken(database.db, fingerprint, olderThanMs, mint, refused);
+const age = (interval: string) =>
+  sql`update provider_tokens set updated_at = clock_timestamp() - ${interval}::interval`.execute(database.db);
+
+before(async () => {
+  database = await createTestDatabase();
+});
+beforeEach(async () => {
+  minted = 0;
+  await sql`delete from provider_tokens`.execute(database.db);
+});
+after(() => database.close());
+
+describe('the provider token that all workers share', () => {
+  test('is minted once, however many ask at once', async () => {
+    const records = await Promise.all(Array.from({ length: 20 }, () => getOrCreate()));
+    assert.deepEqual([...new Set(records.map(({ token }) => token))], ['token-1']);
+    assert.equal(minted, 1);
+  });
+
+  test('is kept while it is young, and renewed once by whoever gets there first', async () => {
+    await getOrCreate();
+    await age('44 minutes');
+    assert.equal((await getOrCreate()).token, 'token-1');
+    await age('46 minutes');
+    const records = await Promise.all(Array.from({ length: 20 }, () => getOrCreate()));
+    assert.deepEqual([...new Set(records.map(({ token }) => token))], ['token-2']);
+  });
+
+  test("has its age from the database's clock", async () => {
+    await getOrCreate();
+    await age('10 minutes');
+    const { ageMs } = await getOrCreate();
+    assert.ok(ageMs >= 600_000 && ageMs < 605_000, String(ageMs));
+  });
+
+  test('is replaced once when it is the refused one', async () => {
+    await getOrCreate();
+    const records = await Promise.all(Array.from({ length: 20 }, () => getOrCreate('token-1')));
+    assert.deepEqual([...new Set(records.map(({ token }) => token))], ['token-2']);
+    assert.equal((await getOrCreate('token-1')).token, 'token-2');
+    assert.equal(minted, 2);
+  });
+
+  test('is replaced when its age cannot be known: the clock was set back', async () => {
+    await getOrCreate();
+    await age('-2 hours');
+    assert.equal((await getOrCreate()).token, 'token-2');
+    assert.equal((await getOrCreate()).token, 'token-2');
+  });
+
+  test('stays as it was when minting fails', async () => {
+    await getOrCreate();
+    await age('50 minutes');
+    const fail = () => Promise.reject(new Error('no key'));
+    await assert.rejects(getOrCreateProviderToken(database.db, fingerprint, maxAgeMs, fail), /no key/);
+    assert.equal((await findProviderToken(database.db, fingerprint))?.token, 'token-1');
+  });
+
+  test('of another key is another one', async () => {
+    await getOrCreate();
+    const other = await getOrCreateProviderToken(database.db, 'key-2', maxAgeMs, mint);
+    assert.equal(other.token, 'token-2');
+  });
+});
