@@ -1,7 +1,8 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import type { ApnsEnvironment } from '../device.ts';
 import { CredentialError } from './credential-error.ts';
-import { unwrap } from './private-key.ts';
+import { readPkcs12 } from './pkcs12.ts';
+import { decodeBase64, isPkcs12, unwrap } from './private-key.ts';
 
 /** An APNs client certificate with its key, ready to use. */
 export interface ApnsCertificate {
@@ -27,23 +28,29 @@ const environmentOids: Record<ApnsEnvironment, string> = {
   production: '2a864886f76364060302',
 };
 
-/**
- * Checks that certificate and key belong together and that the certificate is valid now.
- * @param pem certificate and key, in one text or two.
- * @throws {CredentialError}
- */
+export interface ApnsCertificateInput {
+  /** PEM, a .p12 file, or its base64. May hold the key too. */
+  certificate: string | Uint8Array;
+  /** PEM; where the certificate's file does not hold it. */
+  privateKey?: string;
+  /** Of the .p12 file or of the key. */
+  password?: string;
+}
+
+/** Checks that certificate and key belong together and that the certificate is valid now. @throws {CredentialError} */
 export function normaliseApnsCertificate(
-  pem: { certificate: string; privateKey?: string; password?: string },
+  input: ApnsCertificateInput,
   now: Date,
 ): ApnsCertificate & ApnsCertificateFacts {
-  const text = unwrap(pem.certificate);
+  const pem = asPem(input);
+  const text = pem.certificate;
   const blocks = [...text.matchAll(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g)].map(
     ([block]) => block,
   );
   if (blocks.length === 0)
     throw new CredentialError('certificate', 'There is no certificate in PEM form in this file.');
   const certificates = blocks.map(parseCertificate);
-  const key = parseKey(unwrap(pem.privateKey ?? pem.certificate), pem.password);
+  const key = parseKey(pem.privateKey ?? text, pem.password);
 
   const own = certificates.findIndex((certificate) => certificate.checkPrivateKey(key));
   if (own < 0) throw new CredentialError('private_key', 'The key does not belong to the certificate.');
@@ -57,6 +64,16 @@ export function normaliseApnsCertificate(
     environments: environmentsOf(certificate),
     expiresAt: new Date(certificate.validTo),
   };
+}
+
+function asPem({ certificate, privateKey, password }: ApnsCertificateInput) {
+  const text = typeof certificate === 'string' ? unwrap(certificate) : new TextDecoder().decode(certificate);
+  const bytes = typeof certificate === 'string' && !text.includes('-----BEGIN') ? decodeBase64(text) : certificate;
+  if (typeof bytes !== 'string' && bytes !== undefined && isPkcs12(bytes)) {
+    const contents = readPkcs12(bytes, password ?? '');
+    return { certificate: contents.certificates, privateKey: contents.privateKey, password: undefined };
+  }
+  return { certificate: unwrap(text), privateKey: privateKey === undefined ? undefined : unwrap(privateKey), password };
 }
 
 function parseCertificate(block: string): X509Certificate {
