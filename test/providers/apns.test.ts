@@ -283,6 +283,7 @@ describe('B28: an answer without a reason is read by its status, and nobody is d
     ['503 with nothing', { status: 503 }, 'later'],
     ['503 with HTML', { status: 503, body: html }, 'later'],
     ['429 with HTML', { status: 429, body: html }, 'later'],
+    ['408 with nothing', { status: 408 }, 'later'],
     ['400 with nothing', { status: 400 }, 'rejected'],
     ['403 with HTML', { status: 403, body: html }, 'misconfigured'],
     ['404 with HTML', { status: 404, body: html }, 'misconfigured'],

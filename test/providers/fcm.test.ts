@@ -303,6 +303,7 @@ describe('B28: an answer that is no JSON is read by its status, and nobody is dr
     ['500 with HTML', { status: 500, body: html }, 'unanswered'],
     ['503 with nothing', { status: 503 }, 'later'],
     ['429 with HTML', { status: 429, body: html }, 'later'],
+    ['408 with nothing', { status: 408 }, 'later'],
     ['400 with HTML', { status: 400, body: html }, 'rejected'],
     ['401 with HTML', { status: 401, body: html }, 'misconfigured'],
     ['403 with HTML', { status: 403, body: html }, 'misconfigured'],

@@ -175,6 +175,8 @@ export function readApnsAnswer(answer: ProviderAnswer): ApnsReading {
 function byStatus(answer: ProviderAnswer, reason: string | undefined): ApnsReaction {
   const { httpStatus } = answer;
   if (httpStatus >= 500) return { kind: 'later', scope: httpStatus === 503 ? 'provider' : 'device' };
+  // The whole request did not arrive in time.
+  if (httpStatus === 408) return { kind: 'later', scope: 'device' };
   if (httpStatus === 429) return { kind: 'later', scope: 'provider', wait: 'tooManyRequestsMs' };
   // A new reason of Apple's: this message failed, and if it fails for everybody the engine stops.
   if (reason !== undefined && httpStatus >= 400) return badMessage;

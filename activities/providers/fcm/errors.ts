@@ -153,6 +153,8 @@ const statusReactions: Record<string, FcmReaction> = {
   ),
   NOT_FOUND: misconfigured('project', 'Nothing was found at the address of this project. Check the project id.'),
   RESOURCE_EXHAUSTED: projectQuota,
+  ABORTED: laterForDevice,
+  CANCELLED: laterForDevice,
   INTERNAL: laterForDevice,
   UNAVAILABLE: laterForDevice,
 };
@@ -246,6 +248,8 @@ function reactionToStatus(httpStatus: number): FcmReaction {
         'project',
         'HTTP 403 without a reason. Check the project id, proxies and the role of the service account.',
       );
+    case 408:
+      return laterForDevice;
     case 429:
       return projectQuota;
     default:
