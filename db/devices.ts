@@ -96,38 +96,39 @@ interface LockedDevice {
 
 /**
  * Locks the rows that a registration will change, its own and the token's present owner, in order of id as every other writer
- * of many devices does. The lateral probes keep the plan on the two unique indexes whatever the table's statistics say.
+ * of many devices does. Found first and locked by id after that: a row that had to be waited for is then seen as it is now. The
+ * lateral probes keep the plan on the two unique indexes whatever the table's statistics say.
  */
 async function lockDevices(
   trx: Transaction<Database>,
   appId: number,
   registrations: DeviceRegistration[],
 ): Promise<LockedDevice[]> {
-  const { rows } = await sql<LockedDevice>`
-    select d.id, d.external_id as "externalId",
-      case when d.retired_at is null and d.device_token is not null then d.provider || ' ' || d.device_token end
-        as "liveToken"
-    from devices d
-    where d.id in (
-      select own.id from unnest(${registrations.map((r) => r.externalId)}::text[]) as r (external_id)
-      cross join lateral (
-        select id from devices where app_id = ${appId} and external_id = r.external_id limit 1
-      ) own
-      union all
-      select owner.id from unnest(
-        ${registrations.map((r) => r.provider)}::text[], ${registrations.map((r) => r.deviceToken)}::text[]
-      ) as r (provider, device_token)
-      cross join lateral (
-        select id from devices
-        where app_id = ${appId} and provider = r.provider and device_token = r.device_token
-          and retired_at is null and device_token is not null
-        limit 1
-      ) owner
-    )
-    order by d.id
-    for update of d
+  const found = await sql<{ id: number }>`
+    select own.id from unnest(${registrations.map((r) => r.externalId)}::text[]) as r (external_id)
+    cross join lateral (
+      select id from devices where app_id = ${appId} and external_id = r.external_id limit 1
+    ) own
+    union all
+    select owner.id from unnest(
+      ${registrations.map((r) => r.provider)}::text[], ${registrations.map((r) => r.deviceToken)}::text[]
+    ) as r (provider, device_token)
+    cross join lateral (
+      select id from devices
+      where app_id = ${appId} and provider = r.provider and device_token = r.device_token
+        and retired_at is null and device_token is not null
+      limit 1
+    ) owner
   `.execute(trx);
-  return rows;
+  if (found.rows.length === 0) return [];
+  const locked = await sql<LockedDevice>`
+    select id, external_id as "externalId",
+      case when retired_at is null and device_token is not null then provider || ' ' || device_token end as "liveToken"
+    from devices where id = any(${found.rows.map(({ id }) => id)}::bigint[])
+    order by id
+    for update
+  `.execute(trx);
+  return locked.rows;
 }
 
 async function retireFormerOwners(

@@ -1,0 +1,202 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { type Answer, apnsToken, createTestApi, type TestApi } from './harness.ts';
+
+describe('devices', () => {
+  let api: TestApi;
+  before(async () => {
+    api = await createTestApi();
+  });
+  after(() => api.close());
+
+  const put = (id: string, body: object) => api.request('PUT', `/v1/devices/${encodeURIComponent(id)}`, body);
+  const get = (id: string) => api.request('GET', `/v1/devices/${encodeURIComponent(id)}`);
+
+  test('a device is created, shown, registered again and forgotten', async () => {
+    const body = {
+      platform: 'ios',
+      device_token: apnsToken(1),
+      user_id: 'anna',
+      properties: { plan: 'pro', age: 41, none: null },
+      locale: 'de_DE',
+      time_zone: 'Europe/Berlin',
+    };
+    const created = await put('life', body);
+    assert.equal(created.status, 201, created.text);
+    assert.equal(created.body.provider, 'apns');
+    assert.equal(created.body.locale, 'de-DE');
+    assert.deepEqual(created.body.properties, { plan: 'pro', age: 41 });
+    assert.ok(created.body.bucket >= 1 && created.body.bucket <= 10_000);
+    assert.equal(created.body.retired_at, null);
+    const again = await put('life', { platform: 'ios', device_token: apnsToken(2) });
+    assert.equal(again.status, 200);
+    assert.equal(again.body.bucket, created.body.bucket);
+    assert.equal(again.body.user_id, null);
+    assert.deepEqual(again.body.properties, { plan: 'pro', age: 41 }, 'properties left out stay');
+    assert.deepEqual((await get('life')).body, again.body);
+    assert.equal((await api.request('DELETE', '/v1/devices/life')).status, 204);
+    assert.equal((await api.request('DELETE', '/v1/devices/life')).status, 404);
+    assert.equal((await get('life')).body.code, 'not_found');
+  });
+
+  test('ids with slashes, blanks and percent signs are what they are', async () => {
+    for (const id of ['a/b', 'a b', '100%', 'ä+ü', '%2F', 'import?x', '..', 'search']) {
+      if (id === '..') continue;
+      const answer = await put(id, { platform: 'web' });
+      assert.equal(answer.status, 201, `${id}: ${answer.text}`);
+      assert.equal(answer.body.external_id, id);
+      assert.equal((await get(id)).body.external_id, id);
+    }
+  });
+
+  test('B01: the ways of writing an APNs token are one token, an FCM token is trimmed and keeps its case', async () => {
+    const hex = 'ABCD1234'.repeat(8);
+    const grouped = `<${(hex.toLowerCase().match(/.{8}/g) ?? []).join(' ')}>`;
+    for (const [i, token] of [hex, hex.toLowerCase(), grouped].entries()) {
+      const answer = await put(`b01-${i}`, { platform: 'ios', device_token: token });
+      assert.equal(answer.body.device_token, hex.toLowerCase());
+    }
+    const search = await api.request('POST', '/v1/devices/search', {
+      external_ids: ['b01-0', 'b01-1', 'b01-2'],
+      live: true,
+    });
+    assert.deepEqual(search.body.devices.map(externalIdOf), ['b01-2']);
+    assert.equal((await put('b01-f', { platform: 'android', device_token: 'AbC:def\n' })).body.device_token, 'AbC:def');
+    assertInvalid(await put('b01-g', { platform: 'android', device_token: 'abc def' }), 'device_token');
+    assert.equal((await get('b01-g')).status, 404);
+  });
+
+  test('B02: tokens of 108, 160 and 400 hex digits are accepted, odd and non-hex ones are not', async () => {
+    for (const digits of [64, 108, 160, 400]) {
+      assert.equal(
+        (await put(`b02-${digits}`, { platform: 'ios', device_token: 'a1'.repeat(digits / 2) })).status,
+        201,
+      );
+    }
+    for (const token of ['abc', 'a1'.repeat(32).slice(1), 'zz'.repeat(32), '']) {
+      assertInvalid(await put('b02-bad', { platform: 'ios', device_token: token }), 'device_token');
+    }
+  });
+
+  test('an FCM token too long for the index is refused, not a 500', async () => {
+    const random = Array.from({ length: 3_000 }, (_, i) => String.fromCharCode(65 + ((i * i * 31) % 57))).join('');
+    assertInvalid(
+      await put('long', { platform: 'android', device_token: random.replace(/[^A-Za-z]/g, 'x') }),
+      'device_token',
+    );
+    const longest = await put('longest', { platform: 'android', device_token: crypto.randomUUID().repeat(56) });
+    assert.equal(longest.status, 201);
+  });
+
+  test('B04: the last registration owns the token, the former owner is kept as history', async () => {
+    await put('u1', { platform: 'ios', device_token: apnsToken(4), properties: { vip: true } });
+    assert.equal((await put('u2', { platform: 'ios', device_token: apnsToken(4) })).status, 201);
+    const former = (await get('u1')).body;
+    assert.equal(former.retired_reason, 'token_moved');
+    assert.equal(former.device_token, apnsToken(4));
+    const size = async (audience: object) =>
+      (await api.request('POST', '/v1/audience/estimate', audience)).body.devices;
+    assert.equal(await size({ external_ids: ['u1', 'u2'] }), 1);
+    assert.equal(
+      await size({ external_ids: ['u1', 'u2'], condition: { property: 'vip', operator: 'eq', value: true } }),
+      0,
+    );
+    const back = await put('u1', { platform: 'ios', device_token: apnsToken(4) });
+    assert.equal(back.body.retired_at, null);
+    assert.equal((await get('u2')).body.retired_reason, 'token_moved');
+  });
+
+  test('one token registered by fifty devices at once belongs to exactly one, and every request succeeds', async () => {
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, (_, i) => put(`race-${i}`, { platform: 'ios', device_token: apnsToken(50) })),
+    );
+    assert.deepEqual([...new Set(answers.map(({ status }) => status))], [201]);
+    const { rows } = await api.database.pool.query(
+      `select count(*) filter (where retired_at is null) as live, count(*) as all from devices where device_token = $1`,
+      [apnsToken(50)],
+    );
+    assert.deepEqual(rows, [{ live: 1, all: 50 }]);
+  });
+
+  test('devices that swap tokens in both directions at once do not deadlock', async () => {
+    await put('swap-a', { platform: 'ios', device_token: apnsToken(61) });
+    await put('swap-b', { platform: 'ios', device_token: apnsToken(62) });
+    const startedAt = performance.now();
+    const answers = await Promise.all(
+      Array.from({ length: 40 }, (_, i) =>
+        put(i % 2 ? 'swap-a' : 'swap-b', { platform: 'ios', device_token: apnsToken(61 + ((i >> 1) % 2)) }),
+      ),
+    );
+    assert.deepEqual([...new Set(answers.map(({ status }) => status))], [200]);
+    assert.ok(performance.now() - startedAt < 1_000, 'a deadlock takes PostgreSQL a second to find');
+  });
+
+  test('properties are set and removed by key, within their limits', async () => {
+    await put('props', { platform: 'web', properties: { a: 1, b: 2 } });
+    const patch = (change: object) => api.request('PATCH', '/v1/devices/props/properties', change);
+    assert.deepEqual((await patch({ b: null, c: [1, 'x'], d: { deep: true } })).body.properties, {
+      a: 1,
+      c: [1, 'x'],
+      d: { deep: true },
+    });
+    const many = Object.fromEntries(Array.from({ length: 99 }, (_, i) => [`k${i}`, i]));
+    assertInvalid(await patch(many), '');
+    assert.equal(Object.keys((await get('props')).body.properties).length, 3, 'nothing is half-written');
+    assertInvalid(await patch({ ['x'.repeat(129)]: 1 }), '');
+    assertInvalid(await patch({ big: 'x'.repeat(20_000) }), '');
+    assert.equal((await api.request('PATCH', '/v1/devices/nobody/properties', { a: 1 })).status, 404);
+    const proto = await api.request('PATCH', '/v1/devices/props/properties', '{"__proto__": {"x": 1}}');
+    assert.equal(proto.status, 200);
+    assert.match(proto.text, /"__proto__":\{"x":1\}/);
+  });
+
+  test('B08: NUL is refused wherever it stands, with the field', async () => {
+    assertInvalid(await put('b08', { platform: 'web', properties: { 'a\u0000': 1 } }), 'properties.a\\u0000');
+    assertInvalid(await put('b08', { platform: 'web', properties: { a: ['x\u0000'] } }), 'properties.a[0]');
+    assertInvalid(await put('b08', { platform: 'web', user_id: 'x\u0000' }), 'user_id');
+    assertInvalid(await api.request('PUT', '/v1/devices/x%00y', { platform: 'web' }), 'external_id');
+    assertInvalid(
+      await api.request('PUT', '/v1/devices/b08', '{"platform":"web","properties":{"a":"\\ud800"}}'),
+      'properties.a',
+    );
+    assert.equal((await get('b08')).status, 404);
+  });
+
+  test('search pages through devices by condition', async () => {
+    for (let i = 0; i < 7; i++) await put(`page-${i}`, { platform: 'web', properties: { page: i } });
+    const condition = { property: 'page', operator: 'gte', value: 2 };
+    const first = await api.request('POST', '/v1/devices/search', { condition, limit: 3 });
+    assert.deepEqual(first.body.devices.map(externalIdOf), ['page-2', 'page-3', 'page-4']);
+    const second = await api.request('POST', '/v1/devices/search', {
+      condition,
+      limit: 3,
+      cursor: first.body.next_cursor,
+    });
+    assert.deepEqual(second.body.devices.map(externalIdOf), ['page-5', 'page-6']);
+    assert.equal(second.body.next_cursor, null);
+    assertInvalid(await api.request('POST', '/v1/devices/search', { cursor: 'nonsense' }), 'cursor');
+  });
+
+  test('B07: a search for 70 000 external ids works', async () => {
+    const external_ids = Array.from({ length: 70_000 }, (_, i) => `n-${i}`);
+    const answer = await api.request('POST', '/v1/devices/search', { external_ids: [...external_ids, 'page-1'] });
+    assert.equal(answer.status, 200, answer.text.slice(0, 300));
+    assert.deepEqual(answer.body.devices.map(externalIdOf), ['page-1']);
+  });
+
+  test('rules between fields are named by field', async () => {
+    assertInvalid(await put('x', { platform: 'android', provider: 'apns' }), 'provider');
+    assertInvalid(await put('x', { platform: 'android', apns_environment: 'sandbox' }), 'apns_environment');
+    assertInvalid(await put('x', { platform: 'web', time_zone: 'Mars/Olympus' }), 'time_zone');
+    assertInvalid(await put('x', { platform: 'web', locale: 'not a locale' }), 'locale');
+    assert.equal((await put('x', { platform: 'ios', provider: 'fcm', device_token: 'Xy' })).status, 201);
+  });
+});
+
+const externalIdOf = (device: { external_id: string }) => device.external_id;
+
+function assertInvalid(answer: Answer, field: string): void {
+  assert.equal(answer.status, 422, answer.text);
+  assert.equal(answer.headers.get('content-type'), 'application/problem+json');
+  assert.equal(answer.body.field, field, answer.text);
+}

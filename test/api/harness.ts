@@ -1,0 +1,77 @@
+import { createApp } from '../../api/app.ts';
+import type { ApiDependencies, Log } from '../../api/dependencies.ts';
+import type { NotificationSummary } from '../../api/notification-waker.ts';
+import { insertApiKey } from '../../db/api-keys.ts';
+import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+
+export interface TestApi {
+  database: TestDatabase;
+  key: string;
+  /** Ids in the order in which their workflows were woken. */
+  woken: string[];
+  /** What was logged as an error: 500s and 503s. */
+  errors: Record<string, unknown>[];
+  app: ReturnType<typeof createApp>;
+  /** With the key; an object as body is sent as JSON, anything else as it is. */
+  request(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>;
+  close(): Promise<void>;
+}
+
+export interface Answer {
+  status: number;
+  headers: Headers;
+  // biome-ignore lint/suspicious/noExplicitAny: tests look into answers of every shape.
+  body: any;
+  text: string;
+}
+
+export async function createTestApi(overrides: Partial<ApiDependencies> = {}): Promise<TestApi> {
+  const database = await createTestDatabase();
+  const key = await insertApiKey(database.db, { appId: 1, name: 'test', scopes: ['*'] });
+  const woken: string[] = [];
+  const errors: Record<string, unknown>[] = [];
+  const nothing = () => {};
+  const log: Log = { debug: nothing, info: nothing, warn: nothing, error: (fields) => errors.push(fields) };
+  const waker = {
+    async wake(id: string, _about: NotificationSummary) {
+      woken.push(id);
+      return 'woken' as const;
+    },
+    check: async () => 'reachable',
+  };
+  const app = createApp({ db: database.db, waker, log, progressIntervalMs: 20, ...overrides });
+  return {
+    database,
+    key,
+    woken,
+    errors,
+    app,
+    async request(method, path, body, headers = {}) {
+      const isJson = body !== undefined && typeof body !== 'string' && !(body instanceof Uint8Array);
+      const response = await app.request(path, {
+        method,
+        headers: {
+          authorization: `Bearer ${key}`,
+          ...(body !== undefined && { 'content-type': 'application/json' }),
+          ...headers,
+        },
+        ...(body !== undefined && { body: isJson ? JSON.stringify(body) : (body as string) }),
+      });
+      const text = await response.text();
+      return { status: response.status, headers: response.headers, text, body: parsed(text) };
+    },
+    close: () => database.close(),
+  };
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+export function apnsToken(n: number): string {
+  return n.toString(16).padStart(64, '0');
+}
