@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { createTestApi, type TestApi } from './harness.ts';
+
+describe('deliveries and progress', () => {
+  let api: TestApi;
+  let id: string;
+  const external = (n: number) => `dev,"${n}"`;
+
+  before(async () => {
+    api = await createTestApi();
+    const { pool } = api.database;
+    await pool.query(
+      `insert into devices (app_id, external_id, provider, platform, device_token)
+        select 1, 'dev,"' || n || '"', 'fcm', 'android', 'token-' || n from generate_series(1, 25) n`,
+    );
+    const created = await api.request('POST', '/v1/notifications', {
+      message: { title: '=cmd' },
+      audience: {},
+      launch: true,
+    });
+    id = created.body.id;
+    await pool.query(
+      `insert into batches (notification_id, seq, provider, device_ids, size, accepted, unregistered)
+        values ($1, 1, 'fcm', (select array_agg(id order by id) from devices), 25, 18, 2)`,
+      [id],
+    );
+    await pool.query(
+      `insert into deliveries (device_id, notification_id, batch_seq, outcome, attempts, in_doubt, reason)
+        select d.id, $1, 1, (case when d.id <= 18 then 'accepted' else 'unregistered' end)::delivery_outcome, 1, false,
+          case when d.id > 18 then '=UNREGISTERED' end
+        from devices d where d.id <= 20`,
+      [id],
+    );
+  });
+  after(() => api.close());
+
+  const list = (query: string, headers = {}) =>
+    api.request('GET', `/v1/notifications/${id}/deliveries${query}`, undefined, headers);
+
+  test('pages go by cursor and filter by outcome and reason', async () => {
+    const seen: string[] = [];
+    let cursor = '';
+    for (let pages = 0; pages < 4; pages++) {
+      const page = (await list(`?limit=7${cursor}`)).body;
+      seen.push(...page.deliveries.map((delivery: { external_id: string }) => delivery.external_id));
+      if (page.next_cursor === null) break;
+      cursor = `&cursor=${page.next_cursor}`;
+    }
+    assert.deepEqual(
+      seen,
+      Array.from({ length: 20 }, (_, i) => external(i + 1)),
+    );
+    assert.equal((await list('?outcome=unregistered')).body.deliveries.length, 2);
+    assert.equal((await list('?reason=%3DUNREGISTERED')).body.deliveries.length, 2);
+    assert.equal((await list('?outcome=accepted&reason=x')).body.deliveries.length, 0);
+    for (const [query, field] of [
+      ['outcome=sent', 'outcome'],
+      ['limit=1001', 'limit'],
+      ['cursor=x', 'cursor'],
+      ['format=xml', 'format'],
+      ['reason=%00', 'reason'],
+    ]) {
+      const answer = await list(`?${query}`);
+      assert.deepEqual([answer.status, answer.body.field], [422, field]);
+    }
+  });
+
+  test('NDJSON and CSV hold everything, by Accept or by format', async () => {
+    for (const answer of [await list('?format=ndjson'), await list('', { accept: 'application/x-ndjson' })]) {
+      assert.equal(answer.headers.get('content-type'), 'application/x-ndjson');
+      const rows = answer.text
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line));
+      assert.equal(rows.length, 20);
+      assert.equal(rows[19].reason, '=UNREGISTERED');
+    }
+    for (const answer of [
+      await list('?format=csv&outcome=unregistered'),
+      await list('?outcome=unregistered', { accept: 'text/csv' }),
+    ]) {
+      const lines = answer.text.split('\r\n');
+      assert.equal(lines.length, 4);
+      assert.match(lines[0]!, /^notification_id,external_id,outcome,reason/);
+      assert.match(lines[1]!, /,"dev,""19""",unregistered,'=UNREGISTERED,/, 'quoted, and no formula');
+    }
+  });
+
+  test("a device's history shows what it was sent", async () => {
+    const answer = await api.request('GET', `/v1/devices/${encodeURIComponent(external(19))}/notifications`);
+    assert.equal(answer.status, 200, answer.text);
+    assert.deepEqual(
+      answer.body.deliveries.map((d: { notification_id: string; outcome: string }) => [d.notification_id, d.outcome]),
+      [[id, 'unregistered']],
+    );
+    assert.equal((await api.request('GET', '/v1/devices/nobody/notifications')).status, 404);
+  });
+
+  test('progress is told while it changes and ends with the books', async () => {
+    const response = await api.app.request(`/v1/notifications/${id}/progress`, {
+      headers: { authorization: `Bearer ${api.key}` },
+    });
+    assert.match(response.headers.get('content-type') ?? '', /^text\/event-stream/);
+    const events = readEvents(response.body!);
+    const first = (await events.next()).value!;
+    assert.equal(first.event, 'progress');
+    assert.deepEqual(
+      [first.data.state, first.data.books.audience, first.data.books.pending, first.data.books.balanced],
+      ['sending', 25, 5, true],
+    );
+    const { pool } = api.database;
+    await pool.query('update batches set accepted = 20 where notification_id = $1', [id]);
+    assert.equal((await events.next()).value!.data.books.pending, 3);
+    await pool.query('update batches set accepted = 23, finished_at = now() where notification_id = $1', [id]);
+    await pool.query(`update notifications set state = 'completed', finished_at = now() where id = $1`, [id]);
+    let last = (await events.next()).value!;
+    while (last.event !== 'end') last = (await events.next()).value!;
+    assert.deepEqual([last.data.state, last.data.books.pending], ['completed', 0]);
+    assert.equal((await events.next()).done, true);
+    const after = await api.request('GET', `/v1/notifications/${id}/progress`);
+    assert.match(after.text, /^event: end/);
+  });
+
+  test('a stream ends when its reader goes, and when the process stops', async () => {
+    const stopping = new AbortController();
+    const other = await createTestApi({ stopping: stopping.signal });
+    const created = await other.request('POST', '/v1/notifications', { message: { title: 'x' }, audience: {} });
+    const open = () =>
+      other.app.request(`/v1/notifications/${created.body.id}/progress`, {
+        headers: { authorization: `Bearer ${other.key}` },
+      });
+    const left = readEvents((await open()).body!);
+    await left.next();
+    await left.return(undefined);
+    const stopped = readEvents((await open()).body!);
+    await stopped.next();
+    stopping.abort();
+    assert.equal((await stopped.next()).done, true);
+    await other.close();
+  });
+});
+
+// biome-ignore lint/suspicious/noExplicitAny: tests look into events of every shape.
+async function* readEvents(body: ReadableStream<Uint8Array>): AsyncGenerator<{ event: string; data: any }> {
+  let text = '';
+  for await (const bytes of body.pipeThrough(new TextDecoderStream() as never) as unknown as AsyncIterable<string>) {
+    text += bytes;
+    for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
+      const lines = text.slice(0, end).split('\n');
+      text = text.slice(end + 2);
+      const field = (name: string) => lines.find((line) => line.startsWith(`${name}: `))?.slice(name.length + 2);
+      const event = field('event');
+      if (event !== undefined) yield { event, data: JSON.parse(field('data') ?? 'null') };
+    }
+  }
+}

@@ -1,0 +1,57 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { loadDocsAssets } from '../../api/docs-assets.ts';
+import { createTestApi, type TestApi } from './harness.ts';
+
+describe('OpenAPI and its reference page', () => {
+  let api: TestApi;
+  before(async () => {
+    api = await createTestApi({ docsAssets: await loadDocsAssets() });
+  });
+  after(() => api.close());
+
+  test('the document is OpenAPI 3.1 and has every route of the app', async () => {
+    const response = await api.app.request('/openapi.json');
+    // biome-ignore lint/suspicious/noExplicitAny: an OpenAPI document.
+    const document = (await response.json()) as any;
+    assert.equal(document.openapi, '3.1.0');
+    const described = new Set<string>();
+    for (const [path, methods] of Object.entries<object>(document.paths)) {
+      for (const method of Object.keys(methods)) described.add(`${method.toUpperCase()} ${path}`);
+    }
+    const served = api.app.routes
+      .filter(({ method, path }) => method !== 'ALL' && !path.startsWith('/docs') && path !== '/openapi.json')
+      .map(({ method, path }) => `${method} ${path.replaceAll(/:(\w+)/g, '{$1}')}`);
+    assert.deepEqual([...described].sort(), [...new Set(served)].sort());
+    assert.deepEqual(document.security, [{ bearer: [] }]);
+    assert.equal(document.components.securitySchemes.bearer.scheme, 'bearer');
+  });
+
+  test('every reference in it points to something, and the schemas are the ones that validate', async () => {
+    // biome-ignore lint/suspicious/noExplicitAny: an OpenAPI document.
+    const document = (await (await api.app.request('/openapi.json')).json()) as any;
+    const references = JSON.stringify(document).matchAll(/"\$ref":"#\/components\/schemas\/(\w+)"/g);
+    for (const [, name] of references) assert.ok(document.components.schemas[name!], name);
+    const { Message, Condition, NewNotification, DeviceRegistration } = document.components.schemas;
+    assert.deepEqual(Object.keys(Message.properties).slice(0, 4), ['title', 'subtitle', 'body', 'image_url']);
+    assert.equal(Message.additionalProperties, false);
+    assert.deepEqual([Message.properties.ttl.minimum, Message.properties.ttl.maximum], [0, 2_419_200]);
+    assert.match(JSON.stringify(Condition), /schemas\/Condition/, 'conditions hold conditions');
+    assert.deepEqual(NewNotification.required, ['message', 'audience']);
+    assert.deepEqual(DeviceRegistration.required, ['platform']);
+  });
+
+  test('/docs asks no other host', async () => {
+    const page = await api.app.request('/docs');
+    const html = await page.text();
+    assert.match(page.headers.get('content-security-policy') ?? '', /default-src 'none'.*connect-src 'self'/);
+    assert.doesNotMatch(html, /https?:\/\//);
+    for (const [, path] of html.matchAll(/(?:src|href)="([^"]+)"/g)) {
+      const asset = await api.app.request(path!);
+      assert.equal(asset.status, 200, path);
+      assert.ok((await asset.arrayBuffer()).byteLength > 100, path);
+    }
+    assert.equal((await api.app.request('/docs/assets/package.json')).status, 404);
+    assert.equal((await api.app.request('/docs/assets/..%2Fpackage.json')).status, 404);
+  });
+});
