@@ -121,6 +121,22 @@ function spawned(process: ChildProcess, options: ChildOptions): Promise<number> 
   });
 }
 
+/** Starts a process and waits until it is ready; one that isn't in time is stopped again. Throws as `waitUntilReady` does. */
+export async function startReadyChild(
+  options: ChildOptions,
+  isReady: (child: Child) => Promise<boolean>,
+  timeoutMs: number,
+): Promise<Child> {
+  const child = await startChild(options);
+  try {
+    await waitUntilReady(child, () => isReady(child), timeoutMs);
+    return child;
+  } catch (error) {
+    await child.stop();
+    throw error;
+  }
+}
+
 /** The end of a log file, for messages about a child that failed. */
 export function readLogTail(logFile: string, maxLines = 15): string {
   try {
@@ -134,7 +150,7 @@ export function readLogTail(logFile: string, maxLines = 15): string {
  * Waits until `isReady` answers true, asking again after each false or thrown answer.
  * @throws when the child ends first or `timeoutMs` is over; the message holds the end of the child's log
  */
-export async function waitUntilReady(child: Child, isReady: () => Promise<boolean>, timeoutMs: number): Promise<void> {
+async function waitUntilReady(child: Child, isReady: () => Promise<boolean>, timeoutMs: number): Promise<void> {
   const deadline = Date.now() + timeoutMs;
   let lastError: unknown;
   for (;;) {

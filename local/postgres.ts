@@ -17,7 +17,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import pg from 'pg';
-import { type Child, startChild, waitUntilReady } from './child.ts';
+import { type Child, startReadyChild } from './child.ts';
 import type { LeashHolder } from './leash-holder.ts';
 
 const run = promisify(execFile);
@@ -81,35 +81,33 @@ export async function startPostgres(options: LocalPostgresOptions): Promise<Loca
   const settings = { ...baseSettings, ...options.settings, port: String(port) };
   const urlOf = (name: string) => `postgres://${user}:${password}@127.0.0.1:${port}/${name}`;
   const start = () =>
-    startChild({
-      name: 'PostgreSQL',
-      command: path.join(programs, 'postgres'),
-      args: ['-D', dataDirectory, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
-      env: serverEnvironment(),
-      cwd: dataDirectory,
-      ...runAs,
-      logFile: options.logFile,
-      leash,
-      stopSignal: 'SIGINT',
-      stopGraceMs: 20_000,
-    });
-  const child = await startWhenPredecessorIsGone(start, () => canQuery(urlOf('postgres')));
+    startReadyChild(
+      {
+        name: 'PostgreSQL',
+        command: path.join(programs, 'postgres'),
+        args: ['-D', dataDirectory, ...Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`])],
+        env: serverEnvironment(),
+        cwd: dataDirectory,
+        ...runAs,
+        logFile: options.logFile,
+        leash,
+        stopSignal: 'SIGINT',
+        stopGraceMs: 20_000,
+      },
+      () => canQuery(urlOf('postgres')),
+      60_000,
+    );
+  const child = await startWhenPredecessorIsGone(start);
   await createDatabaseOnce(urlOf('postgres'));
   return { url: urlOf(database), adminUrl: urlOf('postgres'), port, dataDirectory, child, stop: () => child.stop() };
 }
 
 /** The sessions of a killed server take a moment to notice, and until then hold what a new server needs. */
-async function startWhenPredecessorIsGone(
-  start: () => Promise<Child>,
-  isReady: () => Promise<boolean>,
-): Promise<Child> {
+async function startWhenPredecessorIsGone(start: () => Promise<Child>): Promise<Child> {
   for (let attempt = 1; ; attempt++) {
-    const child = await start();
     try {
-      await waitUntilReady(child, isReady, 60_000);
-      return child;
+      return await start();
     } catch (error) {
-      await child.stop();
       const isOccupied = error instanceof Error && /shared memory block .* still in use|lock file/.test(error.message);
       if (!isOccupied || attempt === 20) throw error;
       await sleep(500);

@@ -5,7 +5,6 @@ export interface LocalSimulatorOptions {
   directory: string;
   logFile: string;
   leash: LeashHolder;
-  controlPort?: number;
 }
 
 /** What the simulator says of one notification. */

@@ -2,7 +2,8 @@
 import { parseArgs } from 'node:util';
 import { describeStack } from './banner.ts';
 import { stateDirectory } from './paths.ts';
-import { type StackPorts, startStack } from './stack.ts';
+import { startStack } from './stack.ts';
+import type { StackPorts } from './stack-context.ts';
 import { stopSignal } from './stop-signal.ts';
 
 const usage = `npm start -- [options]

@@ -1,5 +1,5 @@
 import { Connection } from '@temporalio/client';
-import { type Child, startChild, waitUntilReady } from './child.ts';
+import { type Child, startReadyChild } from './child.ts';
 import type { LeashHolder } from './leash-holder.ts';
 import { findFreePort } from './ports.ts';
 import { findTemporalCli } from './temporal-cli.ts';
@@ -56,21 +56,19 @@ async function startTemporalOnce(options: LocalTemporalOptions): Promise<LocalTe
   for (const [key, value] of Object.entries(options.dynamicConfig ?? {})) {
     args.push('--dynamic-config-value', `${key}=${value}`);
   }
-  const child = await startChild({
-    name: 'Temporal',
-    command: program,
-    args,
-    env: serverEnvironment(),
-    logFile: options.logFile,
-    leash: options.leash,
-    stopGraceMs: 10_000,
-  });
-  try {
-    await waitUntilReady(child, () => isServing(address), 60_000);
-  } catch (error) {
-    await child.stop();
-    throw error;
-  }
+  const child = await startReadyChild(
+    {
+      name: 'Temporal',
+      command: program,
+      args,
+      env: serverEnvironment(),
+      logFile: options.logFile,
+      leash: options.leash,
+      stopGraceMs: 10_000,
+    },
+    () => isServing(address),
+    60_000,
+  );
   return {
     address,
     namespace: 'default',

@@ -1,0 +1,127 @@
+import path from 'node:path';
+import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
+import { startReadyChild } from './child.ts';
+import { namesCredentials, namesTemporal, temporalEnvironment } from './environment.ts';
+import { projectRoot } from './paths.ts';
+import { startPostgres } from './postgres.ts';
+import { isApiReady, isWorkerPolling } from './readiness.ts';
+import { type LocalSimulator, startSimulator } from './simulator.ts';
+import type { StackContext } from './stack-context.ts';
+import type { Supervised } from './supervised.ts';
+import { startTemporal } from './temporal.ts';
+import { watchLogForErrors } from './watch-log.ts';
+
+type Environment = NodeJS.ProcessEnv;
+
+/** PostgreSQL, unless `outer` has a DATABASE_URL. */
+export async function startDatabase(
+  context: StackContext,
+  outer: Environment,
+): Promise<{ url: string; process: Supervised | undefined }> {
+  if (outer.DATABASE_URL) return { url: outer.DATABASE_URL, process: undefined };
+  const port = await context.pickPort('postgres');
+  let url = '';
+  const launch = async () => {
+    const postgres = await startPostgres({
+      dataDirectory: path.join(context.directory, 'postgres'),
+      port,
+      logFile: context.logFile('postgres'),
+      leash: context.leash,
+    });
+    const dataFolder = path.dirname(postgres.dataDirectory);
+    if (context.isTemporary && dataFolder !== context.directory) context.leash.removeAtEnd(dataFolder);
+    url = postgres.url;
+    return postgres.child;
+  };
+  const process = await context.run('postgres', { name: 'PostgreSQL', launch });
+  return { url, process };
+}
+
+/** Temporal, unless `outer` names one. `env` leads clients to it. */
+export async function startWorkflowEngine(
+  context: StackContext,
+  outer: Environment,
+  hasWebUi: boolean,
+): Promise<{ env: Environment; uiUrl: string | undefined; process: Supervised | undefined }> {
+  if (namesTemporal(outer)) return { env: {}, uiUrl: undefined, process: undefined };
+  const port = await context.pickPort('temporal');
+  const uiPort = hasWebUi ? await context.pickPort('temporalUi') : undefined;
+  let env: Environment = {};
+  const launch = async () => {
+    const temporal = await startTemporal({
+      port,
+      ...(uiPort !== undefined && { uiPort }),
+      databaseFile: path.join(context.directory, 'temporal.sqlite'),
+      logFile: context.logFile('temporal'),
+      leash: context.leash,
+      say: context.say,
+    });
+    env = temporalEnvironment(temporal.address, temporal.namespace, context.directory);
+    return temporal.child;
+  };
+  const process = await context.run('temporal', { name: 'Temporal', launch });
+  return { env, uiUrl: uiPort === undefined ? undefined : `http://127.0.0.1:${uiPort}`, process };
+}
+
+/** The simulator, unless `outer` has credentials of a real provider. */
+export async function startProviders(context: StackContext, outer: Environment): Promise<LocalSimulator | undefined> {
+  if (namesCredentials(outer)) return undefined;
+  const simulator = await startSimulator({
+    directory: path.join(context.directory, 'simulator'),
+    logFile: context.logFile('simulator'),
+    leash: context.leash,
+  });
+  context.onStop('simulator', () => simulator.stop());
+  return simulator;
+}
+
+export async function startApi(
+  context: StackContext,
+  env: Environment,
+  port: number,
+  runtime: 'node' | 'deno',
+): Promise<Supervised> {
+  const logFile = context.logFile('api');
+  const options = { name: 'API', ...apiCommand(runtime, port), env, cwd: projectRoot, logFile, leash: context.leash };
+  const launch = () => startReadyChild(options, () => isApiReady(`http://127.0.0.1:${port}`), 30_000);
+  watchErrors(context, 'API', logFile);
+  return context.run('api', { name: 'API', launch });
+}
+
+/** @param number 1 for the first worker; names it and its log */
+export async function startWorker(context: StackContext, number: number, env: Environment): Promise<Supervised> {
+  const name = number === 1 ? 'worker' : `worker ${number}`;
+  const options = {
+    name,
+    command: process.execPath,
+    args: ['activities/worker.ts'],
+    env,
+    cwd: projectRoot,
+    logFile: context.logFile(name.replace(' ', '-')),
+    leash: context.leash,
+    stopGraceMs: 30_000,
+  };
+  const launch = () => startReadyChild(options, ({ pid }) => isWorkerPolling(env, firstTaskQueue(env), pid), 60_000);
+  watchErrors(context, name, options.logFile);
+  return context.run('worker', { name, launch });
+}
+
+function watchErrors(context: StackContext, name: string, logFile: string): void {
+  const end = watchLogForErrors(logFile, (message) => context.say(`[${name}] ${message}`));
+  context.onStop('watch', async () => end());
+}
+
+function apiCommand(runtime: 'node' | 'deno', port: number): { command: string; args: string[] } {
+  if (runtime === 'node') return { command: process.execPath, args: ['api/serve.node.ts'] };
+  const deno = path.join(projectRoot, 'node_modules', '.bin', 'deno');
+  const permissions = ['--allow-net', '--allow-env', '--allow-read', '--allow-sys'];
+  return { command: deno, args: ['serve', ...permissions, '--host=127.0.0.1', `--port=${port}`, 'api/serve.deno.ts'] };
+}
+
+/** A queue that a worker with these settings polls. */
+function firstTaskQueue(env: Environment): string {
+  const prefix = env.CARILLON_TASK_QUEUE_PREFIX ?? '';
+  const roles = env.CARILLON_ROLES?.split(',').map((role) => role.trim()) ?? ['notifications'];
+  if (roles.includes('notifications')) return notificationsTaskQueue(prefix);
+  return deliveryTaskQueue(prefix, roles.includes('apns') ? 'apns' : 'fcm', false);
+}
