@@ -60,6 +60,8 @@ export class RawPeer implements FrameHandler {
   readonly clientSettings = new Map<number, number>();
   acksPings = true;
   isClosed = false;
+  /** The TCP connection below TLS. */
+  readonly #tcp: Socket | undefined;
   #hasGreeted = false;
   readonly decoder: HpackDecoder;
   readonly #encoder = new HpackEncoder();
@@ -67,8 +69,9 @@ export class RawPeer implements FrameHandler {
   readonly #open = new Map<number, RawRequest>();
   #blocks: { streamId: number; isEnd: boolean; parts: Buffer[] } | undefined;
 
-  constructor(number: number, socket: TLSSocket, options: RawServerOptions) {
+  constructor(number: number, socket: TLSSocket, tcp: Socket | undefined, options: RawServerOptions) {
     this.number = number;
+    this.#tcp = tcp;
     this.socket = socket;
     this.#options = options;
     this.decoder = new HpackDecoder({ maxTableBytes: options.maxTableBytes ?? 4096, maxHeaderListBytes: 1 << 20 });
@@ -85,6 +88,11 @@ export class RawPeer implements FrameHandler {
     this.#hasGreeted = true;
     this.writer.settings(this.#options.settings ?? [[Setting.maxConcurrentStreams, 1000]]);
     this.flush();
+  }
+
+  /** Ends the connection by a TCP reset. */
+  reset(): void {
+    this.#tcp!.resetAndDestroy();
   }
 
   flush(): void {
@@ -167,7 +175,8 @@ export async function startRawServer(options: RawServerOptions = {}): Promise<Ra
     ...(options.clientCa === undefined ? {} : { ca: options.clientCa, requestCert: true, rejectUnauthorized: true }),
   });
   server.on('secureConnection', (socket) => {
-    const peer = new RawPeer(peers.length + 1, socket, options);
+    const tcp = [...sockets].find(({ remotePort }) => remotePort === socket.remotePort);
+    const peer = new RawPeer(peers.length + 1, socket, tcp, options);
     peers.push(peer);
     if (options.greets !== false) peer.greet();
     options.onConnection?.(peer);

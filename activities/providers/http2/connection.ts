@@ -814,7 +814,8 @@ export class Http2Connection implements ConnectionHandle {
   }
 
   #lost(error: Error | undefined): void {
-    this.#end(this.#state === 'connecting' ? 'connect_failed' : 'connection_lost', error);
+    if (this.#state !== 'connecting') this.#end('connection_lost', error);
+    else this.#end('connect_failed', error ?? new Error('the peer hung up before its first SETTINGS'));
   }
 
   /** The peer broke a rule: says which by GOAWAY, then ends (RFC 9113 §5.4.1). */
