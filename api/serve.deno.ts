@@ -1,16 +1,38 @@
 import process from 'node:process';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { composeApi } from './compose.ts';
 
-/** The same app for `deno serve`, which opens the port itself (`--host`, `--port`). */
+/** Requests under way get this long once the process is asked to stop; streams end themselves at once. */
+const drainMs = 10_000;
+const streamsEndMs = 250;
+
+/** The same app for `deno serve`, which opens the port itself (`--host`, `--port`) and hands out no way to close it. */
 const { app, log, stop, close } = await composeApi(process.env);
+let underWay = 0;
+
+async function shutDown(signal: string): Promise<void> {
+  log.info({ signal }, 'stopping');
+  stop();
+  const deadline = performance.now() + drainMs;
+  while (underWay > 0 && performance.now() < deadline) await sleep(20);
+  await sleep(streamsEndMs);
+  await close();
+  log.info({}, 'stopped');
+  process.exit(0);
+}
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(signal, async () => {
-    stop();
-    await close();
-    process.exit(0);
-  });
+  process.once(signal, () => void shutDown(signal));
 }
-log.info({ pid: process.pid }, 'ready');
+log.info({}, 'ready');
 
-export default { fetch: (request: Request) => app.fetch(request) };
+export default {
+  async fetch(request: Request): Promise<Response> {
+    underWay++;
+    try {
+      return await app.fetch(request);
+    } finally {
+      underWay--;
+    }
+  },
+};

@@ -19,7 +19,7 @@ const server = serve(
       keepAliveTimeout: 65_000,
     },
   },
-  ({ address, port }) => log.info({ address, port, pid: process.pid }, `ready: http://${config.api.host}:${port}`),
+  ({ address, port }) => log.info({ address, port }, `ready: http://${config.api.host}:${port}`),
 ) as Server;
 
 server.on('error', (err) => {
@@ -31,12 +31,16 @@ async function shutDown(signal: string): Promise<void> {
   log.info({ signal }, 'stopping');
   stop();
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  server.closeIdleConnections();
+  // A connection goes idle when its last answer is out, which may be after this moment.
+  const idle = setInterval(() => server.closeIdleConnections(), 50);
   const timer = setTimeout(() => server.closeAllConnections(), drainMs);
   await closed;
+  clearInterval(idle);
   clearTimeout(timer);
   await close();
   log.info({}, 'stopped');
+  // A call to Temporal that was given up may hold its timer for another second.
+  process.exit(0);
 }
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {

@@ -1,7 +1,11 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { type Kysely, sql } from 'kysely';
+import { loadConfig } from '../domain/config.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
+import { connect } from './connect.ts';
 import type { Database } from './schema.ts';
+
+/** Run as a program (`node db/api-keys.ts [name]`), this file makes one more key and prints it. */
 
 export interface ApiKey {
   id: string;
@@ -57,4 +61,14 @@ export async function findApiKey(db: Kysely<Database>, plainKey: string): Promis
 
 export function hashApiKey(plainKey: string): Buffer {
   return createHash('sha256').update(plainKey).digest();
+}
+
+if (import.meta.main) {
+  const { db } = connect(loadConfig(process.env).databaseUrl, {
+    maxConnections: 1,
+    applicationName: 'carillon-api-keys',
+  });
+  const app = await db.selectFrom('apps').select('id').where('name', '=', 'default').executeTakeFirstOrThrow();
+  console.log(await insertApiKey(db, { appId: app.id, name: process.argv[2] ?? 'made by hand', scopes: ['*'] }));
+  await db.destroy();
 }

@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createServer } from 'node:net';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { insertApiKey } from '../../db/api-keys.ts';
+import { notificationWorkflowId } from '../../domain/ids.ts';
+import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+import { connectTestTemporal, type TestTemporal } from '../support/temporal.ts';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const permissions = ['--allow-net', '--allow-env', '--allow-read', '--allow-sys'];
+
+/** Both entries, each a process of its own, against PostgreSQL and Temporal. */
+const entries = {
+  node: { command: 'node_modules/.bin/node', args: () => ['api/serve.node.ts'] },
+  deno: {
+    command: 'node_modules/.bin/deno',
+    args: (port: number) => ['serve', ...permissions, '--host', '127.0.0.1', '--port', `${port}`, 'api/serve.deno.ts'],
+  },
+};
+
+for (const [runtime, { command, args }] of Object.entries(entries)) {
+  describe(`the API served by ${runtime}`, () => {
+    let database: TestDatabase;
+    let temporal: TestTemporal;
+    let child: ChildProcess;
+    let ask: (method: string, path: string, body?: object) => Promise<Response>;
+
+    before(async () => {
+      database = await createTestDatabase();
+      temporal = await connectTestTemporal();
+      const key = await insertApiKey(database.db, { appId: 1, name: 'test', scopes: ['*'] });
+      const port = await freePort();
+      child = spawn(command, args(port), {
+        cwd: root,
+        stdio: ['ignore', 'ignore', 'inherit'],
+        env: {
+          ...process.env,
+          DATABASE_URL: database.url,
+          TEMPORAL_ADDRESS: temporal.address,
+          CARILLON_TASK_QUEUE_PREFIX: temporal.taskQueuePrefix,
+          CARILLON_TEMPORAL_DEADLINE_MS: '5000',
+          LOG_LEVEL: 'error',
+          HOST: '127.0.0.1',
+          PORT: String(port),
+        },
+      });
+      ask = (method, path, body) =>
+        fetch(`http://127.0.0.1:${port}${path}`, {
+          method,
+          headers: { authorization: `Bearer ${key}`, ...(body && { 'content-type': 'application/json' }) },
+          ...(body && { body: JSON.stringify(body) }),
+          signal: AbortSignal.timeout(20_000),
+        });
+      await until(async () => (await ask('GET', '/healthz')).ok);
+    });
+
+    after(async () => {
+      child.kill('SIGKILL');
+      await temporal.close();
+      await database.close();
+    });
+
+    test('it is ready and reaches both', async () => {
+      const answer = await ask('GET', '/readyz');
+      assert.deepEqual(await answer.json(), { status: 'ready', database: 'reachable', temporal: 'reachable' });
+    });
+
+    test('a launch starts the workflow', async () => {
+      const answer = await ask('POST', '/v1/notifications', {
+        message: { title: 'Hello' },
+        audience: {},
+        launch: true,
+      });
+      const { id, state } = (await answer.json()) as { id: string; state: string };
+      assert.deepEqual([answer.status, state], [201, 'sending']);
+      const handle = temporal.client.workflow.getHandle(notificationWorkflowId(id));
+      assert.equal((await handle.describe()).status.name, 'RUNNING');
+      await handle.terminate();
+    });
+
+    test('SIGTERM ends open streams and the process', async () => {
+      const created = await ask('POST', '/v1/notifications', { message: { title: 'Hello' }, audience: {} });
+      const { id } = (await created.json()) as { id: string };
+      const stream = (await ask('GET', `/v1/notifications/${id}/progress`)).text();
+      const gone = new Promise((resolve) => child.once('exit', resolve));
+      child.kill('SIGTERM');
+      assert.match(await stream, /^event: progress/);
+      await gone;
+    });
+  });
+}
+
+function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+async function until(isTrue: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 30_000;
+  while (!(await isTrue().catch(() => false))) {
+    if (Date.now() > deadline) throw new Error('the API did not come up');
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
