@@ -92,7 +92,7 @@ export class RawPeer implements FrameHandler {
 
   /** Ends the connection by a TCP reset. */
   reset(): void {
-    this.#tcp!.resetAndDestroy();
+    if (this.socket.writable && !this.#tcp!.destroyed) this.#tcp!.resetAndDestroy();
   }
 
   flush(): void {
