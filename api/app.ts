@@ -52,6 +52,7 @@ function describeRequest({ log }: ApiDependencies): MiddlewareHandler<ApiEnv> {
     c.set('requestId', requestId);
     c.set('log', log);
     c.header('X-Request-Id', requestId);
+    c.header('X-Content-Type-Options', 'nosniff');
     checkUrl(c.req.url);
     await next();
     // The pattern, not the path: external ids are somebody's.

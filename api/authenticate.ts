@@ -11,18 +11,23 @@ const maxCachedKeys = 1_000;
  */
 export const authenticate = (deps: ApiDependencies): MiddlewareHandler<ApiEnv> => {
   const ttlMs = deps.keyCacheTtlMs ?? 10_000;
-  const known = new Map<string, { caller: Caller; until: number }>();
+  const known = new Map<string, { caller: Promise<Caller | undefined>; until: number }>();
 
-  async function findCaller(credential: string): Promise<Caller | undefined> {
+  async function findByKey(plainKey: string): Promise<Caller | undefined> {
+    const key = await findApiKey(deps.db, plainKey);
+    return key && { appId: key.appId, subject: key.id, scopes: key.scopes };
+  }
+
+  /** Requests that come at the same time share one query; an unknown key or a failed query is not kept. */
+  function findCaller(credential: string): Promise<Caller | undefined> {
     if (deps.verifyJwt && credential.split('.').length === 3) return deps.verifyJwt(credential);
     const cached = known.get(credential);
     if (cached && cached.until > performance.now()) return cached.caller;
-    known.delete(credential);
-    const key = await findApiKey(deps.db, credential);
-    if (!key) return undefined;
     if (known.size >= maxCachedKeys) known.clear();
-    const caller: Caller = { appId: key.appId, subject: key.id, scopes: key.scopes };
+    const caller = findByKey(credential);
     known.set(credential, { caller, until: performance.now() + ttlMs });
+    const forget = () => known.delete(credential);
+    caller.then((found) => found ?? forget(), forget);
     return caller;
   }
 

@@ -81,8 +81,9 @@ const searchRoute = createRoute({
       required: true,
       content: {
         'application/json': {
-          schema: audienceSchema
-            .extend({
+          schema: z
+            .strictObject({
+              ...audienceSchema.shape,
               live: z
                 .boolean()
                 .optional()

@@ -42,7 +42,6 @@ export function docs({ docsAssets }: ApiDependencies) {
     .use('/docs/*', async (c, next) => {
       await next();
       c.header('Content-Security-Policy', contentSecurityPolicy);
-      c.header('X-Content-Type-Options', 'nosniff');
       c.header('Referrer-Policy', 'no-referrer');
     })
     .get('/docs', (c) => c.html(page))

@@ -48,13 +48,17 @@ export async function insertApiKey(
   return plainKey;
 }
 
-/** Undefined for keys that never were or are revoked. Found by hash, so the time it takes says nothing about the key. */
+/**
+ * Undefined for keys that never were or are revoked. Found by hash, so the time it takes says nothing about the key. Notes that
+ * the key was used; callers keep what they found for a few seconds.
+ */
 export async function findApiKey(db: Kysely<Database>, plainKey: string): Promise<ApiKey | undefined> {
   const row = await db
-    .selectFrom('api_keys')
-    .select(['id', 'app_id', 'name', 'scopes'])
+    .updateTable('api_keys')
+    .set({ last_used_at: sql<Date>`now()` })
     .where('key_hash', '=', hashApiKey(plainKey))
     .where('revoked_at', 'is', null)
+    .returning(['id', 'app_id', 'name', 'scopes'])
     .executeTakeFirst();
   return row && { id: row.id, appId: row.app_id, name: row.name, scopes: row.scopes };
 }

@@ -16,7 +16,7 @@ export const externalId = z.string().min(1).max(255).openapi({
   example: 'phone-4711',
 });
 
-const properties = jsonObject(propertyLimits, 'What audiences are chosen by; a null value removes the key.');
+const properties = jsonObject(propertyLimits, 'What audiences are chosen by. Left out: what is stored stays.');
 
 /** One set of rules for `PUT` and for the rows of an import. */
 export const deviceRegistrationSchema = z
@@ -32,7 +32,7 @@ export const deviceRegistrationSchema = z
     }),
     apns_environment: z.enum(apnsEnvironments).nullish().openapi({ description: 'Only with provider apns.' }),
     user_id: z.string().min(1).max(255).nullish(),
-    properties: properties.optional().openapi({ description: 'Left out: what is stored stays.' }),
+    properties: properties.optional(),
     locale: z
       .string()
       .max(35)
@@ -45,7 +45,10 @@ export const deviceRegistrationSchema = z
 
 export type DeviceRegistrationBody = z.infer<typeof deviceRegistrationSchema>;
 
-export const importRowSchema = deviceRegistrationSchema.extend({ external_id: externalId }).openapi('ImportRow');
+// From the shape, not by extend(): OpenAPI would say that by allOf, where two strict objects exclude each other.
+export const importRowSchema = z
+  .strictObject({ external_id: externalId, ...deviceRegistrationSchema.shape })
+  .openapi('ImportRow');
 
 export const propertyChangesSchema = jsonObject(
   propertyLimits,

@@ -32,6 +32,7 @@ describe('OpenAPI and its reference page', () => {
     const document = (await (await api.app.request('/openapi.json')).json()) as any;
     const references = JSON.stringify(document).matchAll(/"\$ref":"#\/components\/schemas\/(\w+)"/g);
     for (const [, name] of references) assert.ok(document.components.schemas[name!], name);
+    assert.doesNotMatch(JSON.stringify(document), /"allOf"/, 'strict objects in allOf exclude each other');
     const { Message, Condition, NewNotification, DeviceRegistration } = document.components.schemas;
     assert.deepEqual(Object.keys(Message.properties).slice(0, 4), ['title', 'subtitle', 'body', 'image_url']);
     assert.equal(Message.additionalProperties, false);
