@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { FrameType } from '../../activities/providers/http2/frames.ts';
+import { DEFAULT_WINDOW_BYTES, FrameType, LARGEST_WINDOW_BYTES } from '../../activities/providers/http2/frames.ts';
 import { createApnsClientCertificate, createAuthority, createServerCertificate } from '../../simulator/certificates.ts';
 import { startRawServer } from './raw-server.ts';
 import {
@@ -101,6 +101,18 @@ describe('a connection that cannot be made', () => {
     assert.ok(result.evidence.error);
   });
 
+  test('a key that cannot be read: the reason comes with the requests, the process lives', async () => {
+    await using server = await startRawServer();
+    await using pool = openPool(server.port, {
+      tls: { ca: authority.certificate, servername: 'localhost', cert: 'no certificate', key: 'no key' },
+    });
+    for (const result of await sendMany(pool, 2, { timeoutMs: 60 })) {
+      assertNotProcessed(result, 'connect_failed');
+      assert.ok(result.evidence.error);
+    }
+    assert.equal(server.requests().length, 0);
+  });
+
   test('new connections are tried with growing pauses and jitter, and never above the set rate', async () => {
     let now = 0;
     let random = 0;
@@ -179,6 +191,29 @@ describe('an open and dead connection', () => {
     assert.ok(performance.now() - start < 1000);
     assert.deepEqual(countKinds(await sendMany(pool, 10)), { response: 10 });
     assert.equal(pool.stats().endings.ping_timeout, 1);
+  });
+
+  test('that takes no more bytes: what was never written to it goes elsewhere, the rest is unanswered', async () => {
+    await using server = await startRawServer({
+      settings: [[3, 1000], [4, LARGEST_WINDOW_BYTES]], // biome-ignore format: one line
+      onConnection: (peer) => {
+        peer.writer.windowUpdate(0, LARGEST_WINDOW_BYTES - DEFAULT_WINDOW_BYTES);
+        peer.flush();
+      },
+      onRequest: ({ streamId }, peer) => {
+        if (peer.number === 1) peer.socket.pause();
+        else peer.answer(streamId, 200);
+      },
+    });
+    await using pool = openPool(server.port, { pingAfterMs: 100, pingTimeoutMs: 100, maxConnections: 1 });
+    const results = await sendMany(pool, 300, { body: Buffer.alloc(100_000) });
+    const written = results.filter(({ kind }) => kind === 'unanswered');
+    for (const result of written) assertUnanswered(result, 'ping_timeout');
+    assert.ok(written.length > 0 && written.length < 290, `${written.length} written`);
+    assert.equal(countKinds(results).response, 300 - written.length);
+    const flushed = written.filter((result) => result.kind === 'unanswered' && result.evidence.isFlushed).length;
+    assert.ok(flushed < written.length, `${flushed} of ${written.length} flushed`);
+    assert.equal(server.peers[1]!.requests.length, 300 - written.length);
   });
 
   test('idle for long: it must answer a PING before it is used, so nothing is in doubt', async () => {

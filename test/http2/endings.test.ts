@@ -200,7 +200,8 @@ describe('unanswered', () => {
     }
     for (const result of await sendMany(pool, 20)) {
       assertUnanswered(result, 'connection_lost');
-      assert.equal(result.evidence.errno, 'ECONNRESET');
+      // Deno's server side closes a TLS socket by FIN where Node's resets it.
+      if (!('Deno' in globalThis)) assert.equal(result.evidence.errno, 'ECONNRESET');
     }
     assert.equal(server.requests().length, 40);
     assert.equal(pool.stats().endings.connection_lost, 2);

@@ -127,7 +127,7 @@ describe('a peer that breaks the rules is told which, and loses its connection; 
           peer.flush();
         },
       });
-      await using pool = openPool(server.port);
+      await using pool = openPool(server.port, { maxIdleFramesPerSecond: 1000 });
       const result = await pool.send(push(0));
       if (result.kind === 'response') assert.equal(result.isBodyWhole, false);
       else if (!violation.includes('resets')) assertUnanswered(result, 'protocol_error');

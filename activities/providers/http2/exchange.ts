@@ -67,7 +67,7 @@ export interface Unanswered {
  * - `deadline`: the request's time was up.
  * - `reset`: RST_STREAM with any code but REFUSED_STREAM, or a stream ended without a status.
  * - `malformed`: the response broke the rules of HTTP (RFC 9113 §8.1.1).
- * - `connection_lost`: FIN, TCP reset, TLS failure; `evidence.errno`.
+ * - `connection_lost`: FIN, TCP reset, TLS failure (`evidence.errno`), or cut by `close` after its time.
  * - `ping_timeout`: the connection was open and dead.
  * - `protocol_error`: the peer broke the rules of the connection, so we ended it; `evidence.errorCode`.
  * - `drain_timeout`: a retired connection's time for last answers was up.

@@ -124,7 +124,7 @@ export class FrameReader {
   #readPreface(chunk: Buffer): number {
     const done = CLIENT_PREFACE.length - this.#prefaceLeft;
     const length = Math.min(this.#prefaceLeft, chunk.length);
-    if (chunk.compare(CLIENT_PREFACE, done, done + length, 0, length) !== 0) {
+    if (!chunk.subarray(0, length).equals(CLIENT_PREFACE.subarray(done, done + length))) {
       throw new Http2ProtocolError(ErrorCode.protocolError, 'not an HTTP/2 preface');
     }
     this.#prefaceLeft -= length;

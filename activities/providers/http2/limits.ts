@@ -18,7 +18,8 @@ export interface ConnectionLimits {
   readonly maxHeaderListBytes: number;
   /**
    * Frames that bring no request nearer to its end (PING, SETTINGS, frames of unknown type or for streams long gone, …)
-   * taken per second, besides ten for every answer. More is an attack or a fault: ENHANCE_YOUR_CALM. Default 1 000.
+   * taken per second, besides ten for every request. More is an attack or a fault: ENHANCE_YOUR_CALM. Default 10 000:
+   * a stalled peer that wakes up answers all that we have cancelled meanwhile.
    */
   readonly maxIdleFramesPerSecond: number;
   /** First stream id; odd. Default 1. */
@@ -34,6 +35,6 @@ export const DEFAULT_LIMITS: ConnectionLimits = {
   maxStreams: 1_000,
   maxBodyBytes: 16 * 1024,
   maxHeaderListBytes: 16 * 1024,
-  maxIdleFramesPerSecond: 1_000,
+  maxIdleFramesPerSecond: 10_000,
   firstStreamId: 1,
 };

@@ -306,17 +306,37 @@ class PoolCore implements ConnectionOwner {
     if (this.#connectTokens < 1) return;
     this.#connectTokens--;
     this.#counts.opened++;
-    const socket = openSocket(this.#options);
+    const socket = this.#openSocket();
+    if (socket === undefined) return;
     this.#connections.push(
       new Http2Connection(this.#nextConnectionId++, socket, this, this.#options, this.#buffers, this.#options.clock),
     );
     this.#ticker ??= setInterval(this.#tick, this.#options.tickMs);
   }
 
-  /** Full jitter over the upper half: never at once, never in step with others. */
+  /** A key, certificate or port that cannot be used throws here; for requests it is one more reason for no connection. */
+  #openSocket(): Socket | undefined {
+    const { host, port, tls } = this.#options;
+    try {
+      if (tls === false) return connectTcp({ host, port });
+      return connectTls({ host, port, minVersion: 'TLSv1.2', ALPNProtocols: ['h2'], ...tls });
+    } catch (error) {
+      this.#lastError = error instanceof Error ? error : new Error(String(error));
+      this.#endings.connect_failed = (this.#endings.connect_failed ?? 0) + 1;
+      this.#backOff();
+      return undefined;
+    }
+  }
+
+  /** Once for each connection that never answered anything. */
   #noteFailure(connection: Http2Connection): void {
     if (this.#failed.has(connection)) return;
     this.#failed.add(connection);
+    this.#backOff();
+  }
+
+  /** The pause has jitter over its upper half: never at once, never in step with others. */
+  #backOff(): void {
     const { backoffMs, maxBackoffMs, clock, random } = this.#options;
     const pauseMs = Math.min(maxBackoffMs, backoffMs * 2 ** Math.min(this.#failures, 30));
     this.#failures++;
@@ -385,11 +405,6 @@ class PoolCore implements ConnectionOwner {
     this.#counts.notProcessed++;
     exchange.resolve({ kind: 'notProcessed', cause, evidence });
   }
-}
-
-function openSocket({ host, port, tls }: Pick<Http2PoolOptions, 'host' | 'port' | 'tls'>): Socket {
-  if (tls === false) return connectTcp({ host, port });
-  return connectTls({ host, port, minVersion: 'TLSv1.2', ALPNProtocols: ['h2'], ...tls });
 }
 
 /** First in, first out, in constant time. */
