@@ -113,7 +113,7 @@ const fcmMark = 'Cr1Ln_';
 const fcmLength = 163;
 const fcmMarkAt = fcmLength - 11;
 const fcmNoParameter = 0xffffff;
-const fillers = Array.from({ length: 64 }, (_, i) => mixedText(i, 115));
+const fillers = Array.from({ length: 64 }, (_, i) => mixedText(i + 1_000_000, 115));
 
 /** 163 characters of [A-Za-z0-9_:-]. @throws {RangeError} when n is not an integer from 0 to 2^48 - 1. */
 export function fcmRegistrationToken(
@@ -203,4 +203,23 @@ function mixedText(n: number, length: number): string {
     for (let bits = mix32(n, i + 11), k = 0; k < 5; k++, bits >>>= 6) text += alphabet[bits & 63];
   }
   return text.slice(0, length);
+}
+
+/** True for a token of `apnsDeviceToken` that is simply accepted in both environments: the usual case, told fast. */
+export function isPlainApnsDeviceToken(deviceToken: string): boolean {
+  return deviceToken.length === 64 && deviceToken.startsWith('ca511107000', apnsMarkAt);
+}
+
+/** The behaviour from the second request of a notification on: faults of the first time are over. */
+export function afterFirst(behaviour: DeviceBehaviour | undefined): DeviceBehaviour | undefined {
+  switch (behaviour) {
+    case 'rateLimitedOnce':
+    case 'unavailableOnce':
+    case 'acceptOnceUnanswered':
+    case 'refusedOnce':
+    case 'htmlError':
+      return 'accept';
+    default:
+      return behaviour;
+  }
 }

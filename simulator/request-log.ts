@@ -13,7 +13,10 @@ export interface LoggedRequest {
   headers: readonly string[];
   deviceToken: string;
   notificationId: string;
+  notificationKey: string;
   body: Buffer;
+  /** All that was received of the body, in bytes. */
+  bodyBytes: number;
 }
 
 export class RequestLog {

@@ -1,0 +1,49 @@
+/** What the fake providers and the control API share. */
+import type { ProviderTokenVerifier } from './apns/provider-token.ts';
+import type { SimulatorClock } from './clock.ts';
+import type { TransportCounters } from './exchange.ts';
+import type { FcmQuota } from './fcm/quota.ts';
+import type { Ledger } from './ledger.ts';
+import type { AccessTokens } from './oauth/access-tokens.ts';
+import type { RequestLog } from './request-log.ts';
+import type { Rules } from './rules.ts';
+
+export interface SimulatorState {
+  clock: SimulatorClock;
+  random: () => number;
+  ledger: Ledger;
+  log: RequestLog;
+  rules: Rules;
+  counters: TransportCounters;
+  settings: SimulatorSettings;
+  /** Bundle ids of the team, without the suffixes of push types. */
+  apnsTopics: Set<string>;
+  providerTokens: ProviderTokenVerifier;
+  /** Firebase projects that the service account may send for. */
+  fcmProjects: Set<string>;
+  accessTokens: AccessTokens;
+  quota: FcmQuota;
+}
+
+/** Can be changed while running (`POST /settings`). */
+export interface SimulatorSettings {
+  /** A connection with token authentication starts with one stream and is opened up by its first success. */
+  apnsWarmUp: boolean;
+  apnsMaxConcurrentStreams: number;
+  fcmMaxConcurrentStreams: number;
+  /** After ExpiredProviderToken the connection answers nothing else, as some have seen. */
+  stickyExpiredProviderToken: boolean;
+  /** MAX_CONCURRENT_STREAMS falls to 1 after a 400 and returns with the next 200, as some have seen. */
+  throttlesAfterError: boolean;
+  /** GOAWAY after this many BadDeviceToken on a connection; 0: never. */
+  badDeviceTokenLimit: number;
+}
+
+export const defaultSettings: SimulatorSettings = {
+  apnsWarmUp: true,
+  apnsMaxConcurrentStreams: 1000,
+  fcmMaxConcurrentStreams: 100,
+  stickyExpiredProviderToken: false,
+  throttlesAfterError: false,
+  badDeviceTokenLimit: 0,
+};
