@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Exchange, ListenerName, SimulatorConnection, TransportCounters } from './exchange.ts';
+import { resetSocket } from './reset-socket.ts';
 
 export class Http1Connection implements SimulatorConnection {
   readonly id: number;
@@ -37,7 +38,7 @@ export class Http1Connection implements SimulatorConnection {
   }
 
   reset(): void {
-    this.#rawSocket.resetAndDestroy();
+    resetSocket(this.#socket, this.#rawSocket);
   }
 
   end(): void {

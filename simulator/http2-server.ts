@@ -26,6 +26,7 @@ import {
 import { HpackDecoder, HpackError } from '../activities/providers/http2/hpack.ts';
 import type { GoawayOptions, ListenerName, SimulatorConnection, TransportCounters } from './exchange.ts';
 import { Http2Exchange } from './http2-exchange.ts';
+import { resetSocket } from './reset-socket.ts';
 import { headerBlockBound, writeHeaderBlock } from './response-headers.ts';
 
 /** As Apple's servers announce it. */
@@ -143,7 +144,7 @@ export class Http2Connection implements SimulatorConnection {
     // Answers already given have left; whether they arrive before the RST is up to the network, as in life.
     this.#flush();
     this.#reader.stop();
-    this.#options.rawSocket.resetAndDestroy();
+    resetSocket(this.#options.socket, this.#options.rawSocket);
     this.#closed();
   }
 

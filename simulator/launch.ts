@@ -56,7 +56,13 @@ export function simulatorEnvironment(addresses: SimulatorAddresses): Record<stri
     APNS_KEY_ID: files.apnsKeyId,
     APNS_TEAM_ID: files.apnsTeamId,
     APNS_TOPIC: addresses.apnsTopic,
+    APNS_URL: addresses.apnsUrl,
+    APNS_SANDBOX_URL: addresses.apnsSandboxUrl,
     FCM_SERVICE_ACCOUNT_FILE: files.fcmServiceAccountPath,
+    FCM_URL: addresses.fcmUrl,
+    FCM_TOKEN_URL: addresses.oauthTokenUrl,
+    NODE_EXTRA_CA_CERTS: files.caCertificatePath,
+    DENO_CERT: files.caCertificatePath,
   };
 }
 

@@ -1,14 +1,17 @@
 /** One TLS port of a fake provider: accepts connections, knows them all, and hands on complete requests. */
 import { createServer as createHttpServer } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
-import { createServer, type TLSSocket } from 'node:tls';
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import type { Certificate } from './certificates.ts';
 import type { Exchange, ListenerName, SimulatorConnection, TransportCounters } from './exchange.ts';
 import { Http1Connection, Http1Exchange } from './http1-exchange.ts';
 import { Http2Connection } from './http2-server.ts';
 
-/** What happens to new connections: `refuse` resets them at once, `stall` takes TCP and never speaks TLS, `goaway` says GOAWAY(0) right after the handshake. */
-export const admissions = ['accept', 'refuse', 'stall', 'goaway'] as const;
+/**
+ * What happens to new connections. `refuse`: reset at once; `stall`: TCP is taken, TLS never spoken; `garbage`: something
+ * that is no TLS, then the end; `goaway`: GOAWAY(0) right after the handshake.
+ */
+export const admissions = ['accept', 'refuse', 'stall', 'garbage', 'goaway'] as const;
 export type Admission = (typeof admissions)[number];
 
 /** Larger bodies are received and counted, but not kept. */
@@ -53,7 +56,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     request.on('end', () => options.onRequest(new Http1Exchange(connection, request, response, parts)));
   });
 
-  const server = createServer({
+  const tlsServer = createTlsServer({
     key: options.certificate.privateKey,
     cert: options.certificate.certificate + options.authority.certificate,
     ca: options.authority.certificate,
@@ -63,18 +66,30 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     ALPNProtocols: options.allowsHttp1 ? ['h2', 'http/1.1'] : ['h2'],
   });
 
-  // TLS hides the TCP socket, and only that one can be reset: keep it by its port until the handshake is done.
-  server.on('connection', (rawSocket: Socket) => {
+  // TLS hides the TCP socket, and only that one can be reset: it is found again by its port.
+  const server = createTcpServer((rawSocket) => {
     const remotePort = rawSocket.remotePort ?? 0;
     rawSockets.set(remotePort, rawSocket);
     rawSocket.on('close', () => rawSockets.delete(remotePort));
+    // A client may reset at any time; what it means for its requests is the client's business.
     rawSocket.on('error', () => rawSocket.destroy());
-    if (state.admission === 'refuse') rawSocket.resetAndDestroy();
-    if (state.admission === 'stall') rawSocket.pause();
+    switch (state.admission) {
+      case 'refuse':
+        rawSocket.resetAndDestroy();
+        break;
+      case 'stall':
+        rawSocket.pause();
+        break;
+      case 'garbage':
+        rawSocket.end('HTTP/1.1 400 Bad Request\r\n\r\n');
+        break;
+      default:
+        tlsServer.emit('connection', rawSocket);
+    }
   });
-  server.on('tlsClientError', (_error, socket) => socket.destroy());
+  tlsServer.on('tlsClientError', (_error, socket) => socket.destroy());
 
-  server.on('secureConnection', (socket: TLSSocket) => {
+  tlsServer.on('secureConnection', (socket: TLSSocket) => {
     const rawSocket = rawSockets.get(socket.remotePort ?? 0);
     if (rawSocket === undefined || rawSocket.destroyed) {
       socket.destroy();
@@ -85,7 +100,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     if (options.allowsHttp1 && socket.alpnProtocol !== 'h2') {
       const connection = new Http1Connection(id, options.name, socket, rawSocket, options.counters);
       http1Connections.set(socket, connection);
-      track(connection);
+      connections.add(connection);
       socket.on('error', () => rawSocket.destroy());
       socket.on('close', () => {
         connection.isClosed = true;
@@ -106,14 +121,10 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       onRequest: options.onRequest,
       onClose: () => connections.delete(connection),
     });
-    track(connection);
+    connections.add(connection);
     options.onConnection(connection, socket);
     if (state.admission === 'goaway') connection.goaway({ lastStreamId: 0, closesWhenDone: false });
   });
-
-  function track(connection: SimulatorConnection): void {
-    connections.add(connection);
-  }
 
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
