@@ -12,7 +12,15 @@ import type { SimulatorState } from '../state.ts';
 import { ApnsBodies, type ApnsBody } from './body.ts';
 import { type ApnsClientCertificate, readClientCertificate } from './client-certificate.ts';
 import { providerTokenOf } from './provider-token.ts';
-import { type ApnsError, type ApnsRequest, checkBody, checkHeaders, checkRoute, readApnsRequest } from './request.ts';
+import {
+  type ApnsError,
+  type ApnsRequest,
+  checkBody,
+  checkHeaders,
+  checkRoute,
+  readApnsRequest,
+  uuid,
+} from './request.ts';
 import { tokenOnlyPushTypes } from './topics.ts';
 
 /** What APNs keeps about one connection. */
@@ -289,7 +297,8 @@ export class ApnsProvider {
   }
 
   #answer(request: ApnsRequest, reason: string | undefined, timestamp: number | undefined): Answer {
-    const headers = ['apns-id', request.apnsId ?? randomUUID(), 'date', this.#date.text()];
+    const apnsId = request.apnsId !== undefined && uuid.test(request.apnsId) ? request.apnsId : randomUUID();
+    const headers = ['apns-id', apnsId, 'date', this.#date.text()];
     if (reason === undefined) return { headers, body: '' };
     headers.push('content-type', 'application/json');
     return { headers, body: JSON.stringify(timestamp === undefined ? { reason } : { reason, timestamp }) };

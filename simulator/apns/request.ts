@@ -86,7 +86,7 @@ export interface ApnsError {
   timestamp?: number;
 }
 
-const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+export const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const topicShape = /^[A-Za-z0-9._-]+$/;
 
 /** What decides whether the request reaches a service at all. */
