@@ -88,7 +88,8 @@ function applyGoaway(action: GoawayAction, exchange: Exchange, context: ActionCo
   const debugData = action.debugData ?? (action.reason === undefined ? '' : JSON.stringify({ reason: action.reason }));
   const errorCode = errorCodeNumber(action.code ?? 0);
   const closesWhenDone = action.closesWhenDone ?? true;
-  if (action.twice) connection.goaway({ lastStreamId: 2 ** 31 - 1, errorCode, debugData, closesWhenDone: false });
+  // The first says that the end is near, the second where it is (RFC 9113 §6.8).
+  if (action.twice) connection.goaway({ lastStreamId: 2 ** 31 - 1, closesWhenDone: false });
   connection.goaway({ lastStreamId: Math.max(0, lastStreamId), errorCode, debugData, closesWhenDone });
   if (!isDropped) goOn();
 }

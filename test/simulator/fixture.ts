@@ -52,6 +52,8 @@ export function useSimulator(options: SimulatorOptions = {}): SimulatorFixture {
     for (const session of sessions) session.destroy();
     sessions = [];
     await control.resetFaults();
+    // A connection that was made a black hole never notices that its client has gone.
+    await control.resetConnections();
     await control.resetLedger();
     accessToken = await fetchAccessToken(simulator);
     await control.resetLedger();
