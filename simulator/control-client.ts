@@ -5,6 +5,7 @@ import type {
   LedgerEntry,
   LedgerSummary,
   OauthRequest,
+  ProcessUsage,
   RecentRequest,
   RepeatedEntry,
   SettingsRequest,
@@ -124,6 +125,11 @@ export class SimulatorControl {
 
   setQuota(options: Partial<QuotaOptions>): Promise<unknown> {
     return this.#post('/quota', options);
+  }
+
+  /** What the simulator has cost so far. */
+  processUsage(): Promise<ProcessUsage> {
+    return this.#get('/process');
   }
 
   async #get<T>(path: string): Promise<T> {

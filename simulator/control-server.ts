@@ -4,7 +4,14 @@
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { ClockRequest, ConnectionRequest, LookupRequest, OauthRequest, SettingsRequest } from './control-types.ts';
+import type {
+  ClockRequest,
+  ConnectionRequest,
+  LookupRequest,
+  OauthRequest,
+  ProcessUsage,
+  SettingsRequest,
+} from './control-types.ts';
 import { errorCodeNumber } from './error-codes.ts';
 import { type QuotaOptions, retryAfterForms } from './fcm/quota.ts';
 import { connectionView, ledgerSummary, repeatedEntries, requestView } from './ledger-views.ts';
@@ -86,6 +93,10 @@ function ledgerRoutes({ state, oauth }: ControlServerOptions): Record<string, Ha
   const { ledger, log } = state;
   return {
     'GET /healthz': () => ({ status: 'ok' }),
+    'GET /process': (): ProcessUsage => {
+      const { user, system } = process.cpuUsage();
+      return { pid: process.pid, cpu_us: user + system, rss_bytes: process.memoryUsage.rss() };
+    },
     'GET /ledger/summary': (url) => ledgerSummary(state, oauth, url.searchParams.get('nid') ?? undefined),
     'GET /ledger/notifications': () =>
       ledger.listNotifications().map(({ notificationId, counts }) => ({

@@ -128,3 +128,11 @@ export interface SettingsRequest extends Partial<SimulatorSettings> {
   fcmProjects?: string[];
   revokedKeyIds?: string[];
 }
+
+/** `GET /process`: what the simulator itself costs. */
+export interface ProcessUsage {
+  pid: number;
+  /** Microseconds of CPU since the start, user and system. */
+  cpu_us: number;
+  rss_bytes: number;
+}

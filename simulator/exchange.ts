@@ -75,7 +75,7 @@ export interface TransportCounters {
   /** Breaches of HTTP/2 by the client, and the last one in words. */
   protocolErrors: number;
   lastProtocolError: string;
-  /** Requests fully received and not yet answered, and the most there ever were at once. */
+  /** Requests fully received whose answers have not left yet, and the most there ever were at once. */
   inFlight: number;
   maxInFlight: number;
 }

@@ -75,7 +75,6 @@ export class Http2Exchange implements Exchange {
   close(): void {
     if (!this.isOpen) return;
     this.isOpen = false;
-    if (this.isReceived) this.connection.counters.inFlight--;
-    this.connection.forget(this.streamId);
+    this.connection.forget(this.streamId, this.isReceived);
   }
 }

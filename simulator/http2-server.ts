@@ -80,6 +80,8 @@ export class Http2Connection implements SimulatorConnection {
   #sendWindow = DEFAULT_WINDOW_BYTES;
   #receiveWindow = connectionWindowBytes;
 
+  /** Requests answered whose answers have not left yet: they are in flight until then. */
+  #answered = 0;
   #isReading = false;
   #isFlushPlanned = false;
 
@@ -206,8 +208,12 @@ export class Http2Connection implements SimulatorConnection {
     this.planFlush();
   }
 
-  forget(streamId: number): void {
+  forget(streamId: number, wasReceived: boolean): void {
     this.#streams.delete(streamId);
+    if (wasReceived) {
+      this.#answered++;
+      this.planFlush();
+    }
     this.#closeIfDone();
   }
 
@@ -222,6 +228,8 @@ export class Http2Connection implements SimulatorConnection {
   }
 
   #flush(): void {
+    this.counters.inFlight -= this.#answered;
+    this.#answered = 0;
     if (this.#writer.offset === 0) return;
     if (this.isClosed || this.#isBlackHole || !this.#options.socket.writable) {
       this.#writer.offset = 0;
@@ -242,6 +250,7 @@ export class Http2Connection implements SimulatorConnection {
     this.isClosed = true;
     this.#reader.stop();
     this.#abandonAll();
+    this.#flush();
     this.#options.rawSocket.destroy();
     this.#options.socket.destroy();
     this.#options.onClose();
