@@ -111,49 +111,67 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   });
   const fcm = new FcmProvider(state);
   const ports = options.ports ?? {};
-  const listeners = [
-    await startListener(apnsListener(new ApnsProvider('production', state), ports.apns ?? 0)),
-    await startListener(apnsListener(new ApnsProvider('sandbox', state), ports.apnsSandbox ?? 0)),
-    await startListener({
-      ...shared,
-      name: 'fcm',
-      port: ports.fcm ?? 0,
-      allowsHttp1: true,
-      requestsClientCertificate: false,
-      initialMaxConcurrentStreams: () => state.settings.fcmMaxConcurrentStreams,
-      onConnection: () => {},
-      onRequest: (exchange) => fcm.handle(exchange),
-    }),
-  ] as const;
-  const oauth = await startOauthServer({
-    host,
-    port: ports.oauth ?? 0,
-    certificate: credentials.serverCertificate,
-    authority: credentials.authority,
-    clock,
-    accessTokens: state.accessTokens,
-    clientEmail: credentials.fcmClientEmail,
-    privateKeyId: credentials.fcmPrivateKeyId,
-    publicKey: credentials.fcmPublicKey,
-  });
-  const control = await startControlServer({ host, port: ports.control ?? 0, state, listeners, oauth });
-
-  const oauthTokenUrl = `https://${host}:${oauth.port}/token`;
-  credentials.writeServiceAccount(oauthTokenUrl);
-  return {
-    apnsUrl: `https://${host}:${listeners[0].port}`,
-    apnsSandboxUrl: `https://${host}:${listeners[1].port}`,
-    fcmUrl: `https://${host}:${listeners[2].port}`,
-    oauthTokenUrl,
-    controlUrl: `http://${host}:${control.port}`,
-    apnsTopic: apnsTopics[0] ?? '',
-    files: credentials.files,
-    state,
-    async close() {
-      await Promise.all([control.close(), oauth.close(), ...listeners.map((listener) => listener.close())]);
-      if (options.directory === undefined) rmSync(directory, { recursive: true, force: true });
-    },
+  const started: { close(): Promise<void> }[] = [];
+  const keep = async <T extends { close(): Promise<void> }>(starting: Promise<T>): Promise<T> => {
+    const part = await starting;
+    started.push(part);
+    return part;
   };
+  async function close(): Promise<void> {
+    await Promise.all(started.splice(0).map((part) => part.close()));
+    if (options.directory === undefined) rmSync(directory, { recursive: true, force: true });
+  }
+
+  try {
+    const listeners = [
+      await keep(startListener(apnsListener(new ApnsProvider('production', state), ports.apns ?? 0))),
+      await keep(startListener(apnsListener(new ApnsProvider('sandbox', state), ports.apnsSandbox ?? 0))),
+      await keep(
+        startListener({
+          ...shared,
+          name: 'fcm',
+          port: ports.fcm ?? 0,
+          allowsHttp1: true,
+          requestsClientCertificate: false,
+          initialMaxConcurrentStreams: () => state.settings.fcmMaxConcurrentStreams,
+          onConnection: () => {},
+          onRequest: (exchange) => fcm.handle(exchange),
+        }),
+      ),
+    ] as const;
+    const oauth = await keep(
+      startOauthServer({
+        host,
+        port: ports.oauth ?? 0,
+        certificate: credentials.serverCertificate,
+        authority: credentials.authority,
+        clock,
+        accessTokens: state.accessTokens,
+        clientEmail: credentials.fcmClientEmail,
+        privateKeyId: credentials.fcmPrivateKeyId,
+        publicKey: credentials.fcmPublicKey,
+      }),
+    );
+    const control = await keep(startControlServer({ host, port: ports.control ?? 0, state, listeners, oauth }));
+
+    const oauthTokenUrl = `https://${host}:${oauth.port}/token`;
+    credentials.writeServiceAccount(oauthTokenUrl);
+    return {
+      apnsUrl: `https://${host}:${listeners[0].port}`,
+      apnsSandboxUrl: `https://${host}:${listeners[1].port}`,
+      fcmUrl: `https://${host}:${listeners[2].port}`,
+      oauthTokenUrl,
+      controlUrl: `http://${host}:${control.port}`,
+      apnsTopic: apnsTopics[0] ?? '',
+      files: credentials.files,
+      state,
+      close,
+    };
+  } catch (error) {
+    // A port that is taken must not leave the others open.
+    await close();
+    throw error;
+  }
 }
 
 function createCounters(): TransportCounters {
