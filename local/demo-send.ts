@@ -1,9 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { LedgerSummary } from '../simulator/control-types.ts';
 import { type ApiClient, createApiClient, type NotificationView } from './api-client.ts';
 import { countDemoBehaviours, type DemoAudienceOptions, demoDevices } from './demo-audience.ts';
 import { createProgress, formatCount } from './progress.ts';
-import type { LedgerCounts } from './simulator.ts';
 import type { Stack } from './stack.ts';
 
 export const demoAudienceDefaults = { devices: 20_000, deadPercent: 1, transientPercent: 1 };
@@ -68,14 +68,14 @@ export async function runDemoSend(stack: Stack, options: DemoSendOptions): Promi
   const sendSeconds = secondsSince(launchedAt);
 
   const { books } = notification;
-  const ledger = await simulator.readLedger(id);
+  const ledger = await simulator.control.ledgerSummary(id);
   const report: DemoReport = {
     devices: audience.devices,
     audience: books.audience,
     outcomes: books.outcomes,
     pending: books.pending,
     balanced: books.balanced,
-    ledger: { distinct_accepted: ledger.distinctAccepted, repeats: ledger.repeats },
+    ledger: { distinct_accepted: ledger.distinct_accepted, repeats: ledger.repeats },
     seconds: { boot: 0, import: importSeconds, plan: planSeconds, send: sendSeconds },
     devices_per_second: Math.round(books.audience / sendSeconds),
   };
@@ -107,7 +107,7 @@ async function watch(
  * The ledger knows what the providers took; the books, what the sender believes. A device of outcome `unknown` may or may
  * not have been taken, and a repeat is allowed only where the books marked it.
  */
-function findProblems(notification: NotificationView, ledger: LedgerCounts, audience: DemoAudienceOptions): string[] {
+function findProblems(notification: NotificationView, ledger: LedgerSummary, audience: DemoAudienceOptions): string[] {
   const { books, totals, state, halt } = notification;
   const { accepted = 0, unknown = 0, unregistered = 0 } = books.outcomes;
   const { dead } = countDemoBehaviours(audience);
@@ -118,9 +118,9 @@ function findProblems(notification: NotificationView, ledger: LedgerCounts, audi
   if (books.pending !== 0) problems.push(`${books.pending} devices have no outcome`);
   if (books.audience !== audience.devices) problems.push(`the audience is ${books.audience}, not ${audience.devices}`);
   if (unregistered !== dead) problems.push(`${unregistered} devices are unregistered, ${dead} have dead tokens`);
-  const beyond = ledger.distinctAccepted - accepted;
+  const beyond = ledger.distinct_accepted - accepted;
   if (beyond < 0 || beyond > unknown) {
-    problems.push(`the ledger has ${ledger.distinctAccepted} accepted devices, the books ${accepted}`);
+    problems.push(`the ledger has ${ledger.distinct_accepted} accepted devices, the books ${accepted}`);
   }
   if (ledger.repeats > inDoubt) {
     problems.push(`the ledger has ${ledger.repeats} repeats, the books mark ${inDoubt} devices as in doubt`);

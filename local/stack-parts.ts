@@ -5,7 +5,7 @@ import { namesCredentials, namesTemporal, temporalEnvironment } from './environm
 import { projectRoot } from './paths.ts';
 import { startPostgres } from './postgres.ts';
 import { isApiReady, isWorkerPolling } from './readiness.ts';
-import { type LocalSimulator, startSimulator } from './simulator.ts';
+import { type LocalSimulator, prepareSimulator } from './simulator.ts';
 import type { StackContext } from './stack-context.ts';
 import type { Supervised } from './supervised.ts';
 import { startTemporal } from './temporal.ts';
@@ -64,15 +64,18 @@ export async function startWorkflowEngine(
 }
 
 /** The simulator, unless `outer` has credentials of a real provider. */
-export async function startProviders(context: StackContext, outer: Environment): Promise<LocalSimulator | undefined> {
+export async function startProviders(
+  context: StackContext,
+  outer: Environment,
+): Promise<{ simulator: LocalSimulator; process: Supervised } | undefined> {
   if (namesCredentials(outer)) return undefined;
-  const simulator = await startSimulator({
+  const { launch, simulator } = await prepareSimulator({
     directory: path.join(context.directory, 'simulator'),
     logFile: context.logFile('simulator'),
     leash: context.leash,
   });
-  context.onStop('simulator', () => simulator.stop());
-  return simulator;
+  const process = await context.run('simulator', { name: 'simulator', launch });
+  return { simulator: simulator(), process };
 }
 
 export async function startApi(

@@ -55,6 +55,7 @@ export interface Stack {
   readonly processes: {
     readonly postgres: Supervised | undefined;
     readonly temporal: Supervised | undefined;
+    readonly simulator: Supervised | undefined;
     readonly api: Supervised;
     /** In the order they became ready. */
     readonly workers: readonly Supervised[];
@@ -84,7 +85,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 async function startParts(options: StackOptions, context: StackContext): Promise<Stack> {
   const outer = options.usesOuterParts ? process.env : {};
   context.say('Starting PostgreSQL, Temporal and the provider simulator …');
-  const [database, engine, simulator] = await all([
+  const [database, engine, providers] = await all([
     startDatabase(context, outer),
     startWorkflowEngine(context, outer, options.hasWebUi ?? true),
     startProviders(context, outer),
@@ -97,7 +98,7 @@ async function startParts(options: StackOptions, context: StackContext): Promise
     ...(options.usesOuterParts ? process.env : withoutSettings(process.env, ownPrefixes)),
     ...engine.env,
     DATABASE_URL: database.url,
-    ...simulator?.env,
+    ...providers?.simulator.env,
     ...options.env,
     HOST: '127.0.0.1',
     PORT: String(apiPort),
@@ -121,10 +122,10 @@ async function startParts(options: StackOptions, context: StackContext): Promise
     temporalAddress: env.TEMPORAL_ADDRESS ?? '(from the configuration file)',
     temporalNamespace: env.TEMPORAL_NAMESPACE ?? 'default',
     temporalUiUrl: engine.uiUrl,
-    simulator,
+    simulator: providers?.simulator,
     logDirectory: context.logDirectory,
     env,
-    processes: { postgres: database.process, temporal: engine.process, api, workers },
+    processes: { postgres: database.process, temporal: engine.process, simulator: providers?.process, api, workers },
     addWorker,
     stop: () => context.stop(),
   };
