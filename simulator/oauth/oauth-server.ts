@@ -6,7 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { decodeProtectedHeader, errors, jwtVerify } from 'jose';
 import { htmlPage } from '../actions.ts';
 import type { Certificate } from '../certificates.ts';
-import type { SimulatorClock } from '../clock.ts';
+import { HttpDate, type SimulatorClock } from '../clock.ts';
 import type { AccessTokens } from './access-tokens.ts';
 
 export const oauthFaults = ['invalid_grant', '429', '503', 'html', 'slow', 'hang', 'wrong_json', 'no_expiry'] as const;
@@ -51,10 +51,13 @@ class OauthError extends Error {
 }
 
 export async function startOauthServer(options: OauthServerOptions): Promise<OauthServer> {
+  const date = new HttpDate(options.clock);
   const state = { fault: null as OauthFault | null, requests: 0 };
 
   async function respond(request: IncomingMessage, response: ServerResponse): Promise<void> {
     state.requests++;
+    // By the simulator's clock, so that a sender can measure the gap to its own.
+    response.setHeader('date', date.text());
     const form = new URLSearchParams(await readText(request));
     const fault = state.fault;
     if (fault === 'hang') return;
