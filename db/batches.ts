@@ -175,3 +175,15 @@ export async function returnReserved(
     .where('device_id', '=', sql<number>`any(${undispatched.deferredIds}::bigint[])`)
     .execute();
 }
+
+export async function findPlan(
+  db: Kysely<Database>,
+  notificationId: string,
+): Promise<{ isPlanned: boolean; audienceSize: number }> {
+  const row = await db
+    .selectFrom('notifications')
+    .select(['planned_at', 'audience_size'])
+    .where('id', '=', notificationId)
+    .executeTakeFirstOrThrow();
+  return { isPlanned: row.planned_at !== null, audienceSize: row.audience_size };
+}

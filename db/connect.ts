@@ -64,7 +64,7 @@ export async function transactionWithClient<T>(
       query: client.query.bind(client),
       release: () => {},
     } as PostgresPoolClient;
-    const dialect = new PostgresDialect({ pool: { connect: async () => lent, end: async () => {} } });
+    const dialect = new PostgresDialect({ pool: { connect: async () => lent, end: async () => {}, options: {} } });
     return await new Kysely<Database>({ dialect }).transaction().execute((trx) => run(trx, client));
   } catch (error) {
     failure = error instanceof Error ? error : new Error(String(error));

@@ -1,0 +1,52 @@
+import type { Kysely } from 'kysely';
+import type pg from 'pg';
+import type { Database } from '../db/schema.ts';
+import type { WorkerConfig } from '../domain/config.ts';
+import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
+import type { ProviderName } from '../domain/device.ts';
+import type { Logger } from '../domain/logger.ts';
+import { cancelByOperator } from './cancel-by-operator.ts';
+import { closeBooks } from './close-books.ts';
+import { deliverBatch } from './deliver-batch.ts';
+import { type BatchPage, type NextBatchesInput, nextBatches } from './next-batches.ts';
+import type { PushProvider } from './providers/provider.ts';
+import { beginScheduled, type NotificationView, readNotification } from './read-notification.ts';
+import { settleCancelled } from './settle-cancelled.ts';
+
+export type { BatchPage, NotificationView };
+
+/** What activities need of the world; the entry makes it once per process. */
+export interface ActivityDeps {
+  db: Kysely<Database>;
+  /** The pool under `db`, for COPY. */
+  pool: pg.Pool;
+  /** Undefined: no credential is configured for this provider. */
+  providers: Record<ProviderName, PushProvider | undefined>;
+  config: WorkerConfig;
+  log: Logger;
+  /** 0 up to 1; default `Math.random`. */
+  random?: () => number;
+}
+
+/** Every activity takes and returns ids and counts only. Workflows see this type alone. */
+export interface Activities {
+  readNotification(notificationId: string): Promise<NotificationView | undefined>;
+  beginScheduled(notificationId: string): Promise<void>;
+  nextBatches(input: NextBatchesInput): Promise<BatchPage>;
+  deliverBatch(input: DeliverBatchInput): Promise<DeliverBatchResult>;
+  settleCancelled(notificationId: string): Promise<void>;
+  closeBooks(notificationId: string): Promise<{ isClosed: boolean }>;
+  cancelByOperator(notificationId: string): Promise<void>;
+}
+
+export function createActivities(deps: ActivityDeps): Activities {
+  return {
+    readNotification: (notificationId) => readNotification(deps, notificationId),
+    beginScheduled: (notificationId) => beginScheduled(deps, notificationId),
+    nextBatches: (input) => nextBatches(deps, input),
+    deliverBatch: (input) => deliverBatch(deps, input),
+    settleCancelled: (notificationId) => settleCancelled(deps, notificationId),
+    closeBooks: (notificationId) => closeBooks(deps, notificationId),
+    cancelByOperator: (notificationId) => cancelByOperator(deps, notificationId),
+  };
+}

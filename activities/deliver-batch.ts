@@ -1,0 +1,183 @@
+import { Context } from '@temporalio/activity';
+import { type Claim, claimBatch } from '../db/batches.ts';
+import { settleBatch } from '../db/deliveries.ts';
+import { getNotification, haltNotification } from '../db/notifications.ts';
+import { retryDatabase } from '../db/retry-database.ts';
+import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
+import type { Notification } from '../domain/notification.ts';
+import type { HaltReason } from '../domain/notification-state.ts';
+import type { ActivityDeps } from './activities.ts';
+import { BatchSender, type SendEnd } from './delivery/batch-sender.ts';
+import { PendingDevices } from './delivery/pending-devices.ts';
+import { PayloadError, type PreparedMessage, type PushProvider } from './providers/provider.ts';
+
+const heartbeatMs = 1_000;
+/** A batch that fails so often is poison: somebody must look, and the rest of the send must not wait for it. */
+const maxActivityAttempts = 10;
+/** The shortest wait worth a durable timer. */
+const minWaitMs = 50;
+
+/**
+ * Sends one batch until every device has its outcome or the rest must wait. Keyed by the batch's fence: a second run, at the
+ * same time or later, takes the batch over and goes on with the devices that have no outcome; the first writes nothing more.
+ */
+export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput): Promise<DeliverBatchResult> {
+  const context = Context.current();
+  const { notificationId, seq } = input;
+  const log = { notificationId, batch: seq, provider: input.provider, activityAttempt: context.info.attempt };
+  const signals = createSignals(context, deps.config.shutdownGraceMs);
+  let sender: BatchSender | undefined;
+  const beat = () => context.heartbeat({ dispatched: sender?.dispatched ?? 0, answered: sender?.answered ?? 0 });
+  const timer = setInterval(beat, heartbeatMs);
+  beat();
+  try {
+    const notification = await retryDatabase(() => getNotification(deps.db, notificationId), signals.stop);
+    if (notification.state !== 'sending') return report(deps, input, 'stopped', notification.state);
+    if (context.info.attempt >= maxActivityAttempts) {
+      await halt(
+        deps,
+        log,
+        notificationId,
+        'poison_batch',
+        `Batch ${seq} failed ${context.info.attempt - 1} times; its last error is in Temporal's UI.`,
+      );
+      return report(deps, input, 'stopped', 'poison batch');
+    }
+    const ready = prepare(deps.providers[input.provider], input, notification);
+    if ('fault' in ready) {
+      await halt(deps, log, notificationId, ready.fault, ready.detail);
+      return report(deps, input, 'stopped', ready.fault);
+    }
+    const claim = await retryDatabase(() => claimBatch(deps.db, notificationId, seq), signals.stop);
+    if (claim === undefined) return report(deps, input, 'finished', 'every device has its outcome');
+    const pending = await retryDatabase(() => PendingDevices.load(deps.db, claim), signals.stop);
+    sender = new BatchSender({
+      db: deps.db,
+      pool: deps.pool,
+      claim,
+      appId: notification.appId,
+      expiresAt: notification.expiresAt,
+      inDoubtPolicy: notification.inDoubtPolicy,
+      ...ready,
+      pending,
+      config: deps.config,
+      random: deps.random ?? Math.random,
+      stop: signals.stop,
+      giveUp: signals.giveUp,
+    });
+    const end = await sender.run();
+    if (sender.inFlight > 0) deps.log.warn({ ...log, inFlight: sender.inFlight }, 'left answers behind: in doubt');
+    return await conclude(deps, input, log, claim, sender, pending, end);
+  } finally {
+    clearInterval(timer);
+    signals.release();
+  }
+}
+
+async function conclude(
+  deps: ActivityDeps,
+  input: DeliverBatchInput,
+  log: object,
+  claim: Claim,
+  sender: BatchSender,
+  pending: PendingDevices,
+  end: SendEnd,
+): Promise<DeliverBatchResult> {
+  if (sender.isFinished) return report(deps, input, 'finished', 'every device has its outcome');
+  switch (end.kind) {
+    case 'exhausted': {
+      const waitMs = Math.max(minWaitMs, pending.msUntilNextDeferred(Date.now()) ?? 0);
+      return report(deps, input, 'waiting', 'refused for now', waitMs, pending.deferred);
+    }
+    case 'wait':
+      return report(deps, input, 'waiting', end.reason, Math.max(minWaitMs, end.waitMs), pending.deferred);
+    case 'shutdown':
+      // Returned, not thrown: another worker goes on at once and no attempt of the activity is used up.
+      return report(deps, input, 'waiting', 'worker shut down', 0, pending.deferred);
+    case 'expired':
+      await deps.db.transaction().execute((trx) => settleBatch(trx, claim, 'expired'));
+      return report(deps, input, 'finished', 'expired');
+    case 'misconfigured':
+      await halt(deps, log, input.notificationId, end.fault, end.detail);
+      return report(deps, input, 'stopped', end.fault);
+    case 'stopped':
+      deps.log.info({ ...log, reason: end.reason }, 'batch stopped');
+      return report(deps, input, 'stopped', end.reason, 0, pending.deferred);
+    case 'failed':
+      deps.log.error({ ...log, err: end.error }, 'batch failed');
+      throw end.error;
+  }
+}
+
+type Ready = { provider: PushProvider; prepared: PreparedMessage };
+
+function prepare(
+  provider: PushProvider | undefined,
+  input: DeliverBatchInput,
+  notification: Notification,
+): Ready | { fault: HaltReason; detail: string } {
+  if (provider === undefined) {
+    return { fault: 'credentials', detail: `The worker has no credential for ${input.provider}.` };
+  }
+  try {
+    const prepared = provider.prepare({
+      notificationId: notification.id,
+      message: notification.message,
+      ...(notification.expiresAt && { expiresAt: notification.expiresAt }),
+    });
+    return { provider, prepared };
+  } catch (error) {
+    if (error instanceof PayloadError) return { fault: 'payload', detail: `${error.field}: ${error.message}` };
+    throw error;
+  }
+}
+
+async function halt(
+  deps: ActivityDeps,
+  log: object,
+  notificationId: string,
+  reason: HaltReason,
+  detail: string,
+): Promise<void> {
+  if (await haltNotification(deps.db, notificationId, reason, detail)) {
+    deps.log.error({ ...log, reason, detail }, 'notification halted');
+  }
+}
+
+async function report(
+  deps: ActivityDeps,
+  input: DeliverBatchInput,
+  status: DeliverBatchResult['status'],
+  reason: string,
+  waitMs = 0,
+  deferred = 0,
+): Promise<DeliverBatchResult> {
+  const { books } = await getNotification(deps.db, input.notificationId);
+  return { status, waitMs: Math.ceil(waitMs), deferred, reason, books };
+}
+
+/**
+ * `stop`: cancelled or shutting down, dispatch nothing more. `giveUp`: the grace for answers under way is over too, well
+ * before the worker is forced to end.
+ */
+function createSignals(
+  context: Context,
+  graceMs: number,
+): { stop: AbortSignal; giveUp: AbortSignal; release: () => void } {
+  const stop = context.cancellationSignal;
+  const giveUp = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  const onStop = () => {
+    timer = setTimeout(() => giveUp.abort(), graceMs);
+  };
+  if (stop.aborted) onStop();
+  else stop.addEventListener('abort', onStop, { once: true });
+  return {
+    stop,
+    giveUp: giveUp.signal,
+    release: () => {
+      clearTimeout(timer);
+      stop.removeEventListener('abort', onStop);
+    },
+  };
+}

@@ -1,0 +1,168 @@
+import type { Kysely } from 'kysely';
+import type pg from 'pg';
+import type { Claim } from '../../db/batches.ts';
+import { transactionWithClient } from '../../db/connect.ts';
+import { type Deferral, storeDeferrals } from '../../db/deferrals.ts';
+import {
+  addToBatch,
+  copyDeliveries,
+  type DeliveryRecord,
+  deleteDeferrals,
+  type Retirement,
+  retireDevices,
+} from '../../db/deliveries.ts';
+import { retryDatabase } from '../../db/retry-database.ts';
+import type { Database } from '../../db/schema.ts';
+import { emptyOutcomeCounts } from '../../domain/outcome.ts';
+
+/** A chunk is written when it has so many outcomes, or when its first one is so old. */
+const chunkSize = 2_000;
+const chunkMs = 250;
+
+interface Chunk {
+  records: DeliveryRecord[];
+  retirements: Retirement[];
+  deferrals: Map<number, Deferral>;
+  /** Devices that were deferred and have their outcome now. */
+  ended: number[];
+}
+
+/**
+ * Streams outcomes to the books, one transaction a chunk, one chunk at a time. While PostgreSQL is away it keeps trying and
+ * `room` holds the senders back; when the batch belongs to somebody else `onFailure` is told and nothing more is written.
+ */
+export class Recorder {
+  readonly #db: Kysely<Database>;
+  readonly #pool: pg.Pool;
+  readonly #claim: Claim;
+  readonly #giveUp: AbortSignal;
+  readonly #onFailure: (error: unknown) => void;
+  #chunk = emptyChunk();
+  #timer: NodeJS.Timeout | undefined;
+  #writing: Promise<void> | undefined;
+  #unwritten = 0;
+  #failure: unknown;
+  #roomWaiters: (() => void)[] = [];
+  /** True once every device of the batch has its outcome. */
+  isFinished = false;
+
+  /** `giveUp`: an absent PostgreSQL is no longer waited for. */
+  constructor(
+    db: Kysely<Database>,
+    pool: pg.Pool,
+    claim: Claim,
+    giveUp: AbortSignal,
+    onFailure: (error: unknown) => void,
+  ) {
+    this.#db = db;
+    this.#pool = pool;
+    this.#claim = claim;
+    this.#giveUp = giveUp;
+    this.#onFailure = onFailure;
+  }
+
+  add(record: DeliveryRecord, wasDeferred: boolean, retirement?: Retirement): void {
+    this.#chunk.records.push(record);
+    if (wasDeferred) this.#chunk.ended.push(record.deviceId);
+    if (retirement) this.#chunk.retirements.push(retirement);
+    this.#grow();
+  }
+
+  defer(deferral: Deferral): void {
+    this.#chunk.deferrals.set(deferral.deviceId, deferral);
+    this.#grow();
+  }
+
+  /** Resolves when fewer than `limit` outcomes are unwritten, or when nothing will be written any more. */
+  async room(limit: number): Promise<void> {
+    while (this.#unwritten >= limit && this.#failure === undefined) {
+      await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
+    }
+  }
+
+  /** Writes all that was added. @throws what kept a chunk from being written. */
+  async flush(): Promise<void> {
+    while (this.#failure === undefined && (this.#writing !== undefined || !isEmpty(this.#chunk))) {
+      this.#write();
+      await this.#writing;
+    }
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #grow(): void {
+    this.#unwritten += 1;
+    if (this.#unwritten >= chunkSize) this.#write();
+    else this.#timer ??= setTimeout(() => this.#write(), chunkMs);
+  }
+
+  #write(): void {
+    if (this.#writing !== undefined || this.#failure !== undefined || isEmpty(this.#chunk)) return;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const chunk = this.#chunk;
+    this.#chunk = emptyChunk();
+    this.#writing = this.#store(chunk)
+      .then(() => {
+        this.#unwritten -= chunk.records.length + chunk.deferrals.size;
+      })
+      .catch((error: unknown) => {
+        this.#failure = error;
+        this.#onFailure(error);
+      })
+      .finally(() => {
+        this.#writing = undefined;
+        for (const wake of this.#roomWaiters.splice(0)) wake();
+        if (this.#unwritten >= chunkSize) this.#write();
+        else if (!isEmpty(this.#chunk)) this.#timer ??= setTimeout(() => this.#write(), chunkMs);
+      });
+  }
+
+  async #store(chunk: Chunk): Promise<void> {
+    let mayBeStored = false;
+    this.isFinished = await retryDatabase(async () => {
+      // The connection may have broken after the commit: a chunk is stored whole or not at all, so one row tells.
+      if (mayBeStored && (await this.#isStored(chunk))) return this.#isBatchFinished();
+      mayBeStored = true;
+      return transactionWithClient(this.#pool, async (trx, client) => {
+        const counts = emptyOutcomeCounts();
+        for (const record of chunk.records) counts[record.outcome] += 1;
+        const isFinished = await addToBatch(trx, this.#claim, counts);
+        if (chunk.records.length > 0) await copyDeliveries(client, this.#claim, chunk.records);
+        await storeDeferrals(trx, this.#claim, [...chunk.deferrals.values()]);
+        await deleteDeferrals(trx, this.#claim, chunk.ended);
+        await retireDevices(trx, chunk.retirements);
+        return isFinished;
+      });
+    }, this.#giveUp);
+  }
+
+  async #isStored(chunk: Chunk): Promise<boolean> {
+    const [first] = chunk.records;
+    if (first === undefined) return false;
+    const row = await this.#db
+      .selectFrom('deliveries')
+      .select('device_id')
+      .where('notification_id', '=', this.#claim.notificationId)
+      .where('device_id', '=', first.deviceId)
+      .executeTakeFirst();
+    return row !== undefined;
+  }
+
+  async #isBatchFinished(): Promise<boolean> {
+    const row = await this.#db
+      .selectFrom('batches')
+      .select('finished_at')
+      .where('notification_id', '=', this.#claim.notificationId)
+      .where('seq', '=', this.#claim.seq)
+      .executeTakeFirstOrThrow();
+    return row.finished_at !== null;
+  }
+}
+
+function emptyChunk(): Chunk {
+  return { records: [], retirements: [], deferrals: new Map(), ended: [] };
+}
+
+function isEmpty(chunk: Chunk): boolean {
+  return chunk.records.length === 0 && chunk.deferrals.size === 0;
+}

@@ -1,0 +1,28 @@
+import type { ProviderName } from './device.ts';
+import type { Books } from './notification.ts';
+
+/** What workflows and activities tell each other about a batch: ids and counts, never a device or its token. */
+export interface DeliverBatchInput {
+  notificationId: string;
+  seq: number;
+  provider: ProviderName;
+  /** Devices. */
+  size: number;
+}
+
+export interface DeliverBatchResult {
+  /**
+   * - `finished`: every device of the batch has its outcome.
+   * - `waiting`: nothing can be sent for `waitMs`; call again then.
+   * - `stopped`: the notification's state forbids sending, or a later claim owns the batch.
+   */
+  status: 'finished' | 'waiting' | 'stopped';
+  /** 0 unless waiting; also 0 when the worker shuts down and another should go on at once. */
+  waitMs: number;
+  /** Devices of this batch that wait for another attempt. */
+  deferred: number;
+  /** Why, in a word or two, for people who look at Temporal's UI. */
+  reason: string;
+  /** The whole notification's books when this call ended. */
+  books: Books;
+}

@@ -1,0 +1,62 @@
+import {
+  ActivityCancellationType,
+  CancellationScope,
+  continueAsNew,
+  isCancellation,
+  proxyActivities,
+  setCurrentDetails,
+  sleep,
+  workflowInfo,
+} from '@temporalio/workflow';
+import type { Activities } from '../activities/activities.ts';
+import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
+import { describeBooks } from './details.ts';
+
+export interface DeliverBatchWorkflowInput extends DeliverBatchInput {
+  /** The delivery queue of the provider. */
+  taskQueue: string;
+  heartbeatTimeoutMs: number;
+}
+
+/** What the batch looked like when this workflow ended; undefined: cancelled before the first call answered. */
+export type DeliverBatchWorkflowResult = DeliverBatchResult | undefined;
+
+/** No batch takes a day, however low its rate limit: a slow batch returns to wait here. */
+const startToCloseTimeout = '24h';
+
+/**
+ * One batch: calls `deliverBatch` until every device has its outcome, and waits in between on a durable timer, so that a
+ * device deferred for 15 minutes holds no worker slot. A cancellation is answered by a report, not by a failure.
+ */
+export async function deliverBatchWorkflow(input: DeliverBatchWorkflowInput): Promise<DeliverBatchWorkflowResult> {
+  const activities = proxyActivities<Activities>({
+    taskQueue: input.taskQueue,
+    startToCloseTimeout,
+    heartbeatTimeout: input.heartbeatTimeoutMs,
+    // Otherwise the workflow would end while the activity still sends.
+    cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '30s' },
+  });
+  const batch: DeliverBatchInput = {
+    notificationId: input.notificationId,
+    seq: input.seq,
+    provider: input.provider,
+    size: input.size,
+  };
+  const summary = `${input.provider} · batch ${input.seq} · ${input.size} devices`;
+  let result: DeliverBatchWorkflowResult;
+  try {
+    for (;;) {
+      result = await activities.deliverBatch.executeWithOptions({ summary }, [batch]);
+      setCurrentDetails(describeBooks(result.books, `Batch ${input.seq}: ${result.status}, ${result.reason}`));
+      if (result.status !== 'waiting' || CancellationScope.current().consideredCancelled) return result;
+      if (result.waitMs > 0) {
+        await sleep(result.waitMs, { summary: `${result.deferred} devices wait: ${result.reason}` });
+      }
+      if (workflowInfo().continueAsNewSuggested) await continueAsNew<typeof deliverBatchWorkflow>(input);
+    }
+  } catch (error) {
+    if (isCancellation(error)) return result;
+    throw error;
+  }
+}
