@@ -1,0 +1,66 @@
+import { readFile } from 'node:fs/promises';
+import type { Kysely } from 'kysely';
+import { createProviderTokenStore } from '../../db/provider-tokens.ts';
+import type { Database } from '../../db/schema.ts';
+import type { Config } from '../../domain/config.ts';
+import { normaliseApnsCertificate } from '../../domain/credentials/apns-certificate.ts';
+import { normaliseApnsKey } from '../../domain/credentials/apns-key.ts';
+import { normaliseServiceAccount } from '../../domain/credentials/service-account.ts';
+import type { ProviderName } from '../../domain/device.ts';
+import type { Logger } from '../../domain/logger.ts';
+import { createApnsProvider } from './apns/provider.ts';
+import { createFcmProvider } from './fcm/provider.ts';
+import type { PushProvider } from './provider.ts';
+
+/**
+ * The providers that the settings have a credential for. Keys are read and proven here, so that a wrong file ends the start
+ * and not the first send.
+ * @throws {CredentialError} and the file system's own errors.
+ */
+export async function createConfiguredProviders(
+  config: Config,
+  db: Kysely<Database>,
+  logger: Logger,
+): Promise<Record<ProviderName, PushProvider | undefined>> {
+  const { apns, fcm } = config;
+  return {
+    apns: await createApns(apns, db, logger),
+    fcm: await createFcm(fcm, logger),
+  };
+}
+
+async function createApns(
+  apns: Config['apns'],
+  db: Kysely<Database>,
+  logger: Logger,
+): Promise<PushProvider | undefined> {
+  if (apns.topic === undefined || (apns.key === undefined && apns.certificate === undefined)) return undefined;
+  const credential = apns.key
+    ? normaliseApnsKey({ ...apns.key, privateKey: await readFile(apns.key.file) })
+    : normaliseApnsCertificate(
+        { certificate: await readFile(apns.certificate!.file), password: apns.certificate!.password },
+        new Date(),
+      );
+  return createApnsProvider({
+    credential,
+    apnsTopic: apns.topic,
+    urls: { ...(apns.url && { production: apns.url }), ...(apns.sandboxUrl && { sandbox: apns.sandboxUrl }) },
+    defaultEnvironment: apns.environment,
+    providerTokenStore: createProviderTokenStore(db),
+    logger,
+  });
+}
+
+async function createFcm(fcm: Config['fcm'], logger: Logger): Promise<PushProvider | undefined> {
+  if (fcm.serviceAccountFile === undefined) return undefined;
+  const account = normaliseServiceAccount(await readFile(fcm.serviceAccountFile), {
+    ...(fcm.projectId && { projectId: fcm.projectId }),
+    ...(fcm.tokenUrl && { allowedTokenUris: [fcm.tokenUrl] }),
+  });
+  return createFcmProvider({
+    account,
+    ...(fcm.url && { url: fcm.url }),
+    ...(fcm.tokenUrl && { tokenUrl: fcm.tokenUrl }),
+    logger,
+  });
+}

@@ -1,0 +1,134 @@
+import { fileURLToPath } from 'node:url';
+import { Client } from '@temporalio/client';
+import { loadClientConnectConfig } from '@temporalio/envconfig';
+import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
+import { pino } from 'pino';
+import { connect } from '../db/connect.ts';
+import { createDeliveryPartitions } from '../db/migrate.ts';
+import { pause } from '../db/retry-database.ts';
+import { type Config, loadConfig } from '../domain/config.ts';
+import type { Logger } from '../domain/logger.ts';
+import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
+import { type ActivityDeps, createActivities } from './activities.ts';
+import { createConfiguredProviders } from './providers/configured.ts';
+import { runReconciler } from './reconcile.ts';
+
+/**
+ * The worker: polls the task queues of its roles until it is asked to stop (SIGTERM, SIGINT), then records what is in flight
+ * and ends. Prints one line when it is ready.
+ */
+
+/** Batches of small sends that one process sends at once, besides the campaigns' own slots. */
+const urgentSlots = 4;
+/** On Temporal Cloud every heartbeat that reaches the server is billed; pause and cancel do not wait for one. */
+const heartbeatThrottle = '2s';
+const dayMs = 24 * 60 * 60_000;
+
+const config = loadConfig(process.env);
+const log = pino({ name: 'carillon-worker', level: config.logLevel });
+const stopping = new AbortController();
+
+installRuntime(log);
+const { db, pool } = connect(config.databaseUrl, {
+  maxConnections: Math.max(config.databaseMaxConnections, 4 + 6 * config.worker.concurrentBatches),
+  applicationName: 'carillon-worker',
+  onIdleError: (err) => log.warn({ err }, 'a database connection broke'),
+});
+const providers = await createConfiguredProviders(config, db, log);
+const deps: ActivityDeps = { db, pool, providers, config: config.worker, log };
+const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
+const connection = await connectPatiently(() => NativeConnection.connect(connectionOptions));
+const workers = await Promise.all(workerOptions(config, deps).map((options) => createPatiently(options)));
+const background = startBackground();
+log.info({ roles: config.worker.roles, namespace }, 'worker ready');
+try {
+  await Promise.all(workers.map((worker) => worker.run()));
+} finally {
+  stopping.abort();
+  await Promise.allSettled(background);
+  await Promise.allSettled([providers.apns?.close(), providers.fcm?.close()]);
+  await connection.close();
+  await db.destroy();
+  log.info({}, 'worker stopped');
+}
+
+function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps): WorkerOptions[] {
+  const common = {
+    connection,
+    namespace,
+    activities: createActivities(deps),
+    maxHeartbeatThrottleInterval: heartbeatThrottle,
+    // Running activities are told at once: each has its own, bounded time to record what is in flight.
+    shutdownGraceTime: 0,
+    shutdownForceTime: worker.shutdownGraceMs + 10_000,
+  } satisfies Partial<WorkerOptions>;
+  return worker.roles.flatMap((role): WorkerOptions[] =>
+    role === 'notifications'
+      ? [
+          {
+            ...common,
+            taskQueue: notificationsTaskQueue(taskQueuePrefix),
+            maxCachedWorkflows: worker.maxCachedWorkflows,
+            maxConcurrentActivityTaskExecutions: 20,
+            ...(worker.workflowBundlePath
+              ? { workflowBundle: { codePath: worker.workflowBundlePath } }
+              : { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }),
+          },
+        ]
+      : [
+          {
+            ...common,
+            taskQueue: deliveryTaskQueue(taskQueuePrefix, role, false),
+            maxConcurrentActivityTaskExecutions: worker.concurrentBatches,
+          },
+          {
+            ...common,
+            taskQueue: deliveryTaskQueue(taskQueuePrefix, role, true),
+            maxConcurrentActivityTaskExecutions: urgentSlots,
+          },
+        ],
+  );
+}
+
+function startBackground(): Promise<void>[] {
+  if (!config.worker.roles.includes('notifications')) return [];
+  const client = new Client({ connection, namespace });
+  const taskQueue = notificationsTaskQueue(config.taskQueuePrefix);
+  return [runReconciler(deps, client, taskQueue, stopping.signal), keepPartitionsAhead()];
+}
+
+async function keepPartitionsAhead(): Promise<void> {
+  while (!stopping.signal.aborted) {
+    await createDeliveryPartitions(db).catch((err: unknown) => log.error({ err }, 'partitions could not be made'));
+    await pause(dayMs, stopping.signal);
+  }
+}
+
+/** Both fail at once while Temporal or its namespace is away; a worker waits for them. */
+async function connectPatiently<T>(open: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await open();
+    } catch (err) {
+      log.warn({ err }, 'Temporal cannot be reached, trying again');
+      await pause(1_000, stopping.signal);
+    }
+  }
+}
+
+function createPatiently(options: WorkerOptions): Promise<Worker> {
+  return connectPatiently(() => Worker.create(options));
+}
+
+function installRuntime(log: Logger): void {
+  const logger = new DefaultLogger('INFO', ({ level, message, meta }) => {
+    const fields = { ...meta };
+    if (level === 'ERROR') log.error(fields, message);
+    else if (level === 'WARN') log.warn(fields, message);
+    else log.debug(fields, message);
+  });
+  Runtime.install({
+    logger,
+    telemetryOptions: { logging: { forward: {}, filter: { core: 'WARN', other: 'ERROR' } } },
+  });
+}
