@@ -13,6 +13,10 @@ export interface DemoSendOptions extends Omit<DemoAudienceOptions, 'name'> {
   say?: (line: string) => void;
   /** Where the progress is drawn; default nowhere. */
   progressStream?: NodeJS.WriteStream;
+  /** Devices per second at most; default no limit. */
+  ratePerSecond?: number;
+  /** Called with each look at the books. */
+  onProgress?: (notification: NotificationView) => void;
 }
 
 /** The JSON object of `npm run demo -- --json`. */
@@ -31,11 +35,16 @@ export interface DemoReport {
 export interface DemoSendResult {
   notificationId: string;
   report: DemoReport;
+  /** Devices that the books mark as possibly sent to more than once. */
+  inDoubt: number;
   /** What is not as it must be; empty when all is well. */
   problems: string[];
 }
 
 const pollIntervalMs = 200;
+/** A send that moves nothing for so long is given up; its books then show what is pending. */
+const stallMs = 120_000;
+const outageMs = 60_000;
 const finalStates = ['completed', 'cancelled', 'halted'];
 
 /** Imports the audience and sends it one notification, through the API alone; then compares the books with the ledger. */
@@ -62,6 +71,7 @@ export async function runDemoSend(stack: Stack, options: DemoSendOptions): Promi
     title: `Demo to ${formatCount(audience.devices)} devices`,
     message: { title: 'Hello from Carillon', body: 'Every device is in the books.', deep_link: 'carillon://demo' },
     audience: { condition: { property: 'demo', operator: 'eq', value: audience.name } },
+    ...(options.ratePerSecond && { rate_per_second: options.ratePerSecond }),
     launch: true,
   });
   const { notification, planSeconds } = await watch(api, id, launchedAt, options);
@@ -79,7 +89,12 @@ export async function runDemoSend(stack: Stack, options: DemoSendOptions): Promi
     seconds: { boot: 0, import: importSeconds, plan: planSeconds, send: sendSeconds },
     devices_per_second: Math.round(books.audience / sendSeconds),
   };
-  return { notificationId: id, report, problems: findProblems(notification, ledger, audience) };
+  return {
+    notificationId: id,
+    report,
+    inDoubt: notification.totals?.in_doubt ?? 0,
+    problems: findProblems(notification, ledger, audience),
+  };
 }
 
 async function watch(
@@ -90,16 +105,37 @@ async function watch(
 ): Promise<{ notification: NotificationView; planSeconds: number }> {
   const progress = options.progressStream && createProgress(options.progressStream, options.devices);
   let planSeconds: number | undefined;
+  let changedAt = performance.now();
+  let pendingBefore = Number.NaN;
   for (;;) {
     options.signal?.throwIfAborted();
-    const notification = await api.get<NotificationView>(`/v1/notifications/${id}`);
-    if (notification.books.is_planned) planSeconds ??= secondsSince(launchedAt);
+    const notification = await readPatiently(api, id);
+    const { books, state } = notification;
+    if (books.is_planned) planSeconds ??= secondsSince(launchedAt);
     progress?.show(notification);
-    if (finalStates.includes(notification.state)) {
+    options.onProgress?.(notification);
+    if (books.pending !== pendingBefore) {
+      pendingBefore = books.pending;
+      changedAt = performance.now();
+    }
+    if (finalStates.includes(state) || performance.now() - changedAt > stallMs) {
       progress?.end();
       return { notification, planSeconds: planSeconds ?? secondsSince(launchedAt) };
     }
     await sleep(pollIntervalMs);
+  }
+}
+
+/** The API and its database may be away for a while; that is what a crash test is about. */
+async function readPatiently(api: ApiClient, id: string): Promise<NotificationView> {
+  const deadline = performance.now() + outageMs;
+  for (;;) {
+    try {
+      return await api.get<NotificationView>(`/v1/notifications/${id}`);
+    } catch (error) {
+      if (performance.now() > deadline) throw error;
+      await sleep(pollIntervalMs);
+    }
   }
 }
 

@@ -9,18 +9,23 @@ export interface Progress {
 
 const barWidth = 28;
 const lineIntervalMs = 2_000;
+const idleLineIntervalMs = 15_000;
 
 export function createProgress(stream: NodeJS.WriteStream, total: number): Progress {
   const startedAt = performance.now();
   let lastLineAt = Number.NEGATIVE_INFINITY;
   let lastText = '';
+  let lastDone = -1;
   return {
     show(notification) {
+      const done = notification.books.audience - notification.books.pending;
+      const intervalMs = done === lastDone ? idleLineIntervalMs : lineIntervalMs;
       lastText = describe(notification, total, (performance.now() - startedAt) / 1000);
       if (stream.isTTY) {
         stream.write(`\r\x1b[K${lastText.slice(0, (stream.columns || 120) - 1)}`);
-      } else if (performance.now() - lastLineAt >= lineIntervalMs) {
+      } else if (performance.now() - lastLineAt >= intervalMs) {
         lastLineAt = performance.now();
+        lastDone = done;
         stream.write(`${lastText}\n`);
       }
     },
