@@ -122,7 +122,10 @@ function createPatiently(options: WorkerOptions): Promise<Worker> {
 
 function installRuntime(log: Logger): void {
   const logger = new DefaultLogger('INFO', ({ level, message, meta }) => {
-    const fields = { ...meta };
+    const { error, taskToken: _token, ...rest } = (meta ?? {}) as Record<string, unknown>;
+    const fields = { ...rest, ...(error !== undefined && { err: error }) };
+    // Delivery queues have activities only, by design.
+    if (message.startsWith('No workflows registered')) return;
     if (level === 'ERROR') log.error(fields, message);
     else if (level === 'WARN') log.warn(fields, message);
     else log.debug(fields, message);

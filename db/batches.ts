@@ -44,11 +44,13 @@ export async function planNextPage(
   // Even slices per provider: 50 000 devices of one provider make five batches of 10 000.
   const { rows } = await sql<{ last_id: number | null; devices: number; batches: number }>`
     with page as materialized (${page}),
-    sliced as (
-      select id, provider,
-        ntile((ceil(count(*) over (partition by provider) / ${batchSize}::numeric))::integer)
-          over (partition by provider order by id) as slice
+    counted as (
+      select id, provider, row_number() over (partition by provider order by id) - 1 as place,
+        count(*) over (partition by provider) as total
       from page
+    ),
+    sliced as (
+      select id, provider, place * ceil(total / ${batchSize}::numeric)::bigint / total as slice from counted
     ),
     stored as (
       insert into batches (notification_id, seq, provider, device_ids, size)
