@@ -7,6 +7,7 @@ import { insertApiKey } from '../../db/api-keys.ts';
 import { notificationWorkflowId } from '../../domain/ids.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { connectTestTemporal, type TestTemporal } from '../support/temporal.ts';
+import { until } from '../support/until.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const permissions = ['--allow-net', '--allow-env', '--allow-read', '--allow-sys'];
@@ -53,7 +54,14 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
           ...(body && { body: JSON.stringify(body) }),
           signal: AbortSignal.timeout(20_000),
         });
-      await until(async () => (await ask('GET', '/healthz')).ok);
+      await until(
+        () =>
+          ask('GET', '/healthz').then(
+            ({ ok }) => ok,
+            () => false,
+          ),
+        'the API comes up',
+      );
     });
 
     after(async () => {
@@ -101,12 +109,4 @@ function freePort(): Promise<number> {
       server.close(() => resolve(port));
     });
   });
-}
-
-async function until(isTrue: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 30_000;
-  while (!(await isTrue().catch(() => false))) {
-    if (Date.now() > deadline) throw new Error('the API did not come up');
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
 }

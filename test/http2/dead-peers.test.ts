@@ -5,6 +5,7 @@ import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { DEFAULT_WINDOW_BYTES, FrameType, LARGEST_WINDOW_BYTES } from '../../activities/providers/http2/frames.ts';
 import { createApnsClientCertificate, createAuthority, createServerCertificate } from '../../simulator/certificates.ts';
+import { until } from '../support/until.ts';
 import { startRawServer } from './raw-server.ts';
 import {
   assertNotProcessed,
@@ -15,7 +16,6 @@ import {
   openPool,
   push,
   sendMany,
-  until,
 } from './support.ts';
 
 /** A TCP server without TLS. */

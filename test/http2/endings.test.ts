@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ErrorCode, Flag, FrameType } from '../../activities/providers/http2/frames.ts';
+import { until } from '../support/until.ts';
 import { startRawServer } from './raw-server.ts';
 import {
   assertNotProcessed,
@@ -10,7 +11,6 @@ import {
   openPool,
   push,
   sendMany,
-  until,
 } from './support.ts';
 
 describe('a response', () => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ErrorCode, LARGEST_WINDOW_BYTES } from '../../activities/providers/http2/frames.ts';
+import { until } from '../support/until.ts';
 import { type RawPeer, startRawServer } from './raw-server.ts';
 import {
   assertNotProcessed,
@@ -11,7 +12,6 @@ import {
   openPool,
   push,
   sendMany,
-  until,
 } from './support.ts';
 
 function say(peer: RawPeer, lastStreamId: number, errorCode: number, debug = ''): void {

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ErrorCode, Flag, FrameType, type FrameWriter, Setting } from '../../activities/providers/http2/frames.ts';
+import { until } from '../support/until.ts';
 import { type RawPeer, startRawServer } from './raw-server.ts';
-import { assertResponse, assertUnanswered, openPool, push, until } from './support.ts';
+import { assertResponse, assertUnanswered, openPool, push } from './support.ts';
 
 const { protocolError, frameSizeError, flowControlError, compressionError, enhanceYourCalm } = ErrorCode;
 const bytes = (hex: string) => Buffer.from(hex, 'hex');

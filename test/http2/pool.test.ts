@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import fc from 'fast-check';
 import { ErrorCode, FrameType, LARGEST_WINDOW_BYTES } from '../../activities/providers/http2/frames.ts';
 import { HeaderTemplate } from '../../activities/providers/http2/header-template.ts';
+import { until } from '../support/until.ts';
 import { type RawPeer, startRawServer } from './raw-server.ts';
 import {
   assertNotProcessed,
@@ -13,7 +14,6 @@ import {
   openPool,
   push,
   sendMany,
-  until,
 } from './support.ts';
 
 describe('connections', () => {

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { FrameType, Setting } from '../../activities/providers/http2/frames.ts';
 import { HeaderTemplate } from '../../activities/providers/http2/header-template.ts';
+import { until } from '../support/until.ts';
 import { type RawPeer, startRawServer } from './raw-server.ts';
-import { assertResponse, countKinds, openPool, push, sendMany, template, until } from './support.ts';
+import { assertResponse, countKinds, openPool, push, sendMany, template } from './support.ts';
 
 function announce(peer: RawPeer, ...settings: [number, number][]): void {
   peer.writer.settings(settings);

@@ -1,6 +1,5 @@
 /** What the tests of the HTTP/2 engine share: certificates, a template, a pool with short times, and patience. */
 import assert from 'node:assert/strict';
-import { setTimeout as delay } from 'node:timers/promises';
 import type {
   Http2Request,
   Http2Response,
@@ -70,13 +69,4 @@ export function countKinds(results: readonly Http2Result[]): Record<string, numb
   const counts: Record<string, number> = {};
   for (const { kind } of results) counts[kind] = (counts[kind] ?? 0) + 1;
   return counts;
-}
-
-/** Waits until the condition holds; fails after 5 s. */
-export async function until(condition: () => boolean, what = condition.toString()): Promise<void> {
-  const end = performance.now() + 5000;
-  while (!condition()) {
-    assert.ok(performance.now() < end, `still waiting: ${what}`);
-    await delay(2);
-  }
 }

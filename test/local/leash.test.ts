@@ -5,10 +5,10 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { startLeash } from '../../local/leash-holder.ts';
 import { isRunning } from '../../local/signals.ts';
 import { lockState } from '../../local/state-lock.ts';
+import { until } from '../support/until.ts';
 
 const directories: string[] = [];
 after(() => {
@@ -35,7 +35,7 @@ test('a terminal that sends Ctrl-C to the whole group reaches the parent alone',
   const { program, pid } = await startFixture('obedient', { detached: true });
   process.kill(-program.pid!, 'SIGINT');
   await once(program, 'exit');
-  await waitUntil(() => !isRunning(pid));
+  await until(() => !isRunning(pid));
 });
 
 async function lock(directory: string): Promise<void> {
@@ -60,12 +60,4 @@ async function startFixture(
   });
   const [output] = await once(program.stdout, 'data');
   return { directory, program, pid: Number(String(output).trim()) };
-}
-
-async function waitUntil(isTrue: () => boolean, timeoutMs = 10_000): Promise<void> {
-  const deadline = Date.now() + timeoutMs;
-  while (!isTrue()) {
-    assert.ok(Date.now() < deadline, 'waited too long');
-    await sleep(20);
-  }
 }

@@ -12,6 +12,7 @@ import { normaliseApnsKey } from '../../domain/credentials/apns-key.ts';
 import type { Message } from '../../domain/message.ts';
 import { PayloadError } from '../../domain/payload/payload-error.ts';
 import { createApnsClientCertificate, createAuthority } from '../../simulator/certificates.ts';
+import { until } from '../support/until.ts';
 import { FakeClock } from './fake-clock.ts';
 import { type FakeProvider, type FakeRequest, startFakeProvider } from './fake-provider.ts';
 
@@ -388,12 +389,13 @@ describe('the provider token', () => {
     }
     clock.pass(minutes(2));
     // The first ones go with the old token while the new one is on its way.
-    for (const provider of providers) await sendMany(provider, 5);
-    await settle();
-    fake.requests.length = 0;
-    for (const provider of providers) assert.deepEqual(kinds(await sendMany(provider, 5)), ['accepted']);
+    const isNew = (jwt: string): boolean => decodeJwt(jwt).iat! > Date.now() / 1000 + 45 * 60;
+    await until(async () => {
+      fake.requests.length = 0;
+      for (const provider of providers) assert.deepEqual(kinds(await sendMany(provider, 5)), ['accepted']);
+      return fake.requests.map(jwtOf).every(isNew);
+    }, 'everybody uses the new token');
     assert.equal(new Set(fake.requests.map(jwtOf)).size, 1);
-    assert.ok(decodeJwt(jwtOf(fake.requests[0]!)).iat! > Date.now() / 1000 + 45 * 60);
   });
 
   test('is taken from the store after a restart', async () => {
@@ -467,10 +469,10 @@ describe('the provider token', () => {
     await sendOne(provider);
     clock.wallOffsetMs -= minutes(120);
     clock.pass(minutes(46));
-    await sendOne(provider);
-    await settle();
-    await sendOne(provider);
-    assert.notEqual(jwtOf(fake.requests[0]!), jwtOf(fake.requests[2]!));
+    await until(async () => {
+      await sendOne(provider);
+      return jwtOf(fake.requests.at(-1)!) !== jwtOf(fake.requests[0]!);
+    }, 'the token is renewed');
   });
 
   test('TooManyProviderTokenUpdates goes back to the token before', async () => {
@@ -479,10 +481,9 @@ describe('the provider token', () => {
     await sendOne(provider);
     clock.pass(minutes(46));
     await sendOne(provider);
-    await settle();
     const first = jwtOf(fake.requests[0]!);
     fake.handler = (request) => (jwtOf(request) === first ? ok : refusal(429, 'TooManyProviderTokenUpdates'));
-    assert.equal((await sendOne(provider)).kind, 'later');
+    await until(async () => (await sendOne(provider)).kind === 'later', 'the new token is refused');
     assert.equal((await sendOne(provider)).kind, 'accepted');
     assert.equal(new Set(fake.requests.map(jwtOf)).size, 2);
   });

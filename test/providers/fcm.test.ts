@@ -7,6 +7,7 @@ import { createFcmProvider, type FcmProviderOptions } from '../../activities/pro
 import type { PushProvider, Verdict } from '../../activities/providers/provider.ts';
 import { normaliseServiceAccount } from '../../domain/credentials/service-account.ts';
 import type { Message } from '../../domain/message.ts';
+import { until } from '../support/until.ts';
 import { FakeClock } from './fake-clock.ts';
 import { type FakeAnswer, type FakeHandler, type FakeProvider, startFakeProvider } from './fake-provider.ts';
 
@@ -358,13 +359,13 @@ describe('the access token', () => {
     clock.pass(2_000);
     oauth = () => ({ status: 503 });
     for (let i = 0; i < 3; i++) assert.equal((await sendOne(provider)).kind, 'accepted');
-    assert.equal(tokenRequests().length, 2);
+    await until(() => tokenRequests().length === 2);
     oauth = () => ({ status: 200, body: { access_token: 'new', expires_in: 3_599 } });
-    clock.pass(2_000);
-    await sendOne(provider);
-    await new Promise((resolve) => setTimeout(resolve, 30));
-    await sendOne(provider);
-    assert.equal(sends().at(-1)!.headers.authorization, 'Bearer new');
+    await until(async () => {
+      clock.pass(2_000);
+      assert.equal((await sendOne(provider)).kind, 'accepted');
+      return sends().at(-1)!.headers.authorization === 'Bearer new';
+    }, 'the new token is used');
   });
 
   for (const [name, answer] of [

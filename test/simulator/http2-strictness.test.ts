@@ -17,6 +17,7 @@ import { HpackEncoder } from '../../activities/providers/http2/hpack.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { apnsDeviceToken } from '../../simulator/device-tokens.ts';
 import { type Simulator, startSimulator } from '../../simulator/simulator.ts';
+import { until } from '../support/until.ts';
 import { createProviderToken } from './clients.ts';
 
 let simulator: Simulator;
@@ -236,7 +237,7 @@ describe('a correct client is understood, however it writes:', () => {
     client.writer.settings([[4, 50]]);
     client.writer.ping(Buffer.alloc(8, 1));
     client.flush();
-    while (sizes().reduce((sum, size) => sum + size, 0) < 100) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => sizes().reduce((sum, size) => sum + size, 0) >= 100);
     assert.ok(sizes().length >= 2);
     await control.removeRules();
     client.close();

@@ -9,6 +9,7 @@ import { test } from 'node:test';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { apnsDeviceToken } from '../../simulator/device-tokens.ts';
 import { launchSimulator } from '../../simulator/launch.ts';
+import { until } from '../support/until.ts';
 import { apnsHeaders, createProviderToken, openSession, send } from './clients.ts';
 import { apnsBody } from './fixture.ts';
 
@@ -60,7 +61,6 @@ test('a killed parent leaves no simulator behind', async () => {
   const pid = Number(line);
   process.kill(pid, 0);
   parent.kill('SIGKILL');
-  const deadline = Date.now() + 5000;
   const isAlive = () => {
     try {
       process.kill(pid, 0);
@@ -69,6 +69,5 @@ test('a killed parent leaves no simulator behind', async () => {
       return false;
     }
   };
-  while (isAlive() && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 20));
-  assert.equal(isAlive(), false);
+  await until(() => !isAlive());
 });

@@ -10,16 +10,8 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Http2Pool } from '../../../activities/providers/http2/pool.ts';
-import {
-  assertNotProcessed,
-  assertResponse,
-  countKinds,
-  openPool,
-  push,
-  sendMany,
-  serverTls,
-  until,
-} from '../support.ts';
+import { until } from '../../support/until.ts';
+import { assertNotProcessed, assertResponse, countKinds, openPool, push, sendMany, serverTls } from '../support.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'carillon-interop-'));
 const certFile = join(folder, 'cert.pem');
