@@ -27,7 +27,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       out wait_ms integer
     ) language plpgsql as $$
     declare
-      n notifications%rowtype;
+      n record;
       wanted integer := cardinality(p_positions) + cardinality(p_deferred_ids);
       moment timestamptz := clock_timestamp();
       provider_limit rate_limits%rowtype;
@@ -38,7 +38,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       wait_ms := 0;
 
       -- Read without a lock: a window granted in the millisecond of a pause is one window, and windows wait for nobody.
-      select * into n from notifications where id = p_notification_id;
+      -- Its audience and message can be megabytes: only what is needed.
+      select state, expires_at, rate_per_second into n from notifications where id = p_notification_id;
       if not found then answer := 'cancelled'; return; end if;
       if n.state <> 'sending' then
         answer := case n.state when 'completed' then 'fenced' else n.state end;
