@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
+import packageJson from '../package.json' with { type: 'json' };
 import { startReadyChild } from './child.ts';
 import { namesCredentials, namesTemporal, temporalEnvironment } from './environment.ts';
 import { projectRoot } from './paths.ts';
@@ -91,13 +92,16 @@ export async function startApi(
   return context.run('api', { name: 'API', launch });
 }
 
+/** As `npm run start:worker` does: its limits for V8's heap belong to what is run and measured here. */
+const workerArguments = packageJson.scripts['start:worker'].split(' ').slice(1);
+
 /** @param number 1 for the first worker; names it and its log */
 export async function startWorker(context: StackContext, number: number, env: Environment): Promise<Supervised> {
   const name = number === 1 ? 'worker' : `worker ${number}`;
   const options = {
     name,
     command: process.execPath,
-    args: ['activities/worker.ts'],
+    args: workerArguments,
     env,
     cwd: projectRoot,
     logFile: context.logFile(name.replace(' ', '-')),
