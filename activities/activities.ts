@@ -8,6 +8,7 @@ import type { Logger } from '../domain/logger.ts';
 import { cancelByOperator } from './cancel-by-operator.ts';
 import { closeBooks } from './close-books.ts';
 import { deliverBatch } from './deliver-batch.ts';
+import type { OverloadWatch } from './delivery/overload-watch.ts';
 import { type BatchPage, type NextBatchesInput, nextBatches } from './next-batches.ts';
 import type { PushProvider } from './providers/provider.ts';
 import { beginScheduled, type NotificationView, readNotification } from './read-notification.ts';
@@ -22,6 +23,7 @@ export interface ActivityDeps {
   pool: pg.Pool;
   /** Undefined: no credential is configured for this provider. */
   providers: Record<ProviderName, PushProvider | undefined>;
+  overload: OverloadWatch;
   config: WorkerConfig;
   log: Logger;
   /** 0 up to 1; default `Math.random`. */

@@ -60,6 +60,7 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
       inDoubtPolicy: notification.inDoubtPolicy,
       ...ready,
       pending,
+      overload: deps.overload,
       config: deps.config,
       random: deps.random ?? Math.random,
       stop: signals.stop,

@@ -10,6 +10,7 @@ import { type Config, loadConfig } from '../domain/config.ts';
 import type { Logger } from '../domain/logger.ts';
 import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
 import { type ActivityDeps, createActivities } from './activities.ts';
+import { OverloadWatch } from './delivery/overload-watch.ts';
 import { createConfiguredProviders } from './providers/configured.ts';
 import { runReconciler } from './reconcile.ts';
 
@@ -35,7 +36,7 @@ const { db, pool } = connect(config.databaseUrl, {
   onIdleError: (err) => log.warn({ err }, 'a database connection broke'),
 });
 const providers = await createConfiguredProviders(config, db, log);
-const deps: ActivityDeps = { db, pool, providers, config: config.worker, log };
+const deps: ActivityDeps = { db, pool, providers, overload: new OverloadWatch(), config: config.worker, log };
 const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
 const connection = await connectPatiently(() => NativeConnection.connect(connectionOptions));
 const workers = await Promise.all(workerOptions(config, deps).map((options) => createPatiently(options)));

@@ -11,6 +11,7 @@ import type { Outcome } from '../../domain/outcome.ts';
 import { retryDelayMs } from '../../domain/retry-policy.ts';
 import type { PreparedMessage, PushProvider, Verdict } from '../providers/provider.ts';
 import { Breaker, type Judgement } from './breaker.ts';
+import type { OverloadWatch } from './overload-watch.ts';
 import type { PendingDevice, PendingDevices } from './pending-devices.ts';
 import { Recorder } from './recorder.ts';
 
@@ -44,6 +45,7 @@ export interface BatchSenderOptions {
   provider: PushProvider;
   prepared: PreparedMessage;
   pending: PendingDevices;
+  overload: OverloadWatch;
   config: WorkerConfig;
   random: () => number;
   /** Aborted: dispatch nothing more; what is under way is waited for and recorded. */
@@ -240,6 +242,8 @@ export class BatchSender {
   }
 
   #apply(device: PendingDevice, verdict: Verdict): void {
+    const isRefusal = verdict.kind === 'later' && verdict.scope === 'provider';
+    const isOverload = this.#o.overload.note(this.#scope, isRefusal);
     switch (verdict.kind) {
       case 'accepted':
         this.#record(device, 'accepted', null, verdict.httpStatus, 1, verdict.providerMessageId);
@@ -262,7 +266,7 @@ export class BatchSender {
         this.#judge(this.#breaker.noteAnswer(false));
         return;
       case 'later':
-        this.#later(device, verdict);
+        this.#later(device, verdict, isOverload);
         this.#judge(this.#breaker.noteAnswer(false));
         return;
       case 'unanswered':
@@ -278,7 +282,7 @@ export class BatchSender {
     }
   }
 
-  #later(device: PendingDevice, verdict: Verdict & { kind: 'later' }): void {
+  #later(device: PendingDevice, verdict: Verdict & { kind: 'later' }, isOverload: boolean): void {
     const { config, random } = this.#o;
     const attempts = device.attempts + 1;
     if (attempts >= config.maxAttempts) {
@@ -287,7 +291,7 @@ export class BatchSender {
     }
     const policy = { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs, maxAttempts: config.maxAttempts };
     const waitMs = retryDelayMs(policy, attempts, verdict.afterMs, random());
-    if (verdict.scope === 'provider') this.#blockProvider(waitMs);
+    if (isOverload) this.#blockProvider(waitMs);
     this.#defer(device, waitMs, verdict.reason, verdict.httpStatus, { attempts: 1, doubts: 0 });
   }
 

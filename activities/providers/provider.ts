@@ -92,7 +92,7 @@ export interface LaterVerdict {
   reason: string;
   /** From Retry-After or the provider's published rule; undefined: the retry policy decides. */
   afterMs?: number;
-  /** `device`: only this device waits. `provider`: the provider asks the whole app to slow down. */
+  /** `device`: only this device waits. `provider`: the whole app waits too, once such answers are many. */
   scope: 'device' | 'provider';
 }
 
