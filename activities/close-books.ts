@@ -1,7 +1,7 @@
 import { ApplicationFailure } from '@temporalio/activity';
 import { listOpenBatches } from '../db/batches.ts';
 import { auditBooks, countTotals } from '../db/deliveries.ts';
-import { getNotification, closeBooks as storeTotals } from '../db/notifications.ts';
+import { getSummary, closeBooks as storeTotals } from '../db/notifications.ts';
 import type { ActivityDeps } from './activities.ts';
 
 /**
@@ -12,7 +12,7 @@ import type { ActivityDeps } from './activities.ts';
 export async function closeBooks(deps: ActivityDeps, notificationId: string): Promise<{ isClosed: boolean }> {
   const open = await listOpenBatches(deps.db, notificationId, 0, 1);
   if (open.length > 0) return { isClosed: false };
-  const { books, state, finishedAt } = await getNotification(deps.db, notificationId);
+  const { books, state, finishedAt } = await getSummary(deps.db, notificationId);
   if (finishedAt !== null) return { isClosed: true };
   if (!books.isPlanned) return { isClosed: false };
   const { devices, ...totals } = await countTotals(deps.db, notificationId);

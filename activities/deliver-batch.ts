@@ -1,7 +1,7 @@
 import { Context } from '@temporalio/activity';
 import { type Claim, claimBatch } from '../db/batches.ts';
 import { settleBatch } from '../db/deliveries.ts';
-import { getNotification, haltNotification } from '../db/notifications.ts';
+import { getNotification, getSummary, haltNotification } from '../db/notifications.ts';
 import { retryDatabase } from '../db/retry-database.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import type { Notification } from '../domain/notification.ts';
@@ -153,7 +153,7 @@ async function report(
   waitMs = 0,
   deferred = 0,
 ): Promise<DeliverBatchResult> {
-  const { books } = await getNotification(deps.db, input.notificationId);
+  const { books } = await getSummary(deps.db, input.notificationId);
   return { status, waitMs: Math.ceil(waitMs), deferred, reason, books };
 }
 

@@ -1,4 +1,4 @@
-import { getNotification, beginScheduled as moveToSending, readForWorkflow } from '../db/notifications.ts';
+import { getSummary, beginScheduled as moveToSending, readForWorkflow } from '../db/notifications.ts';
 import type { Books } from '../domain/notification.ts';
 import type { NotificationState } from '../domain/notification-state.ts';
 import type { ActivityDeps } from './activities.ts';
@@ -26,7 +26,7 @@ export async function readNotification(deps: ActivityDeps, id: string): Promise<
     isFinished: row.isFinished,
     haltDetail: row.haltDetail,
     msUntilScheduled: row.msUntilScheduled,
-    books: (await getNotification(deps.db, id)).books,
+    books: (await getSummary(deps.db, id)).books,
     settings: { openBatches, batchesPerRun, heartbeatTimeoutMs },
   };
 }

@@ -1,7 +1,7 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import type { Kysely } from 'kysely';
 import { type Delivery, listDeliveries } from '../db/deliveries.ts';
-import { findNotification } from '../db/notifications.ts';
+import { findSummary } from '../db/notifications.ts';
 import type { Database } from '../db/schema.ts';
 import { type Outcome, outcomes } from '../domain/outcome.ts';
 import { toByteStream } from './byte-stream.ts';
@@ -60,7 +60,7 @@ export function deliveries({ db, stopping }: ApiDependencies) {
     const query = c.req.valid('query');
     const format = query.format ?? acceptedFormat(c.req.header('accept'));
     const after = numberFromCursor(query.cursor);
-    if (!(await findNotification(db, c.var.caller.appId, id))) throw notFound('notification');
+    if (!(await findSummary(db, c.var.caller.appId, id))) throw notFound('notification');
     if (format === 'json') {
       const found = await listDeliveries(db, id, { ...query, cursor: after, limit: query.limit + 1 });
       const page = found.slice(0, query.limit);

@@ -11,6 +11,7 @@ import { cursor, pageLimit, toCursor, uuidFromCursor } from './schemas/common.ts
 import {
   checkedId,
   fromNotification,
+  fromSummary,
   newNotificationSchema,
   notificationChangeSchema,
   notificationPageSchema,
@@ -114,7 +115,7 @@ export function notifications(deps: ApiDependencies) {
       const found = await listNotifications(db, c.var.caller.appId, page);
       const shown = found.slice(0, limit);
       const next = found.length > limit ? toCursor(shown.at(-1)!.id) : null;
-      return c.json({ notifications: shown.map(fromNotification), next_cursor: next }, 200);
+      return c.json({ notifications: shown.map(fromSummary), next_cursor: next }, 200);
     })
     .openapi(getRoute, async (c) => {
       const notification = await findNotification(db, c.var.caller.appId, checkedId(c.req.valid('param').id));

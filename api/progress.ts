@@ -1,7 +1,7 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { type SSEStreamingApi, streamSSE } from 'hono/streaming';
-import { findNotification } from '../db/notifications.ts';
-import type { Notification } from '../domain/notification.ts';
+import { findSummary } from '../db/notifications.ts';
+import type { NotificationSummary } from '../domain/notification.ts';
 import type { ApiDependencies } from './dependencies.ts';
 import { notFound } from './problems.ts';
 import { createRouter } from './router.ts';
@@ -29,23 +29,23 @@ export function progress({ db, stopping, progressIntervalMs = 500 }: ApiDependen
   return createRouter().openapi(progressRoute, async (c) => {
     const id = checkedId(c.req.valid('param').id);
     const { appId } = c.var.caller;
-    const first = await findNotification(db, appId, id);
+    const first = await findSummary(db, appId, id);
     if (!first) throw notFound('notification');
     // Nginx collects answers unless told not to.
     c.header('X-Accel-Buffering', 'no');
-    const find = () => findNotification(db, appId, id);
+    const find = () => findSummary(db, appId, id);
     return streamSSE(c, (stream) => follow(stream, first, find, progressIntervalMs, stopping)) as never;
   });
 }
 
 async function follow(
   stream: SSEStreamingApi,
-  first: Notification,
-  find: () => Promise<Notification | undefined>,
+  first: NotificationSummary,
+  find: () => Promise<NotificationSummary | undefined>,
   intervalMs: number,
   stopping: AbortSignal | undefined,
 ): Promise<void> {
-  let current: Notification | undefined = first;
+  let current: NotificationSummary | undefined = first;
   let said = '';
   let saidAt = performance.now();
   while (current && !stream.aborted && !stopping?.aborted) {
@@ -65,7 +65,7 @@ async function follow(
   }
 }
 
-function describe(notification: Notification): string {
+function describe(notification: NotificationSummary): string {
   const { state, halt, finishedAt } = notification;
   const books = fromBooks(notification.books);
   return JSON.stringify({ id: notification.id, state, halt, books, finished_at: finishedAt });

@@ -2,7 +2,7 @@ import { type ExpressionBuilder, type Kysely, type Selectable, sql } from 'kysel
 import { jsonObjectFrom } from 'kysely/helpers/postgres';
 import type { Audience } from '../domain/audience.ts';
 import type { Message } from '../domain/message.ts';
-import type { Books, Notification, Totals } from '../domain/notification.ts';
+import type { Books, Notification, NotificationSummary, Totals } from '../domain/notification.ts';
 import type { HaltReason, InDoubtPolicy, NotificationState } from '../domain/notification-state.ts';
 import { emptyOutcomeCounts, outcomes, sumOfOutcomes } from '../domain/outcome.ts';
 import type { Database, NotificationRow } from './schema.ts';
@@ -114,16 +114,31 @@ export async function getNotification(db: Kysely<Database>, id: string): Promise
   return toNotification(await selectNotifications(db).where('id', '=', id).executeTakeFirstOrThrow());
 }
 
+/** For whoever looks often: state and books, not the message and its audience. */
+export async function findSummary(
+  db: Kysely<Database>,
+  appId: number,
+  id: string,
+): Promise<NotificationSummary | undefined> {
+  const row = await selectSummaries(db).where('app_id', '=', appId).where('id', '=', id).executeTakeFirst();
+  return row && toSummary(row);
+}
+
+/** For workers, which serve every app. */
+export async function getSummary(db: Kysely<Database>, id: string): Promise<NotificationSummary> {
+  return toSummary(await selectSummaries(db).where('id', '=', id).executeTakeFirstOrThrow());
+}
+
 /** Newest first; `cursor` is the last id of the page before. */
 export async function listNotifications(
   db: Kysely<Database>,
   appId: number,
   page: { cursor?: string | undefined; limit: number; state?: NotificationState | undefined },
-): Promise<Notification[]> {
-  let query = selectNotifications(db).where('app_id', '=', appId).orderBy('id', 'desc').limit(page.limit);
+): Promise<NotificationSummary[]> {
+  let query = selectSummaries(db).where('app_id', '=', appId).orderBy('id', 'desc').limit(page.limit);
   if (page.cursor !== undefined) query = query.where('id', '<', page.cursor);
   if (page.state !== undefined) query = query.where('state', '=', page.state);
-  return (await query.execute()).map(toNotification);
+  return (await query.execute()).map(toSummary);
 }
 
 /**
@@ -319,9 +334,32 @@ async function move(
   return { ok: result.numUpdatedRows > 0n || already.includes(notification.state), notification };
 }
 
+const summaryColumns = [
+  'id',
+  'app_id',
+  'state',
+  'title',
+  'in_doubt_policy',
+  'rate_per_second',
+  'scheduled_at',
+  'launched_at',
+  'expires_at',
+  'finished_at',
+  'halt_reason',
+  'halt_detail',
+  'planned_at',
+  'totals',
+  'created_at',
+  'updated_at',
+] as const;
+
 /** The live books are a sum over the batches: about a thousand rows for ten million devices. */
+function selectSummaries(db: Kysely<Database>) {
+  return db.selectFrom('notifications').select(summaryColumns).select(sumOfBatches);
+}
+
 function selectNotifications(db: Kysely<Database>) {
-  return db.selectFrom('notifications').selectAll().select(sumOfBatches);
+  return selectSummaries(db).select(['message', 'audience']);
 }
 
 function sumOfBatches(eb: ExpressionBuilder<Database, 'notifications'>) {
@@ -338,18 +376,22 @@ function sumOfBatches(eb: ExpressionBuilder<Database, 'notifications'>) {
   ).as('sums');
 }
 
-type NotificationRowWithSums = Selectable<NotificationRow> & {
+type SummaryRow = Pick<Selectable<NotificationRow>, (typeof summaryColumns)[number]> & {
   sums: (Record<string, number> & { size: number; batches: number; finished: number }) | null;
 };
 
-function toNotification(row: NotificationRowWithSums): Notification {
+type WholeRow = SummaryRow & Pick<Selectable<NotificationRow>, 'message' | 'audience'>;
+
+function toNotification(row: WholeRow): Notification {
+  return { ...toSummary(row), message: row.message, audience: row.audience };
+}
+
+function toSummary(row: SummaryRow): NotificationSummary {
   return {
     id: row.id,
     appId: row.app_id,
     state: row.state,
     title: row.title,
-    message: row.message,
-    audience: row.audience,
     inDoubtPolicy: row.in_doubt_policy,
     ratePerSecond: row.rate_per_second,
     scheduledAt: row.scheduled_at,
@@ -364,7 +406,7 @@ function toNotification(row: NotificationRowWithSums): Notification {
   };
 }
 
-function toBooks(row: NotificationRowWithSums): Books {
+function toBooks(row: SummaryRow): Books {
   const counts = emptyOutcomeCounts();
   for (const outcome of outcomes) counts[outcome] = row.sums?.[outcome] ?? 0;
   const audience = row.sums?.size ?? 0;

@@ -3,16 +3,14 @@ import type { Message } from './message.ts';
 import type { HaltReason, InDoubtPolicy, NotificationState } from './notification-state.ts';
 import type { Outcome, OutcomeCounts } from './outcome.ts';
 
-/** One notification with its books as they stood when it was read. */
-export interface Notification {
+/** A notification without what can be large, with its books as they stood when it was read. */
+export interface NotificationSummary {
   /** UUID v7. */
   id: string;
   appId: number;
   state: NotificationState;
   /** For people: shown in listings and in Temporal's UI. */
   title: string | null;
-  message: Message;
-  audience: Audience;
   inDoubtPolicy: InDoubtPolicy;
   /** Devices per second over all workers; null: no limit of its own. */
   ratePerSecond: number | null;
@@ -28,6 +26,12 @@ export interface Notification {
   totals: Totals | null;
   createdAt: Date;
   updatedAt: Date;
+}
+
+/** The whole of it: an audience may list tens of thousands of external ids. */
+export interface Notification extends NotificationSummary {
+  message: Message;
+  audience: Audience;
 }
 
 /**

@@ -1,5 +1,5 @@
 import { z } from '@hono/zod-openapi';
-import type { Notification } from '../../domain/notification.ts';
+import type { Notification, NotificationSummary } from '../../domain/notification.ts';
 import { haltReasons, inDoubtPolicies, notificationStates } from '../../domain/notification-state.ts';
 import { type Outcome, outcomes, sumOfOutcomes } from '../../domain/outcome.ts';
 import { invalidField, notFound } from '../problems.ts';
@@ -74,13 +74,11 @@ export const booksSchema = z
   })
   .openapi('Books');
 
-export const notificationSchema = z
+export const notificationSummarySchema = z
   .object({
     id: z.uuid(),
     state: z.enum(notificationStates),
     title: z.string().nullable(),
-    message: messageSchema,
-    audience: audienceSchema,
     in_doubt_policy: z.enum(inDoubtPolicies),
     rate_per_second: z.int().nullable(),
     scheduled_at: answeredInstant.nullable(),
@@ -103,10 +101,14 @@ export const notificationSchema = z
     created_at: answeredInstant,
     updated_at: answeredInstant,
   })
+  .openapi('NotificationSummary', { description: 'A notification without its message and audience.' });
+
+export const notificationSchema = z
+  .object({ ...notificationSummarySchema.shape, message: messageSchema, audience: audienceSchema })
   .openapi('Notification');
 
 export const notificationPageSchema = z
-  .object({ notifications: z.array(notificationSchema), next_cursor: nextCursor })
+  .object({ notifications: z.array(notificationSummarySchema), next_cursor: nextCursor })
   .openapi('NotificationPage');
 
 export const notificationParams = z.object({
@@ -142,13 +144,16 @@ export function fromBooks(books: Notification['books']): z.infer<typeof booksSch
 }
 
 export function fromNotification(notification: Notification): z.infer<typeof notificationSchema> {
+  const { message, audience } = notification;
+  return { ...fromSummary(notification), message: fromMessage(message), audience: fromAudience(audience) };
+}
+
+export function fromSummary(notification: NotificationSummary): z.infer<typeof notificationSummarySchema> {
   const { totals } = notification;
   return {
     id: notification.id,
     state: notification.state,
     title: notification.title,
-    message: fromMessage(notification.message),
-    audience: fromAudience(notification.audience),
     in_doubt_policy: notification.inDoubtPolicy,
     rate_per_second: notification.ratePerSecond,
     scheduled_at: notification.scheduledAt?.toISOString() ?? null,
