@@ -1,4 +1,5 @@
 import type { ProviderName } from './device.ts';
+import { utf8Bytes } from './payload/json.ts';
 
 /**
  * Device tokens as people register them, brought to the one form in which they are stored, compared and sent.
@@ -12,7 +13,8 @@ export type DeviceTokenResult = { ok: true; deviceToken: string } | { ok: false;
 /** 32 bytes: no APNs token shorter than this was ever seen. */
 export const minApnsTokenHexDigits = 64;
 export const maxApnsTokenHexDigits = 1024;
-export const maxFcmTokenCharacters = 4096;
+/** A bit below what an entry of PostgreSQL's index of live tokens can hold (2 704 bytes); real tokens are far shorter. */
+export const maxFcmTokenBytes = 2048;
 
 /** What an import or a copy from a debugger leaves around or inside the hex digits. */
 const apnsDecoration = /[\s<>]+/g;
@@ -42,10 +44,9 @@ function normaliseApnsToken(text: string): DeviceTokenResult {
 function normaliseFcmToken(text: string): DeviceTokenResult {
   const deviceToken = text.trim();
   if (deviceToken.length === 0) return refused('An FCM registration token must not be empty.');
-  if (deviceToken.length > maxFcmTokenCharacters) {
-    return refused(
-      `An FCM registration token has at most ${maxFcmTokenCharacters} characters, this one has ${deviceToken.length}.`,
-    );
+  const bytes = utf8Bytes(deviceToken);
+  if (bytes > maxFcmTokenBytes) {
+    return refused(`An FCM registration token has at most ${maxFcmTokenBytes} bytes, this one has ${bytes}.`);
   }
   if (neverInFcmToken.test(deviceToken)) {
     return refused('An FCM registration token must not contain blanks, line breaks or control characters.');

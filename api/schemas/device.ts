@@ -2,14 +2,10 @@ import { z } from '@hono/zod-openapi';
 import type { Device, DeviceRegistration } from '../../db/devices.ts';
 import { apnsEnvironments, platforms, providerNames } from '../../domain/device.ts';
 import { normaliseDeviceToken } from '../../domain/device-token.ts';
-import { utf8Bytes } from '../../domain/payload/json.ts';
 import { invalidField } from '../problems.ts';
 import { answeredInstant, type JsonObject, jsonObject, nextCursor } from './common.ts';
 
 export const propertyLimits = { maxKeys: 100, maxKeyBytes: 128, maxBytes: 16_384, maxDepth: 8 };
-
-/** The unique index on live tokens holds entries up to 2 704 bytes; real tokens are far shorter. */
-export const maxDeviceTokenBytes = 2_048;
 
 export const externalId = z.string().min(1).max(255).openapi({
   description: 'The id of the device in the system of the caller.',
@@ -109,9 +105,6 @@ export function toRegistration(externalIdText: string, body: DeviceRegistrationB
 function checkedToken(provider: DeviceRegistration['provider'], text: string): string {
   const result = normaliseDeviceToken(provider, text);
   if (!result.ok) throw invalidField('device_token', result.message);
-  if (result.deviceToken.length * 3 > maxDeviceTokenBytes && utf8Bytes(result.deviceToken) > maxDeviceTokenBytes) {
-    throw invalidField('device_token', `A device token has at most ${maxDeviceTokenBytes} bytes.`);
-  }
   return result.deviceToken;
 }
 

@@ -52,7 +52,7 @@ describe('B01: an FCM token is trimmed at its ends and otherwise left alone', ()
   const token = 'dQw4w9WgXcQ:APA91bH-AbC_xyz';
   test('case is kept', () => assert.equal(accepted('fcm', token), token));
   test('blanks and line ends around it are cut', () => assert.equal(accepted('fcm', ` \t${token}\n`), token));
-  test('4096 characters are taken', () => assert.equal(accepted('fcm', 'x'.repeat(4096)).length, 4096));
+  test('2048 bytes are taken', () => assert.equal(accepted('fcm', 'x'.repeat(2048)).length, 2048));
   for (const [name, text, expected] of [
     ['a blank inside', 'abc def', /blanks/],
     ['a no-break blank inside', 'abc\u00a0def', /blanks/],
@@ -60,7 +60,8 @@ describe('B01: an FCM token is trimmed at its ends and otherwise left alone', ()
     ['a NUL', 'abc\0def', /control/],
     ['an invisible character', 'abc\u200bdef', /control/],
     ['a lone surrogate', 'abc\ud800', /control/],
-    ['4097 characters', 'x'.repeat(4097), /4096.*4097/],
+    ['2049 bytes', 'x'.repeat(2049), /2048.*2049/],
+    ['few characters of many bytes', 'é'.repeat(1025), /2048.*2050/],
     ['nothing', ' \n', /empty/],
   ] as const) {
     test(`refused: ${name}`, () => assert.match(refused('fcm', text), expected));
