@@ -277,6 +277,11 @@ export class BatchSender {
         this.#stopFor({ kind: 'wait', waitMs: verdict.afterMs, reason: verdict.reason });
         return;
       case 'misconfigured':
+        if (!this.#breaker.noteFault() && verdict.httpStatus !== null) {
+          const { httpStatus, reason } = verdict;
+          this.#later(device, { kind: 'later', httpStatus, reason, scope: 'device' }, false);
+          return;
+        }
         this.#stopFor({ kind: 'misconfigured', fault: verdict.fault, detail: verdict.detail });
         this.#defer(device, 0, verdict.reason, verdict.httpStatus, { attempts: 0, doubts: 0 });
     }

@@ -8,6 +8,8 @@ const minSuspicious = 10;
 const maxSuspiciousShare = 0.2;
 /** So many refusals of the payload, and nobody who took it, are a fault of the message. */
 const minPayloadFaults = 5;
+/** So many configuration faults in one sample halt a send whose configuration has worked before. */
+const minFaults = 3;
 
 export interface Held {
   device: PendingDevice;
@@ -31,6 +33,7 @@ const hold: Judgement = { kind: 'hold' };
 export class Breaker {
   #accepted = 0;
   #sampleAnswered = 0;
+  #faults = 0;
   #suspicious: Held[] = [];
   #payloadFaults: Held[] = [];
 
@@ -52,6 +55,16 @@ export class Breaker {
       return { kind: 'release', held };
     }
     return this.#judgeSample();
+  }
+
+  /**
+   * A configuration fault in the provider's own words. True: halt. The first one decides, unless others were taken by the same
+   * configuration: then a single one is a stray of some server or proxy, and the device is tried again.
+   */
+  noteFault(): boolean {
+    this.#count(false);
+    this.#faults += 1;
+    return this.#accepted === 0 || this.#faults >= minFaults;
   }
 
   noteSuspicious(device: PendingDevice, verdict: UnregisteredVerdict): Judgement {
@@ -97,6 +110,7 @@ export class Breaker {
       return this.#haltForTokens();
     }
     this.#sampleAnswered = 0;
+    this.#faults = 0;
     return { kind: 'release', held: this.#suspicious.splice(0) };
   }
 
