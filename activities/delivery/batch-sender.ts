@@ -21,7 +21,7 @@ const unprovenInFlight = 5;
 const windowMs = 100;
 const smallestWindow = 20;
 /** Outcomes not yet written that hold back the next window. */
-const maxUnwritten = 4_000;
+const maxUnwritten = 2_000;
 /** A rate limit that frees this soon is waited for here; a longer one on a durable timer. */
 const maxWaitHereMs = 2_000;
 

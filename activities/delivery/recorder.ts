@@ -16,8 +16,8 @@ import type { Database } from '../../db/schema.ts';
 import { emptyOutcomeCounts } from '../../domain/outcome.ts';
 
 /** A chunk is written when it has so many outcomes, or when its first one is so old. */
-const chunkSize = 2_000;
-const chunkMs = 250;
+const chunkSize = 500;
+const chunkMs = 100;
 
 interface Chunk {
   records: DeliveryRecord[];
