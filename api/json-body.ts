@@ -22,8 +22,10 @@ export const readJsonBody =
     if (bytes.length > 0 && !jsonMediaType.test(mediaType)) {
       throw new ApiError(415, 'unsupported_media_type', 'Send JSON with Content-Type: application/json.');
     }
+    // A request without a body has no media type to be wrong: it must stay empty for whoever looks at it next.
+    const text = bytes.length === 0 && mediaType === '' ? '' : checkedText(bytes);
     // Hono keeps promises there, whatever its type says.
-    c.req.bodyCache.text = Promise.resolve(checkedText(bytes)) as unknown as string;
+    c.req.bodyCache.text = Promise.resolve(text) as unknown as string;
     return next();
   };
 

@@ -104,6 +104,17 @@ describe('notifications', () => {
     assert.equal(rows[0].version, 2, 'one move');
   });
 
+  test('a launch needs no body and no media type, also where the server hands out an empty stream for it', async () => {
+    const id = await draft();
+    const response = await api.app.request(`/v1/notifications/${id}/launch`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${api.key}` },
+      body: new ReadableStream({ start: (controller) => controller.close() }),
+      ...({ duplex: 'half' } as object),
+    });
+    assert.equal(response.status, 202, await response.text());
+  });
+
   test('pause, resume and cancel move the state; repeats are harmless; after the end 409 with the state', async () => {
     const id = await draft();
     assertConflict(await act(id, 'pause'), 'draft');
