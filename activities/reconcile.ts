@@ -1,12 +1,13 @@
-import { type Client, WorkflowNotFoundError } from '@temporalio/client';
-import { haltNotification, listUnfinished } from '../db/notifications.ts';
-import { pause } from '../db/retry-database.ts';
-import { notificationWorkflowId, sendNotificationWorkflowType, wakeSignalName } from '../domain/ids.ts';
+import { type Client, isGrpcServiceError, WorkflowNotFoundError } from '@temporalio/client';
+import { getNotification, haltNotification, listUnfinished, type UnfinishedNotification } from '../db/notifications.ts';
+import { isTransientDatabaseError, pause } from '../db/retry-database.ts';
+import { notificationWorkflowId, sendNotificationWorkflowType } from '../domain/ids.ts';
+import { labelsOf, notificationStart } from '../domain/notification-start.ts';
 import type { ActivityDeps } from './activities.ts';
 
 /** A change this young may still be on its way by the API's own signal. */
 const graceMs = 3_000;
-const maxPerRound = 200;
+const pageSize = 200;
 const deadlineMs = 5_000;
 
 /**
@@ -14,35 +15,50 @@ const deadlineMs = 5_000;
  * early: started; a change that nobody looked at: woken; terminated or failed: shown as `halted`, for `resume` to start again.
  * A repeat is harmless, and so are two workers that do this at once.
  */
-export async function reconcile(deps: ActivityDeps, client: Client, taskQueue: string): Promise<void> {
-  for (const row of await listUnfinished(deps.db, maxPerRound)) {
-    if (row.ageMs < graceMs) continue;
-    const needsWorkflow = row.state === 'scheduled' || row.state === 'sending' || row.state === 'cancelled';
-    if (!needsWorkflow && !row.isUnseen) continue;
-    const status = await describe(client, row.id);
-    if (status === 'RUNNING' && !row.isUnseen) continue;
-    if (
-      row.state === 'sending' &&
-      (status === 'TERMINATED' || status === 'FAILED' || status === 'TIMED_OUT') &&
-      !row.isUnseen
-    ) {
-      const detail = `Its workflow ended as ${status} in Temporal. Resume goes on where it stopped.`;
-      await haltNotification(deps.db, row.id, 'workflow_terminated', detail);
-      deps.log.warn({ notificationId: row.id, status }, 'workflow gone: notification halted');
-      continue;
+export async function reconcile(
+  deps: ActivityDeps,
+  client: Client,
+  taskQueue: string,
+  signal: AbortSignal,
+): Promise<void> {
+  let after: string | undefined;
+  for (;;) {
+    const page = await listUnfinished(deps.db, { after, limit: pageSize, graceMs });
+    for (const notification of page) {
+      if (signal.aborted) return;
+      try {
+        await heal(deps, client, taskQueue, notification);
+      } catch (err) {
+        if (isTemporalAway(err) || isTransientDatabaseError(err)) throw err;
+        // What is wrong with one must not keep the others from being looked at.
+        deps.log.warn({ err, notificationId: notification.id }, 'a workflow could not be looked after, later again');
+      }
     }
-    await client.withDeadline(Date.now() + deadlineMs, () =>
-      client.workflow.signalWithStart(sendNotificationWorkflowType, {
-        workflowId: notificationWorkflowId(row.id),
-        taskQueue,
-        signal: wakeSignalName,
-        args: [{ notificationId: row.id }],
-        ...(row.title !== null && { staticSummary: row.title.slice(0, 200) }),
-        memo: { notificationId: row.id, title: row.title, appId: row.appId },
-      }),
-    );
-    deps.log.info({ notificationId: row.id, state: row.state, workflow: status }, 'workflow woken by the reconciler');
+    if (page.length < pageSize) return;
+    after = page.at(-1)!.id;
   }
+}
+
+async function heal(
+  deps: ActivityDeps,
+  client: Client,
+  taskQueue: string,
+  { id, state, isUnseen }: UnfinishedNotification,
+): Promise<void> {
+  const status = await describe(client, id);
+  if (status === 'RUNNING' && !isUnseen) return;
+  const isGone = status === 'TERMINATED' || status === 'FAILED' || status === 'TIMED_OUT';
+  if (state === 'sending' && isGone && !isUnseen) {
+    const detail = `Its workflow ended as ${status} in Temporal. Resume goes on where it stopped.`;
+    await haltNotification(deps.db, id, 'workflow_terminated', detail);
+    deps.log.warn({ notificationId: id, status }, 'workflow gone: notification halted');
+    return;
+  }
+  const labels = labelsOf(await getNotification(deps.db, id));
+  await client.withDeadline(Date.now() + deadlineMs, () =>
+    client.workflow.signalWithStart(sendNotificationWorkflowType, notificationStart(id, labels, taskQueue)),
+  );
+  deps.log.info({ notificationId: id, state, workflow: status }, 'workflow woken by the reconciler');
 }
 
 async function describe(client: Client, notificationId: string): Promise<string> {
@@ -56,6 +72,12 @@ async function describe(client: Client, notificationId: string): Promise<string>
   }
 }
 
+/** UNAVAILABLE and DEADLINE_EXCEEDED (https://grpc.io/docs/guides/status-codes/): every further call would wait in vain. */
+function isTemporalAway(error: unknown): boolean {
+  const grpc = error instanceof Error && error.cause !== undefined ? error.cause : error;
+  return isGrpcServiceError(grpc) && (grpc.code === 14 || grpc.code === 4);
+}
+
 /** Runs `reconcile` for as long as `signal` allows, one round at a time; a failed round is logged and tried again. */
 export async function runReconciler(
   deps: ActivityDeps,
@@ -67,7 +89,7 @@ export async function runReconciler(
     await pause(deps.config.reconcileIntervalMs, signal);
     if (signal.aborted) return;
     try {
-      await reconcile(deps, client, taskQueue);
+      await reconcile(deps, client, taskQueue, signal);
     } catch (error) {
       deps.log.warn({ err: error }, 'reconciler round failed');
     }

@@ -2,9 +2,9 @@ import { createHash } from 'node:crypto';
 import { findNotification, insertNotification, launchNotification } from '../db/notifications.ts';
 import { inTransaction } from '../db/transaction.ts';
 import type { Notification } from '../domain/notification.ts';
+import { labelsOf } from '../domain/notification-start.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
 import type { ApiDependencies } from './dependencies.ts';
-import { summarise } from './launch-notification.ts';
 import { ApiError, invalidField } from './problems.ts';
 import { toAudience } from './schemas/audience.ts';
 import { checkForAudience, toMessage } from './schemas/message.ts';
@@ -56,7 +56,7 @@ export async function createNotification(
     if (body.launch || scheduledAt) await launchNotification(trx, appId, id, scheduledAt);
     return { notification: await getNotification(trx, appId, id), isNew: true };
   });
-  if (isNew && notification.state !== 'draft') await waker.wake(notification.id, summarise(notification));
+  if (isNew && notification.state !== 'draft') await waker.wake(notification.id, labelsOf(notification));
   return { notification, isNew };
 }
 

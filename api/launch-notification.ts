@@ -6,10 +6,9 @@ import {
   pauseNotification,
   resumeNotification,
 } from '../db/notifications.ts';
-import type { Audience } from '../domain/audience.ts';
 import type { Notification } from '../domain/notification.ts';
+import { labelsOf } from '../domain/notification-start.ts';
 import type { ApiDependencies } from './dependencies.ts';
-import type { NotificationSummary } from './notification-waker.ts';
 import { ApiError, notFound } from './problems.ts';
 import { createRouter } from './router.ts';
 import {
@@ -104,7 +103,7 @@ export async function settle({ waker }: ApiDependencies, verb: string, move: Mov
   const { notification } = move;
   if (!move.ok) throw stateConflict(verb, notification);
   if (notification.launchedAt || notification.scheduledAt) {
-    await waker.wake(notification.id, summarise(notification));
+    await waker.wake(notification.id, labelsOf(notification));
   }
   return notification;
 }
@@ -113,17 +112,4 @@ export function stateConflict(verb: string, { state }: Notification): ApiError {
   return new ApiError(409, 'notification_state', `A notification that is ${state} does not take ${verb}.`, {
     extra: { state },
   });
-}
-
-export function summarise({ appId, title, audience }: Notification): NotificationSummary {
-  return { appId, title, audience: audienceInWords(audience) };
-}
-
-function audienceInWords({ condition, externalIds, userIds }: Audience): string {
-  const parts = [
-    condition && 'devices that meet a condition',
-    externalIds && `${externalIds.length} devices by id`,
-    userIds && `devices of ${userIds.length} users`,
-  ].filter((part) => part !== undefined);
-  return parts.length === 0 ? 'every live device' : parts.join(', among them only ');
 }

@@ -1,10 +1,11 @@
 import { Client, Connection, isGrpcServiceError } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import type { Environment } from '../domain/config.ts';
-import { notificationWorkflowId, sendNotificationWorkflowType, wakeSignalName } from '../domain/ids.ts';
+import { sendNotificationWorkflowType } from '../domain/ids.ts';
+import { notificationStart } from '../domain/notification-start.ts';
 import { notificationsTaskQueue } from '../domain/task-queues.ts';
 import type { Log } from './dependencies.ts';
-import type { NotificationSummary, NotificationWaker } from './notification-waker.ts';
+import type { NotificationWaker } from './notification-waker.ts';
 
 export interface TemporalWakerOptions {
   /** `TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, TLS and API key, as `@temporalio/envconfig` reads them. */
@@ -32,21 +33,13 @@ export function createTemporalWaker(options: TemporalWakerOptions): Notification
   const taskQueue = notificationsTaskQueue(options.taskQueuePrefix);
 
   return {
-    async wake(notificationId, about) {
+    async wake(notificationId, labels) {
       try {
         await client.withDeadline(Date.now() + deadlineMs, () =>
-          client.workflow.signalWithStart(sendNotificationWorkflowType, {
-            workflowId: notificationWorkflowId(notificationId),
-            taskQueue,
-            signal: wakeSignalName,
-            args: [{ notificationId }],
-            // A run that ended or was terminated is followed by another: its first step reads the state and may return at once.
-            workflowIdReusePolicy: 'ALLOW_DUPLICATE',
-            workflowIdConflictPolicy: 'USE_EXISTING',
-            staticSummary: (about.title ?? about.audience).slice(0, 200),
-            staticDetails: describe(notificationId, about),
-            memo: { notificationId, title: about.title, appId: about.appId, audience: about.audience },
-          }),
+          client.workflow.signalWithStart(
+            sendNotificationWorkflowType,
+            notificationStart(notificationId, labels, taskQueue),
+          ),
         );
         return 'woken';
       } catch (err) {
@@ -67,17 +60,6 @@ export function createTemporalWaker(options: TemporalWakerOptions): Notification
 
     close: () => connection.close(),
   };
-}
-
-/** Markdown for Temporal's Web UI. Titles are the operators' own words; no ids of people, no device tokens. */
-function describe(notificationId: string, { title, appId, audience }: NotificationSummary): string {
-  return [
-    `**${title ?? 'Notification'}**`,
-    '',
-    `- id: \`${notificationId}\``,
-    `- app: ${appId}`,
-    `- audience: ${audience}`,
-  ].join('\n');
 }
 
 function setOnly(env: Environment): Record<string, string> {

@@ -272,36 +272,36 @@ export async function readForWorkflow(
   );
 }
 
-/** Notifications that need a workflow: launched or scheduled, books not closed. `isUnseen`: a change waits to be looked at. */
-export async function listUnfinished(
+/** A notification whose workflow must be looked after. */
+export interface UnfinishedNotification {
+  id: string;
+  state: NotificationState;
+  /** A change waits to be looked at by the workflow. */
+  isUnseen: boolean;
+}
+
+/**
+ * Notifications that need a workflow now, in order of id from `after` on: whoever sends or settles, whose time has come, and
+ * every one with a change that its workflow has not seen. Changes younger than `graceMs` may still be on their way.
+ */
+export function listUnfinished(
   db: Kysely<Database>,
-  limit: number,
-): Promise<
-  { id: string; appId: number; state: NotificationState; title: string | null; isUnseen: boolean; ageMs: number }[]
-> {
-  const rows = await db
+  page: { after: string | undefined; limit: number; graceMs: number },
+): Promise<UnfinishedNotification[]> {
+  let query = db
     .selectFrom('notifications')
-    .select([
-      'id',
-      'app_id',
-      'state',
-      'title',
-      sql<boolean>`seen_version < version`.as('is_unseen'),
-      sql<number>`(extract(epoch from clock_timestamp() - updated_at) * 1000)::float8`.as('age_ms'),
-    ])
+    .select(['id', 'state', sql<boolean>`seen_version < version`.as('isUnseen')])
     .where('finished_at', 'is', null)
-    .where('state', 'in', ['scheduled', 'sending', 'cancelled', 'paused', 'halted'])
+    .where('state', 'in', ['scheduled', 'sending', 'paused', 'halted', 'cancelled'])
+    .where(
+      sql<boolean>`seen_version < version or state in ('sending', 'cancelled')
+        or (state = 'scheduled' and scheduled_at <= clock_timestamp())`,
+    )
+    .where(sql<boolean>`updated_at <= clock_timestamp() - make_interval(secs => ${page.graceMs / 1000})`)
     .orderBy('id')
-    .limit(limit)
-    .execute();
-  return rows.map((row) => ({
-    id: row.id,
-    appId: row.app_id,
-    state: row.state,
-    title: row.title,
-    isUnseen: row.is_unseen,
-    ageMs: row.age_ms,
-  }));
+    .limit(page.limit);
+  if (page.after !== undefined) query = query.where('id', '>', page.after);
+  return query.execute();
 }
 
 const changed = { version: sql<number>`version + 1`, updated_at: sql<Date>`clock_timestamp()` };

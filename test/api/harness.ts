@@ -1,6 +1,5 @@
 import { createApp } from '../../api/app.ts';
 import type { ApiDependencies, Log } from '../../api/dependencies.ts';
-import type { NotificationSummary } from '../../api/notification-waker.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 
@@ -33,7 +32,7 @@ export async function createTestApi(overrides: Partial<ApiDependencies> = {}): P
   const nothing = () => {};
   const log: Log = { debug: nothing, info: nothing, warn: nothing, error: (fields) => errors.push(fields) };
   const waker = {
-    async wake(id: string, _about: NotificationSummary) {
+    async wake(id: string) {
       woken.push(id);
       return 'woken' as const;
     },
