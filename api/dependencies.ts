@@ -18,6 +18,8 @@ export interface ApiDependencies {
   now?: (() => Date) | undefined;
   /** How often a progress stream looks at the books, in milliseconds; default 500. */
   progressIntervalMs?: number | undefined;
+  /** How often an import says how far it is, in milliseconds; default 10 000. */
+  importProgressIntervalMs?: number | undefined;
   /** How long a key that was found is believed without asking again, in milliseconds; default 10 000. */
   keyCacheTtlMs?: number | undefined;
 }

@@ -39,24 +39,28 @@ const summarySchema = z
   })
   .openapi('ImportSummary');
 
+const progressSchema = z
+  .object({ progress: z.object({ imported: z.int(), failed: z.int(), lines: z.int() }) })
+  .openapi('ImportProgress');
+
 const importRoute = createRoute({
   method: 'post',
   path: '/v1/devices/import',
   tags: ['Devices'],
   summary: 'Register any number of devices',
   description:
-    'One JSON object a line (NDJSON), of any length: the fields of a registration and external_id. The answer is NDJSON too and comes while the import runs: one line for each row that failed, at the end one summary. Later rows win over earlier ones. Read the answer while sending.',
+    'One JSON object a line (NDJSON), of any length: the fields of a registration and external_id. The answer is NDJSON too and comes while the import runs: one line for each row that failed, every ten seconds one that says how far it is (clients and proxies give up on a silent connection), at the end one summary. Later rows win over earlier ones. Read the answer while sending.',
   request: { body: { required: true, content: { 'application/x-ndjson': { schema: importRowSchema } } } },
   responses: {
     200: {
-      description: 'Failures, then the summary.',
-      content: { 'application/x-ndjson': { schema: z.union([failureSchema, summarySchema]) } },
+      description: 'Failures and progress, then the summary.',
+      content: { 'application/x-ndjson': { schema: z.union([failureSchema, progressSchema, summarySchema]) } },
     },
     ...problems(415),
   },
 });
 
-export function importDevices({ db, stopping }: ApiDependencies) {
+export function importDevices(deps: ApiDependencies) {
   return createRouter().openapi(importRoute, (c) => {
     const mediaType = (c.req.header('content-type') ?? '').split(';')[0]!.trim().toLowerCase();
     if (
@@ -64,7 +68,7 @@ export function importDevices({ db, stopping }: ApiDependencies) {
     ) {
       throw new ApiError(415, 'unsupported_media_type', 'Send NDJSON with Content-Type: application/x-ndjson.');
     }
-    const answers = importLines(db, c.var.caller.appId, bytesOf(c.req.raw.body), c.var.log, stopping);
+    const answers = importLines(deps, c.var.caller.appId, bytesOf(c.req.raw.body), c.var.log);
     return c.body(toByteStream(answers), 200, { 'Content-Type': 'application/x-ndjson' }) as never;
   });
 }
@@ -75,14 +79,14 @@ interface Row {
 }
 
 /** Answer lines as text; the last one is the summary. Never throws: an answer that has begun can only end. */
-export async function* importLines(
-  db: Kysely<Database>,
+async function* importLines(
+  { db, stopping, importProgressIntervalMs = 10_000 }: ApiDependencies,
   appId: number,
   body: AsyncIterable<Uint8Array>,
   log: Log,
-  stopping?: AbortSignal,
 ): AsyncGenerator<string> {
-  const summary = { imported: 0, failed: 0, lines: 0, complete: true };
+  const counts = { imported: 0, failed: 0, lines: 0 };
+  let saidAt = performance.now();
   let rows: Row[] = [];
   // One statement is under way while the rows of the next are read and checked.
   let underWay: { rows: number; failures: Promise<RowFailure[]> } | undefined;
@@ -91,8 +95,8 @@ export async function* importLines(
     const { rows: stored, failures } = underWay;
     underWay = undefined;
     const failed = await failures;
-    summary.imported += stored - failed.length;
-    summary.failed += failed.length;
+    counts.imported += stored - failed.length;
+    counts.failed += failed.length;
     return failed.map(({ row, error }) => failureLine(row.line, row.registration.externalId, error)).join('');
   }
   function store(): void {
@@ -105,32 +109,36 @@ export async function* importLines(
   try {
     for await (const lines of ndjsonLines(body)) {
       if (stopping?.aborted) throw new ApiError(503, 'internal', 'The service is stopping: send the rest again.');
-      let failures = '';
+      let answer = '';
       for (const line of lines) {
-        summary.lines++;
+        counts.lines++;
         const row = parseRow(line);
         if ('registration' in row) rows.push(row);
         else {
-          summary.failed++;
-          failures += failureLine(line.line, row.externalId, row.error);
+          counts.failed++;
+          answer += failureLine(line.line, row.externalId, row.error);
         }
         if (rows.length >= rowsPerStatement) {
-          failures += await settle();
+          answer += await settle();
           store();
         }
       }
-      if (failures !== '') yield failures;
+      if (performance.now() - saidAt >= importProgressIntervalMs) {
+        answer += `${JSON.stringify({ progress: counts })}\n`;
+        saidAt = performance.now();
+      }
+      if (answer !== '') yield answer;
     }
     const failures = await settle();
     if (rows.length > 0) store();
     yield failures + (await settle());
-    yield `${JSON.stringify(summary)}\n`;
+    yield `${JSON.stringify({ ...counts, complete: true })}\n`;
   } catch (cause) {
     const error = toApiError(cause);
-    log.warn({ err: cause, appId, lines: summary.lines }, 'an import ended early');
+    log.warn({ err: cause, appId, lines: counts.lines }, 'an import ended early');
     // What was under way may still be stored: it is counted before the last word.
     const failures = await settle().catch(() => '');
-    yield `${failures}${JSON.stringify({ ...summary, complete: false, code: error.code, message: error.message })}\n`;
+    yield `${failures}${JSON.stringify({ ...counts, complete: false, code: error.code, message: error.message })}\n`;
   }
 }
 

@@ -65,14 +65,9 @@ export function createApiClient(apiUrl: string, apiKey: string): ApiClient {
         duplex: 'half',
       });
       const lines = (await answer.text()).trimEnd().split('\n');
-      const summary = JSON.parse(lines.at(-1)!) as Omit<ImportResult, 'failures'>;
-      return {
-        ...summary,
-        failures: lines
-          .slice(0, -1)
-          .slice(0, 10)
-          .map((line) => JSON.parse(line)),
-      };
+      const summary = JSON.parse(lines.pop()!) as Omit<ImportResult, 'failures'>;
+      const failures = lines.map((line) => JSON.parse(line)).filter((line) => !('progress' in line));
+      return { ...summary, failures: failures.slice(0, 10) };
     },
   };
 }

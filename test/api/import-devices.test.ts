@@ -239,3 +239,23 @@ describe('import', () => {
     assert.equal(answer.at(-1).complete, false);
   });
 });
+
+test('a long import says how far it is, so that nobody gives up on a silent connection', async (t) => {
+  const api = await createTestApi({ importProgressIntervalMs: 0 });
+  t.after(() => api.close());
+  const rows = Array.from({ length: 12_000 }, (_, n) => JSON.stringify({ external_id: `d-${n}`, platform: 'web' }));
+  const response = await api.app.request('/v1/devices/import', {
+    method: 'POST',
+    headers: { 'content-type': 'application/x-ndjson', authorization: `Bearer ${api.key}` },
+    body: rows.join('\n'),
+  });
+  const answers = (await response.text()).trimEnd().split('\n');
+  const said = answers.map((line) => JSON.parse(line));
+  assert.deepEqual(said.pop(), { imported: 12_000, failed: 0, lines: 12_000, complete: true });
+  assert.ok(said.length > 0);
+  const lines = said.map(({ progress }) => progress.lines);
+  assert.deepEqual(
+    lines,
+    lines.toSorted((a, b) => a - b),
+  );
+});
