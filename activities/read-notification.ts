@@ -9,7 +9,11 @@ export interface NotificationView {
   title: string | null;
   isFinished: boolean;
   haltDetail: string | null;
+  /** ISO 8601. */
+  scheduledAt: string | null;
   msUntilScheduled: number;
+  /** Devices per second; null: no limit of its own. */
+  ratePerSecond: number | null;
   books: Books;
   /** The worker's settings, carried in the history so that a replay sees the same. */
   settings: { openBatches: number; batchesPerRun: number; heartbeatTimeoutMs: number };
@@ -20,13 +24,16 @@ export async function readNotification(deps: ActivityDeps, id: string): Promise<
   const row = await readForWorkflow(deps.db, id);
   if (!row) return undefined;
   const { openBatches, batchesPerRun, heartbeatTimeoutMs } = deps.config;
+  const { books, scheduledAt, ratePerSecond } = await getSummary(deps.db, id);
   return {
     state: row.state,
     title: row.title,
     isFinished: row.isFinished,
     haltDetail: row.haltDetail,
+    scheduledAt: scheduledAt?.toISOString() ?? null,
     msUntilScheduled: row.msUntilScheduled,
-    books: (await getSummary(deps.db, id)).books,
+    ratePerSecond,
+    books,
     settings: { openBatches, batchesPerRun, heartbeatTimeoutMs },
   };
 }

@@ -10,7 +10,7 @@ import {
 } from '@temporalio/workflow';
 import type { Activities } from '../activities/activities.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
-import { describeBooks } from './details.ts';
+import { count, describeBooks, shorten } from './details.ts';
 
 export interface DeliverBatchWorkflowInput extends DeliverBatchInput {
   /** The delivery queue of the provider. */
@@ -43,20 +43,38 @@ export async function deliverBatchWorkflow(input: DeliverBatchWorkflowInput): Pr
     provider: input.provider,
     size: input.size,
   };
-  const summary = `${input.provider} · batch ${input.seq} · ${input.size} devices`;
+  const summary = batchSummary(input);
   let result: DeliverBatchWorkflowResult;
+  setCurrentDetails(
+    `**${summary}**\n\nIs being sent, or waits for a worker of queue ${input.taskQueue}. Live counts: Pending Activities, heartbeat details.`,
+  );
   try {
     for (;;) {
       result = await activities.deliverBatch.executeWithOptions({ summary }, [batch]);
-      setCurrentDetails(describeBooks(result.books, `Batch ${input.seq}: ${result.status}, ${result.reason}`));
+      setCurrentDetails(
+        describeBooks(result.books, `${summary}: ${headline(result)}`, ['These are the books of the whole send.']),
+      );
       if (result.status !== 'waiting' || CancellationScope.current().consideredCancelled) return result;
-      if (result.waitMs > 0) {
-        await sleep(result.waitMs, { summary: `${result.deferred} devices wait: ${result.reason}` });
-      }
+      if (result.waitMs > 0) await sleep(result.waitMs, { summary: shorten(waiting(result)) });
       if (workflowInfo().continueAsNewSuggested) await continueAsNew<typeof deliverBatchWorkflow>(input);
     }
   } catch (error) {
     if (isCancellation(error)) return result;
     throw error;
   }
+}
+
+/** One line for Temporal's UI. */
+export function batchSummary({ provider, seq, size }: DeliverBatchInput): string {
+  return `${provider} · batch ${seq} · ${count(size)} devices`;
+}
+
+function headline(result: DeliverBatchResult): string {
+  if (result.status !== 'waiting') return `${result.status}, ${result.reason}`;
+  return `${waiting(result)}, until ${new Date(Date.now() + result.waitMs).toISOString()}`;
+}
+
+/** A rate limit holds up everybody, a refusal those who were refused. */
+function waiting({ deferred, reason }: DeliverBatchResult): string {
+  return deferred > 0 ? `${reason}; ${count(deferred)} devices wait for another attempt` : reason;
 }

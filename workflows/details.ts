@@ -1,22 +1,36 @@
 import type { Books } from '../domain/notification.ts';
 import { outcomes } from '../domain/outcome.ts';
 
-/** The books as Markdown for Temporal's UI: a stranger sees how far the send is. */
-export function describeBooks(books: Books, headline: string): string {
+/**
+ * The books as Markdown for Temporal's UI: a stranger sees what is sent, how far it is, what waits and why. A list, since the
+ * UI sets tables without any space between their columns.
+ */
+export function describeBooks(books: Books, headline: string, notes: string[] = []): string {
   const done = books.audience - books.pending;
   const share = books.audience === 0 ? 0 : Math.floor((done / books.audience) * 1000) / 10;
-  const rows = outcomes
-    .filter((outcome) => books.outcomes[outcome] > 0)
-    .map((outcome) => `| ${outcome} | ${books.outcomes[outcome]} |`);
+  const planning = books.isPlanned ? '' : ' The audience is still being planned.';
   return [
     `**${headline}**`,
     '',
-    `${done} of ${books.audience} devices have their outcome (${share} %), ${books.pending} pending${
-      books.isPlanned ? '' : '; the audience is still being planned'
-    }. ${books.batchesFinished} of ${books.batches} batches finished.`,
+    `${count(done)} of ${count(books.audience)} devices have their outcome (${share} %), ${count(books.pending)} are pending. ` +
+      `${count(books.batchesFinished)} of ${count(books.batches)} batches are finished.${planning}`,
     '',
-    '| outcome | devices |',
-    '| --- | --- |',
-    ...rows,
+    ...outcomes
+      .filter((outcome) => books.outcomes[outcome] > 0)
+      .map((outcome) => `- ${outcome}: ${count(books.outcomes[outcome])}`),
+    `- pending: ${count(books.pending)}`,
+    ...notes.flatMap((note) => ['', note]),
+    '',
+    `As of ${new Date().toISOString()}.`,
   ].join('\n');
+}
+
+/** 1234567 as people read it: 1 234 567. */
+export function count(number: number): string {
+  return String(number).replace(/\B(?=(\d{3})+$)/g, ' ');
+}
+
+/** One line, at most what Temporal's UI shows of it. */
+export function shorten(text: string): string {
+  return text.length > 200 ? `${text.slice(0, 199)}…` : text;
 }

@@ -17,28 +17,43 @@ import {
 import type { Activities, BatchPage, NotificationView } from '../activities/activities.ts';
 import { batchWorkflowId } from '../domain/ids.ts';
 import { deliveryTaskQueue, taskQueuePrefix } from '../domain/task-queues.ts';
-import { deliverBatchWorkflow } from './deliver-batch.ts';
-import { describeBooks } from './details.ts';
+import { batchSummary, deliverBatchWorkflow } from './deliver-batch.ts';
+import { count, describeBooks, shorten } from './details.ts';
 import { wakeSignal } from './messages.ts';
 
 export interface SendNotificationInput {
   notificationId: string;
 }
 
-const activities = proxyActivities<Activities>({
+/** What became of it, as Temporal's UI shows it; undefined: the notification was deleted. */
+export type SendNotificationResult = Pick<NotificationView, 'state' | 'title' | 'books'> | undefined;
+
+const options = {
   startToCloseTimeout: '10m',
   heartbeatTimeout: '30s',
   retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '10s' },
-});
+} as const;
+const summarised = (summary: string) => proxyActivities<Activities>({ ...options, summary });
+const { readNotification } = summarised('read state and books');
+const { beginScheduled } = summarised('the time has come: begin');
+const { nextBatches } = summarised('plan and list the next batches');
+const { closeBooks } = summarised('count the rows, close the books');
+const { settleCancelled } = summarised('record who was not sent to, close the books');
+const { cancelByOperator } = summarised('cancelled in Temporal: store it');
 
 /** How long to wait before a batch that could not be started, or that ended without a report, is looked at again. */
 const batchRetryDelay = '5s';
+/** While batches run, the details in Temporal's UI are renewed after this, then after twice as long, and so on. */
+const firstLookMs = 10_000;
+const longestLookMs = 300_000;
+/** Nothing depends on it: a timer says in Temporal's timeline what a send waits for, a signal ends the wait. */
+const idleLook = '30d';
 
 /**
  * One notification from launch to closed books. PostgreSQL says what state it is in; this workflow reads that, does what the
  * state asks for, and reads again. A signal wakes it to look; a lost signal costs time, never a device.
  */
-export async function sendNotificationWorkflow(input: SendNotificationInput): Promise<void> {
+export async function sendNotificationWorkflow(input: SendNotificationInput): Promise<SendNotificationResult> {
   const { notificationId } = input;
   let woken = false;
   setHandler(wakeSignal, () => {
@@ -47,17 +62,18 @@ export async function sendNotificationWorkflow(input: SendNotificationInput): Pr
   try {
     for (;;) {
       woken = false;
-      const view = await activities.readNotification(notificationId);
+      const view = await readNotification(notificationId);
+      if (view) setCurrentDetails(describe(view));
       if (view === undefined || view.isFinished || view.state === 'draft') {
         // A signal that came during the read is seen here: the server refuses to close a workflow behind its back.
         if (woken) continue;
-        return;
+        return view && { state: view.state, title: view.title, books: view.books };
       }
-      setCurrentDetails(describeBooks(view.books, headline(view)));
       switch (view.state) {
         case 'scheduled':
-          if (view.msUntilScheduled > 0) await condition(() => woken, view.msUntilScheduled);
-          else await activities.beginScheduled(notificationId);
+          if (view.msUntilScheduled > 0) {
+            await condition(() => woken, view.msUntilScheduled, { summary: `begins at ${view.scheduledAt}` });
+          } else await beginScheduled(notificationId);
           break;
         case 'sending':
           await new SendPass(
@@ -71,10 +87,10 @@ export async function sendNotificationWorkflow(input: SendNotificationInput): Pr
           break;
         case 'paused':
         case 'halted':
-          await condition(() => woken);
+          await condition(() => woken, idleLook, { summary: shorten(whatItWaitsFor(view)) });
           break;
         default:
-          await activities.settleCancelled(notificationId);
+          await settleCancelled(notificationId);
       }
       if (workflowInfo().continueAsNewSuggested) {
         await condition(allHandlersFinished);
@@ -85,16 +101,24 @@ export async function sendNotificationWorkflow(input: SendNotificationInput): Pr
     if (!isCancellation(error)) throw error;
     // Cancelled in Temporal's own UI: the same as a cancel by the API.
     await CancellationScope.nonCancellable(async () => {
-      await activities.cancelByOperator(notificationId);
-      await activities.settleCancelled(notificationId);
+      await cancelByOperator(notificationId);
+      await settleCancelled(notificationId);
     });
     throw error;
   }
 }
 
-function headline(view: NotificationView): string {
-  const detail = view.haltDetail === null ? '' : `: ${view.haltDetail}`;
-  return `${view.title ?? 'Notification'} is ${view.state}${detail}`;
+function describe(view: NotificationView, books = view.books): string {
+  const notes = [];
+  if (view.state === 'scheduled') notes.push(`Begins at ${view.scheduledAt}.`);
+  if (view.state === 'paused' || view.state === 'halted') notes.push(`${whatItWaitsFor(view)}.`);
+  if (view.ratePerSecond !== null) notes.push(`Its own limit: ${count(view.ratePerSecond)} devices a second.`);
+  return describeBooks(books, `${view.title ?? 'Notification'}: ${view.state}`, notes);
+}
+
+function whatItWaitsFor(view: NotificationView): string {
+  if (view.state === 'paused') return 'Paused: waits for resume or cancel';
+  return `Halted, waits for resume after the fix, or for cancel. ${(view.haltDetail ?? '').replace(/\.$/, '')}`;
 }
 
 /**
@@ -104,7 +128,7 @@ function headline(view: NotificationView): string {
  */
 class SendPass {
   readonly #notificationId: string;
-  readonly #view: NotificationView;
+  #view: NotificationView;
   readonly #isWoken: () => boolean;
   readonly #clearWoken: () => void;
   readonly #queue: BatchPage['batches'] = [];
@@ -136,9 +160,11 @@ class SendPass {
     if (this.#isStopped) return;
     if (this.#isHistoryLong()) {
       await condition(allHandlersFinished);
-      await continueAsNew<(input: SendNotificationInput) => Promise<void>>({ notificationId: this.#notificationId });
+      await continueAsNew<(input: SendNotificationInput) => Promise<SendNotificationResult>>({
+        notificationId: this.#notificationId,
+      });
     }
-    const { isClosed } = await activities.closeBooks(this.#notificationId);
+    const { isClosed } = await closeBooks(this.#notificationId);
     // A batch ended without a report (its workflow was terminated): the next pass starts it again.
     if (!isClosed) await sleep(batchRetryDelay);
   }
@@ -167,7 +193,7 @@ class SendPass {
         workflowId: batchWorkflowId(this.#notificationId, batch.seq),
         // A finished batch answers at once, so starting one again is harmless.
         workflowIdReusePolicy: WorkflowIdReusePolicy.ALLOW_DUPLICATE,
-        staticSummary: `${batch.provider} · batch ${batch.seq} · ${batch.size} devices`,
+        staticSummary: batchSummary({ notificationId: this.#notificationId, ...batch }),
         args: [
           {
             notificationId: this.#notificationId,
@@ -178,7 +204,7 @@ class SendPass {
         ],
       });
       if (result === undefined || result.status === 'stopped') this.#isStopped = true;
-      if (result) setCurrentDetails(describeBooks(result.books, headline(this.#view)));
+      if (result) setCurrentDetails(describe(this.#view, result.books));
     } catch (error) {
       if (isCancellation(error)) {
         this.#isStopped = true;
@@ -206,7 +232,7 @@ class SendPass {
 
   async #fetchPage(): Promise<void> {
     try {
-      const page = await activities.nextBatches({
+      const page = await nextBatches({
         notificationId: this.#notificationId,
         afterSeq: this.#plannedTo,
         limit: this.#view.settings.openBatches * 2,
@@ -221,13 +247,20 @@ class SendPass {
     }
   }
 
-  /** A wake-up in mid-pass: when the state forbids sending by now, children that sleep must not hold the pass. */
+  /**
+   * Woken in mid-pass, or from time to time by itself: shows the books as they are. When the state forbids sending by now,
+   * children that sleep must not hold the pass.
+   */
   async #watchState(scope: CancellationScope): Promise<void> {
-    for (;;) {
-      await condition(() => this.#isWoken() || this.#isDone);
+    for (let lookMs = firstLookMs; ; lookMs = Math.min(lookMs * 2, longestLookMs)) {
+      await condition(() => this.#isWoken() || this.#isDone, lookMs, { summary: 'then a look at the books' });
       if (this.#isDone) return;
       this.#clearWoken();
-      const view = await activities.readNotification(this.#notificationId);
+      const view = await readNotification(this.#notificationId);
+      if (view) {
+        this.#view = view;
+        setCurrentDetails(describe(view));
+      }
       if (view?.state === 'sending') continue;
       this.#isStopped = true;
       scope.cancel();
