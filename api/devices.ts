@@ -4,7 +4,7 @@ import { inTransaction } from '../db/transaction.ts';
 import type { ApiDependencies } from './dependencies.ts';
 import { invalidField, notFound } from './problems.ts';
 import { createRouter } from './router.ts';
-import { audienceSchema } from './schemas/audience.ts';
+import { audienceExample, audienceSchema } from './schemas/audience.ts';
 import { limitProblem, numberFromCursor, toCursor } from './schemas/common.ts';
 import {
   devicePageSchema,
@@ -91,7 +91,7 @@ const searchRoute = createRoute({
               cursor: z.string().max(100).optional(),
               limit: z.int().min(1).max(1_000).default(100),
             })
-            .openapi('DeviceSearch'),
+            .openapi('DeviceSearch', { example: { ...audienceExample, live: true, limit: 10 } }),
         },
       },
     },

@@ -69,13 +69,27 @@ export const wholeCondition = conditionSchema.superRefine((condition, context) =
   }
 });
 
+/** Generated ones show every field at once, which no request should have. */
+export const audienceExample = {
+  condition: {
+    and: [
+      { property: 'city', operator: 'in', value: ['Kyoto', 'Osaka'] },
+      { property: 'visits', operator: 'gte', value: 3 },
+      { field: 'platform', operator: 'eq', value: 'ios' },
+    ],
+  },
+};
+
 export const audienceSchema = z
   .strictObject({
     condition: wholeCondition.optional(),
     external_ids: ids.optional().openapi({ description: 'Only these devices.' }),
     user_ids: ids.optional().openapi({ description: 'Only devices of these users.' }),
   })
-  .openapi('Audience', { description: 'All parts must hold; an empty object means every live device of the app.' });
+  .openapi('Audience', {
+    description: 'All parts must hold; an empty object means every live device of the app.',
+    example: audienceExample,
+  });
 
 export function toAudience(body: z.infer<typeof audienceSchema>): Audience {
   return {

@@ -14,6 +14,15 @@ export const externalId = z.string().min(1).max(255).openapi({
 
 const properties = jsonObject(propertyLimits, 'What audiences are chosen by. Left out: what is stored stays.');
 
+const registrationExample = {
+  platform: 'ios',
+  device_token: '1d0e9e6d6dd6a7a5d7c2b1f7f0a3a5be0f5e8c5a6b9d3c2e1f4a7b8c9d0e1f2a',
+  user_id: 'user-17',
+  properties: { city: 'Kyoto', visits: 3, interests: ['books', 'music'] },
+  locale: 'ja-JP',
+  time_zone: 'Asia/Tokyo',
+};
+
 /** One set of rules for `PUT` and for the rows of an import. */
 export const deviceRegistrationSchema = z
   .strictObject({
@@ -37,19 +46,19 @@ export const deviceRegistrationSchema = z
       .openapi({ description: 'Stored with hyphens: de_DE becomes de-DE.' }),
     time_zone: z.string().max(64).nullish().openapi({ example: 'Europe/Berlin' }),
   })
-  .openapi('DeviceRegistration');
+  .openapi('DeviceRegistration', { example: registrationExample });
 
 export type DeviceRegistrationBody = z.infer<typeof deviceRegistrationSchema>;
 
 // From the shape, not by extend(): OpenAPI would say that by allOf, where two strict objects exclude each other.
 export const importRowSchema = z
   .strictObject({ external_id: externalId, ...deviceRegistrationSchema.shape })
-  .openapi('ImportRow');
+  .openapi('ImportRow', { example: { external_id: 'phone-4711', ...registrationExample } });
 
 export const propertyChangesSchema = jsonObject(
   propertyLimits,
   'Keys to set; a null value removes its key, keys that are not named stay.',
-).openapi('PropertyChanges');
+).openapi('PropertyChanges', { example: { city: 'Osaka', visits: 4, interests: null } });
 
 export const deviceSchema = z
   .object({

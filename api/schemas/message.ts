@@ -21,6 +21,14 @@ const anyUri = z
   .refine((uri) => /^[a-z][a-z0-9+.-]*:[^\s]+$/i.test(uri), 'Must be a URI with its scheme, such as shop://cart.')
   .openapi({ format: 'uri', example: 'shop://cart/42' });
 
+const messageExample = {
+  title: 'Spring sale',
+  body: 'Everything in the shop, today only.',
+  deep_link: 'shop://sale',
+  data: { campaign: 'spring' },
+  ttl: 86_400,
+};
+
 export const messageSchema = z
   .strictObject({
     title: text.optional(),
@@ -55,7 +63,7 @@ export const messageSchema = z
       .openapi({ description: 'What the neutral fields cannot say.' }),
     fcm: jsonObject(dataLimits, 'Merged into the FCM message last.').optional(),
   })
-  .openapi('Message');
+  .openapi('Message', { example: messageExample });
 
 type MessageBody = z.infer<typeof messageSchema>;
 

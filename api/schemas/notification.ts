@@ -3,7 +3,7 @@ import type { Notification, NotificationSummary } from '../../domain/notificatio
 import { haltReasons, inDoubtPolicies, notificationStates } from '../../domain/notification-state.ts';
 import { type Outcome, outcomes, sumOfOutcomes } from '../../domain/outcome.ts';
 import { invalidField, notFound } from '../problems.ts';
-import { audienceSchema, fromAudience } from './audience.ts';
+import { audienceExample, audienceSchema, fromAudience } from './audience.ts';
 import { answeredInstant, instant, isUuid, nextCursor } from './common.ts';
 import { fromMessage, messageSchema } from './message.ts';
 
@@ -38,7 +38,15 @@ export const newNotificationSchema = z
     launch: z.boolean().default(false).openapi({ description: 'Send at once.' }),
     scheduled_at: scheduledAt.optional(),
   })
-  .openapi('NewNotification');
+  .openapi('NewNotification', {
+    example: {
+      title: 'Spring sale, Kansai',
+      message: { title: 'Spring sale', body: 'Everything in the shop, today only.', ttl: 86_400 },
+      audience: audienceExample,
+      rate_per_second: 2_000,
+      launch: false,
+    },
+  });
 
 export type NewNotificationBody = z.infer<typeof newNotificationSchema>;
 
@@ -51,11 +59,11 @@ export const notificationChangeSchema = z
     rate_per_second: ratePerSecond.optional(),
     scheduled_at: scheduledAt.optional(),
   })
-  .openapi('NotificationChange');
+  .openapi('NotificationChange', { example: { rate_per_second: 500 } });
 
 export type NotificationChangeBody = z.infer<typeof notificationChangeSchema>;
 
-export const launchSchema = z.strictObject({ scheduled_at: scheduledAt.optional() }).openapi('Launch');
+export const launchSchema = z.strictObject({ scheduled_at: scheduledAt.optional() }).openapi('Launch', { example: {} });
 
 const count = z.int().min(0);
 const outcomeCounts = z

@@ -42,6 +42,30 @@ describe('OpenAPI and its reference page', () => {
     assert.deepEqual(DeviceRegistration.required, ['platform']);
   });
 
+  test('the example of every body is one that its route takes', async () => {
+    // biome-ignore lint/suspicious/noExplicitAny: an OpenAPI document.
+    const document = (await (await api.app.request('/openapi.json')).json()) as any;
+    const exampleOf = (path: string, method: string) => {
+      const [content] = Object.values<{ schema: { $ref: string } }>(document.paths[path][method].requestBody.content);
+      return document.components.schemas[content!.schema.$ref.split('/').at(-1)!].example;
+    };
+    const device = '/v1/devices/{external_id}';
+    const notification = '/v1/notifications/{id}';
+    const send = (method: string, path: string, id: string) =>
+      api.request(method, path.replace(/\{\w+\}/, id), exampleOf(path, method.toLowerCase()));
+    assert.equal((await send('PUT', device, 'phone-1')).status, 201);
+    assert.equal((await send('PATCH', `${device}/properties`, 'phone-1')).status, 200);
+    const row = `${JSON.stringify(exampleOf('/v1/devices/import', 'post'))}\n`;
+    const imported = await api.request('POST', '/v1/devices/import', row, { 'content-type': 'application/x-ndjson' });
+    assert.match(imported.text, /"imported":1,"failed":0/);
+    assert.equal((await send('POST', '/v1/devices/search', '')).status, 200);
+    assert.equal((await send('POST', '/v1/audience/estimate', '')).status, 200);
+    const created = await send('POST', '/v1/notifications', '');
+    assert.equal(created.status, 201, created.text);
+    assert.equal((await send('PATCH', notification, created.body.id)).status, 200);
+    assert.equal((await send('POST', `${notification}/launch`, created.body.id)).status, 202);
+  });
+
   test('/docs asks no other host', async () => {
     const page = await api.app.request('/docs');
     const html = await page.text();
