@@ -72,6 +72,10 @@ async function readBytes(request: Request, maxBytes: number, timeoutMs: number):
       if (size > maxBytes) throw tooLarge();
       parts.push(value);
     }
+  } catch (cause) {
+    if (cause instanceof ApiError) throw cause;
+    // The caller hung up: its socket's ECONNRESET must not pass for the database's.
+    throw new ApiError(400, 'malformed_request', 'The body ended before its end.', { cause });
   } finally {
     clearTimeout(timer);
   }

@@ -44,6 +44,17 @@ test('a body without a length is refused as soon as it is too long', async () =>
   assert.ok(blocks < 20, 'and not read on');
 });
 
+test('a caller that hangs up in mid-body is no failure of the database', async () => {
+  const body = new ReadableStream({
+    pull(controller) {
+      controller.error(Object.assign(new Error('aborted'), { code: 'ECONNRESET' }));
+    },
+  });
+  const answer = await send(appWith({}), body);
+  assert.equal(answer.status, 400);
+  assert.equal(((await answer.json()) as { code: string }).code, 'malformed_request');
+});
+
 test('the limit itself is allowed, in bytes of UTF-8', async () => {
   const text = JSON.stringify({ a: 'ü'.repeat(10) });
   const bytes = Buffer.byteLength(text);
