@@ -63,6 +63,8 @@ function describeRequest({ log }: ApiDependencies): MiddlewareHandler<ApiEnv> {
 
 /** What no route could take: escapes that are not UTF-8 (400), NUL (422 with the name of the parameter). */
 function checkUrl(text: string): void {
+  // Node refuses a malformed Host header before anybody sees it, Deno makes a URL of it.
+  if (!URL.canParse(text)) throw new ApiError(400, 'malformed_request', 'The Host header makes no valid URL.');
   const url = new URL(text);
   let path: string;
   try {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { insertApiKey } from '../../db/api-keys.ts';
@@ -26,13 +26,14 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
     let database: TestDatabase;
     let temporal: TestTemporal;
     let child: ChildProcess;
+    let port: number;
     let ask: (method: string, path: string, body?: object) => Promise<Response>;
 
     before(async () => {
       database = await createTestDatabase();
       temporal = await connectTestTemporal();
       const key = await insertApiKey(database.db, { appId: 1, name: 'test', scopes: ['*'] });
-      const port = await freePort();
+      port = await freePort();
       child = spawn(command, args(port), {
         cwd: root,
         stdio: ['ignore', 'ignore', 'inherit'],
@@ -86,6 +87,31 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
       const handle = temporal.client.workflow.getHandle(notificationWorkflowId(id));
       assert.equal((await handle.describe()).status.name, 'RUNNING');
       await handle.terminate();
+    });
+
+    test('a launch needs no body: 202, and 409 after a cancel', async () => {
+      const { id } = (await (
+        await ask('POST', '/v1/notifications', { message: { title: 'x' }, audience: {} })
+      ).json()) as {
+        id: string;
+      };
+      assert.equal((await ask('POST', `/v1/notifications/${id}/launch`)).status, 202);
+      assert.equal((await ask('POST', `/v1/notifications/${id}/cancel`)).status, 202);
+      assert.equal((await ask('POST', `/v1/notifications/${id}/launch`)).status, 409);
+      await temporal.client.workflow.getHandle(notificationWorkflowId(id)).terminate();
+    });
+
+    test('a malformed Host header is the fault of the caller', async () => {
+      const answer = await new Promise<string>((resolve, reject) => {
+        let text = '';
+        const socket = connect(port, '127.0.0.1', () => socket.end('GET /healthz HTTP/1.1\r\nHost: a b\r\n\r\n'));
+        socket.on('data', (part) => {
+          text += part;
+          socket.destroy();
+        });
+        socket.on('error', reject).on('close', () => resolve(text));
+      });
+      assert.match(answer, /^HTTP\/1\.1 400 /);
     });
 
     test('SIGTERM ends open streams and the process', async () => {
