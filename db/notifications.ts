@@ -294,8 +294,8 @@ export function listUnfinished(
     .where('finished_at', 'is', null)
     .where('state', 'in', ['scheduled', 'sending', 'paused', 'halted', 'cancelled'])
     .where(
-      sql<boolean>`seen_version < version or state in ('sending', 'cancelled')
-        or (state = 'scheduled' and scheduled_at <= clock_timestamp())`,
+      sql<boolean>`(seen_version < version or state in ('sending', 'cancelled')
+        or (state = 'scheduled' and scheduled_at <= clock_timestamp()))`,
     )
     .where(sql<boolean>`updated_at <= clock_timestamp() - make_interval(secs => ${page.graceMs / 1000})`)
     .orderBy('id')

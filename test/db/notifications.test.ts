@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import {
+  beginScheduled,
+  cancelNotification,
+  closeBooks,
+  insertNotification,
+  launchNotification,
+  listUnfinished,
+  pauseNotification,
+  readForWorkflow,
+} from '../../db/notifications.ts';
+import { emptyOutcomeCounts } from '../../domain/outcome.ts';
+import { uuidV7 } from '../../domain/uuid-v7.ts';
+import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+
+let database: TestDatabase;
+before(async () => {
+  database = await createTestDatabase();
+});
+after(() => database.close());
+
+test('who is finished, a draft, or seen in a state that waits, needs no looking after; page after page', async () => {
+  const { db } = database;
+  const ids: Record<string, string> = {};
+  const add = async (name: string) => {
+    const id = uuidV7();
+    ids[name] = id;
+    const content = { title: name, message: { title: name }, audience: {} };
+    await insertNotification(db, { id, appId: 1, ...content, inDoubtPolicy: 'redeliver', ratePerSecond: null });
+    return id;
+  };
+  const seen = async (id: string) => void (await readForWorkflow(db, id));
+  const totals = { outcomes: emptyOutcomeCounts(), reasons: {}, inDoubt: 0 };
+
+  await add('draft');
+  for (const name of ['completed', 'cancelled']) {
+    const id = await add(name);
+    await launchNotification(db, 1, id);
+    if (name === 'cancelled') await cancelNotification(db, 1, id);
+    await closeBooks(db, id, totals);
+    await seen(id);
+  }
+  const paused = await add('paused, seen');
+  await launchNotification(db, 1, paused);
+  await pauseNotification(db, 1, paused);
+  await seen(paused);
+  const later = await add('scheduled, seen');
+  await launchNotification(db, 1, later, new Date(Date.now() + 3_600_000));
+  await seen(later);
+  assert.equal(await beginScheduled(db, later), false);
+
+  const unseen = await add('paused, unseen');
+  await launchNotification(db, 1, unseen);
+  await pauseNotification(db, 1, unseen);
+  const sending = await add('sending');
+  await launchNotification(db, 1, sending);
+  await seen(sending);
+  const settling = await add('cancelled, not settled');
+  await launchNotification(db, 1, settling);
+  await cancelNotification(db, 1, settling);
+  await seen(settling);
+  const due = await add('due');
+  await launchNotification(db, 1, due, new Date(Date.now() - 1_000));
+  await seen(due);
+
+  const listed: string[] = [];
+  for (let cursor: string | undefined; ; ) {
+    const page = await listUnfinished(db, { after: cursor, limit: 2, graceMs: 0 });
+    listed.push(...page.map(({ id }) => id));
+    assert.ok(listed.length <= 4, 'a page must not come twice');
+    if (page.length < 2) break;
+    cursor = page.at(-1)!.id;
+  }
+  const nameOf = (id: string) => Object.keys(ids).find((name) => ids[name] === id);
+  const expected = ['paused, unseen', 'sending', 'cancelled, not settled', 'due'];
+  assert.deepEqual(listed.map(nameOf).sort(), expected.sort());
+  assert.deepEqual(await listUnfinished(db, { after: undefined, limit: 10, graceMs: 60_000 }), [], 'not yet');
+});
