@@ -8,6 +8,7 @@ import path from 'node:path';
 import { parse } from 'yaml';
 import { type Environment, loadConfig } from '../domain/config.ts';
 import { projectRoot } from '../local/paths.ts';
+import packageJson from '../package.json' with { type: 'json' };
 
 interface Service {
   image?: string;
@@ -72,9 +73,12 @@ console.log(
 );
 
 function checkOwnService(name: string, service: Service): void {
-  const command = service.command ?? [];
-  if (command[0] !== 'node' || !command[1]) problems.push(`${name}: the command must be node with a file`);
-  else checkFileInImage(`${name}: ${command[1]}`, command[1]);
+  const [program, ...args] = service.command ?? [];
+  const file = args.find((argument) => !argument.startsWith('-'));
+  if (program !== 'node' || !file) problems.push(`${name}: the command must be node with a file`);
+  else checkFileInImage(`${name}: ${file}`, file);
+  const script = Object.values(packageJson.scripts).find((text) => text.split(' ').at(-1) === file);
+  if (script && script !== service.command?.join(' ')) problems.push(`${name}: package.json runs it by "${script}"`);
 
   const environment: Environment = Object.fromEntries(
     Object.entries(service.environment ?? {}).map(([key, value]) => [key, interpolate(String(value))]),
@@ -176,6 +180,10 @@ function checkDockerfile(): void {
       if (!existsSync(path.join(projectRoot, file))) problems.push(`Dockerfile: ${file} does not exist`);
       if (dockerignore.includes(file)) problems.push(`Dockerfile: ${file} is left out by .dockerignore`);
     }
+  }
+  for (const [, file] of dockerfile.matchAll(/^RUN node (\S+)/gm)) checkFileInImage(`Dockerfile: ${file}`, file!);
+  for (const [, name] of dockerfile.matchAll(/^ENV (\w+)=/gm)) {
+    if (!ownVariables.has(name!) && !libraryVariables.test(name!)) problems.push(`Dockerfile: nobody reads ${name}`);
   }
   const command = /^CMD \["node", "(.+)"\]$/m.exec(dockerfile)?.[1];
   if (!command) problems.push('Dockerfile: no CMD of node with a file');
