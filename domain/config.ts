@@ -40,6 +40,8 @@ export interface WorkerConfig {
   windowSize: number;
   /** `CARILLON_MAX_IN_FLIGHT`: requests under way at once for one batch, default 2 000. */
   maxInFlight: number;
+  /** `CARILLON_REQUEST_DEADLINE_MS`: a provider that has not answered by then leaves the device in doubt; default 15 000. */
+  requestDeadlineMs: number;
   /** `CARILLON_CONCURRENT_BATCHES`: batches that one process sends at once for one provider, default 2. */
   concurrentBatches: number;
   /** `CARILLON_OPEN_BATCHES`: batch workflows that one notification keeps open at once, default 20. */
@@ -163,6 +165,7 @@ export function loadConfig(env: Environment): Config {
       batchSize: integer('CARILLON_BATCH_SIZE', 10_000),
       windowSize: integer('CARILLON_WINDOW_SIZE', 1_000),
       maxInFlight: integer('CARILLON_MAX_IN_FLIGHT', 2_000),
+      requestDeadlineMs: integer('CARILLON_REQUEST_DEADLINE_MS', 15_000),
       concurrentBatches: integer('CARILLON_CONCURRENT_BATCHES', 2),
       openBatches: integer('CARILLON_OPEN_BATCHES', 20),
       batchesPerRun: integer('CARILLON_BATCHES_PER_RUN', 0, 0),

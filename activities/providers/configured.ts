@@ -22,10 +22,11 @@ export async function createConfiguredProviders(
   db: Kysely<Database>,
   logger: Logger,
 ): Promise<Record<ProviderName, PushProvider | undefined>> {
-  const { apns, fcm } = config;
+  const { apns, fcm, worker } = config;
+  const { requestDeadlineMs } = worker;
   return {
-    apns: await createApns(apns, db, logger),
-    fcm: await createFcm(fcm, logger),
+    apns: await createApns(apns, db, logger, requestDeadlineMs),
+    fcm: await createFcm(fcm, logger, requestDeadlineMs),
   };
 }
 
@@ -33,6 +34,7 @@ async function createApns(
   apns: Config['apns'],
   db: Kysely<Database>,
   logger: Logger,
+  requestDeadlineMs: number,
 ): Promise<PushProvider | undefined> {
   if (apns.topic === undefined || (apns.key === undefined && apns.certificate === undefined)) return undefined;
   const credential = apns.key
@@ -47,11 +49,16 @@ async function createApns(
     urls: { ...(apns.url && { production: apns.url }), ...(apns.sandboxUrl && { sandbox: apns.sandboxUrl }) },
     defaultEnvironment: apns.environment,
     providerTokenStore: createProviderTokenStore(db),
+    requestDeadlineMs,
     logger,
   });
 }
 
-async function createFcm(fcm: Config['fcm'], logger: Logger): Promise<PushProvider | undefined> {
+async function createFcm(
+  fcm: Config['fcm'],
+  logger: Logger,
+  requestDeadlineMs: number,
+): Promise<PushProvider | undefined> {
   if (fcm.serviceAccountFile === undefined) return undefined;
   const account = normaliseServiceAccount(await readFile(fcm.serviceAccountFile), {
     ...(fcm.projectId && { projectId: fcm.projectId }),
@@ -61,6 +68,7 @@ async function createFcm(fcm: Config['fcm'], logger: Logger): Promise<PushProvid
     account,
     ...(fcm.url && { url: fcm.url }),
     ...(fcm.tokenUrl && { tokenUrl: fcm.tokenUrl }),
+    requestDeadlineMs,
     logger,
   });
 }
