@@ -1,7 +1,8 @@
 /**
- * Part of `npm run check`: holds `temporal-compose.yml`, the Dockerfile and `.dockerignore` against the code, since images
- * cannot be built everywhere. Every command must exist, every variable must be read by someone, every service of Carillon
- * must find its settings valid, and the connections of all must fit into PostgreSQL.
+ * Part of `npm run check`: holds `temporal-compose.yml`, the Dockerfile, `.dockerignore` and the settings in README.md against
+ * the code, since images cannot be built everywhere and nobody reads tables twice. Every command must exist, every variable
+ * must be read by someone, every service of Carillon must find its settings valid, and the connections of all must fit into
+ * PostgreSQL.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -65,11 +66,12 @@ checkSecrets();
 checkVersions();
 checkConnections();
 checkDockerfile();
+checkReadme();
 
-for (const problem of problems) console.error(`temporal-compose.yml: ${problem}`);
+for (const problem of problems) console.error(problem);
 if (problems.length > 0) process.exit(1);
 console.log(
-  `temporal-compose.yml and Dockerfile: ${Object.keys(compose.services).length} services agree with the code.`,
+  `temporal-compose.yml, Dockerfile and README.md: ${Object.keys(compose.services).length} services and ${ownVariables.size} settings agree with the code.`,
 );
 
 function checkOwnService(name: string, service: Service): void {
@@ -189,6 +191,19 @@ function checkDockerfile(): void {
   if (!command) problems.push('Dockerfile: no CMD of node with a file');
   else checkFileInImage(`Dockerfile: ${command}`, command);
   if (!/^USER (?!root)/m.test(dockerfile)) problems.push('Dockerfile: runs as root');
+}
+
+/** Each setting has a row, and each row a setting. */
+function checkReadme(): void {
+  const rows = read('README.md')
+    .split('\n')
+    .filter((line) => line.startsWith('| `'));
+  const named = new Set(rows.flatMap((row) => row.split(' | ')[0]!.match(/\b[A-Z][A-Z_]{3,}\b/g) ?? []));
+  for (const name of ownVariables) if (!named.has(name)) problems.push(`README.md: the settings lack ${name}`);
+  for (const name of named) {
+    const isOwn = /^(CARILLON|APNS|FCM|DATABASE)_.*[^_]$/.test(name) && !name.startsWith('CARILLON_TEST_');
+    if (isOwn && !ownVariables.has(name)) problems.push(`README.md: nobody reads ${name}`);
+  }
 }
 
 function checkFileInImage(what: string, file: string): void {

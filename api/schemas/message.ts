@@ -46,9 +46,14 @@ export const messageSchema = z
     category: word.optional(),
     thread_id: word.optional(),
     collapse_id: z.string().min(1).max(64).optional().openapi({ description: 'At most 64 bytes of UTF-8.' }),
-    ttl: z.int('Must be a whole number of seconds.').min(0).max(maxTtlSeconds).optional().openapi({
-      description: 'Whole seconds from launch, up to four weeks. 0: one attempt by the provider, not kept.',
-    }),
+    ttl: z
+      .int(`Must be a whole number of seconds from 0 to ${maxTtlSeconds}.`)
+      .min(0)
+      .max(maxTtlSeconds)
+      .optional()
+      .openapi({
+        description: 'Whole seconds from launch, up to four weeks. 0: one attempt by the provider, not kept.',
+      }),
     priority: z.enum(messagePriorities).optional().openapi({ description: 'Default: high, normal when silent.' }),
     silent: z.boolean().optional().openapi({
       description: 'Wakes the app and shows nothing: no title, body, sound or badge, and no priority high.',
