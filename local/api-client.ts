@@ -5,6 +5,8 @@ export interface ApiClient {
   get<T>(path: string): Promise<T>;
   /** @throws when the answer is no success; the message holds the problem document */
   post<T>(path: string, body: unknown): Promise<T>;
+  /** Also when there is nothing to delete. */
+  delete(path: string): Promise<void>;
   /** Streams rows as NDJSON, whatever their number. @returns the summary, with the first failures */
   importDevices(rows: Iterable<object>): Promise<ImportResult>;
 }
@@ -56,6 +58,11 @@ export function createApiClient(apiUrl: string, apiKey: string): ApiClient {
       const headers = { authorization, 'content-type': 'application/json' };
       const answer = await send(path, { method: 'POST', headers, body: JSON.stringify(body) });
       return (await answer.json()) as T;
+    },
+    async delete(path) {
+      const answer = await fetch(apiUrl + path, { method: 'DELETE', headers: { authorization } });
+      if (!answer.ok && answer.status !== 404)
+        throw new Error(`DELETE ${path}: ${answer.status} ${await answer.text()}`);
     },
     async importDevices(rows) {
       const answer = await send('/v1/devices/import', {

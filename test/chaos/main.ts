@@ -1,116 +1,91 @@
 /**
- * `npm run chaos`: one send, during which the worker is killed three times, PostgreSQL and Temporal are killed and started
- * again, and the notification is paused for a while. Passes when the send completes by itself, the books balance, and
- * every repeat in the simulator's ledger is one that the books marked.
+ * `npm run chaos`: sends notifications through the real stack while its parts are killed, frozen, restarted and lied to, and
+ * holds the books to the simulator's ledger after each. What happens is drawn from a seed, so that a seed replays it.
  */
 import { mkdirSync, mkdtempSync } from 'node:fs';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { createApiClient, type NotificationView } from '../../local/api-client.ts';
-import { runDemoSend } from '../../local/demo-send.ts';
 import { stateDirectory } from '../../local/paths.ts';
-import { formatCount } from '../../local/progress.ts';
-import { type Stack, startStack } from '../../local/stack.ts';
+import { startStack } from '../../local/stack.ts';
 import { stopSignal } from '../../local/stop-signal.ts';
+import { type ChaosResult, chaosSettings, runChaos } from './run.ts';
 
-const { values } = parseArgs({ options: { devices: { type: 'string' }, rate: { type: 'string' } } });
-const devices = Number(values.devices ?? 20_000);
-const ratePerSecond = Number(values.rate ?? 1_500);
+const usage = `npm run chaos -- [options]
 
-/** How long a paused send must be silent. */
-const silenceMs = 10_000;
-/** Between the answer to a pause and the last request that may still arrive. */
-const pauseGraceMs = 1_000;
+  --seed N       the scenario; default 1
+  --seeds N      so many seeds, from --seed on; default 1
+  --devices N    devices of each send; default 3000
+  --keep-logs    leave the logs of the stack behind
+  --json         the last line is a JSON object (of the last seed)
+  --help
+`;
 
-const say = (line: string) => console.log(line);
+const { values } = parseArgs({
+  options: {
+    seed: { type: 'string', default: '1' },
+    seeds: { type: 'string', default: '1' },
+    devices: { type: 'string', default: '3000' },
+    'keep-logs': { type: 'boolean', default: false },
+    json: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+});
+if (values.help) {
+  console.log(usage);
+  process.exit(0);
+}
+const [seed, seeds, devices] = [
+  toNumber('seed', values.seed, 0),
+  toNumber('seeds', values.seeds, 1),
+  toNumber('devices', values.devices, 500),
+];
+
+const say = (line: string) => (values.json ? console.error(line) : console.log(line));
 const signal = stopSignal();
-const problems: string[] = [];
-
 mkdirSync(stateDirectory, { recursive: true });
 const stack = await startStack({
   directory: mkdtempSync(path.join(stateDirectory, 'chaos-')),
-  isTemporary: true,
+  isTemporary: !values['keep-logs'],
   ports: 'free',
   hasWebUi: false,
-  env: {
-    CARILLON_BATCH_SIZE: '4000',
-    CARILLON_RETRY_BASE_MS: '500',
-    CARILLON_RETRY_MAX_MS: '2000',
-    CARILLON_HEARTBEAT_TIMEOUT_MS: '5000',
-    LOG_LEVEL: 'warn',
-  },
+  workers: 2,
+  env: chaosSettings,
   signal,
   say,
 });
 
-const { postgres, temporal, workers } = stack.processes;
-const worker = workers[0]!;
-/** Each at its share of the audience, one after the other. */
-const disturbances: { at: number; name: string; run: (id: string) => Promise<void> }[] = [
-  { at: 0.1, name: 'kill -9 of the worker', run: () => worker.kill().then(() => worker.start()) },
-  { at: 0.25, name: 'kill -9 of PostgreSQL', run: () => postgres!.kill().then(() => postgres!.start()) },
-  { at: 0.4, name: 'kill -9 of the worker', run: () => worker.kill().then(() => worker.start()) },
-  { at: 0.5, name: 'kill -9 of Temporal', run: () => temporal!.kill().then(() => temporal!.start()) },
-  { at: 0.65, name: 'pause', run: (id) => pauseAndResume(stack, id) },
-  { at: 0.8, name: 'kill -9 of the worker', run: () => worker.kill().then(() => worker.start()) },
-];
-
-let underWay: Promise<void> = Promise.resolve();
-let next = 0;
-let isBusy = false;
-
-function disturb({ id, books }: NotificationView): void {
-  const disturbance = disturbances[next];
-  const done = books.audience - books.pending;
-  if (!disturbance || isBusy || done < disturbance.at * devices) return;
-  next++;
-  isBusy = true;
-  say(`${formatCount(done)} done: ${disturbance.name}`);
-  underWay = disturbance
-    .run(id)
-    .then(() => say(`  ${disturbance.name}: over`))
-    .catch((error: unknown) => problems.push(`${disturbance.name}: ${error instanceof Error ? error.message : error}`))
-    .then(() => {
-      isBusy = false;
-    });
-}
-
-async function pauseAndResume({ apiUrl, apiKey, simulator }: Stack, id: string): Promise<void> {
-  const api = createApiClient(apiUrl, apiKey!);
-  await api.post(`/v1/notifications/${id}/pause`, {});
-  await sleep(pauseGraceMs);
-  const before = await simulator!.control.ledgerSummary(id);
-  await sleep(silenceMs);
-  const after = await simulator!.control.ledgerSummary(id);
-  if (after.received !== before.received) {
-    problems.push(`${after.received - before.received} requests arrived while the notification was paused`);
+const columns = ['seed', 'devices', 'kills', 'restarts', 'faults', 'repeats', 'marked', 'lost', 'seconds'];
+say(`\n${columns.map((name) => name.padStart(9)).join('')}  result`);
+let failures = 0;
+let last: ChaosResult | undefined;
+for (let run = 0; run < seeds && !signal.aborted; run++) {
+  try {
+    last = await runChaos(stack, seed + run, run, devices);
+    show(last);
+    if (last.problems.length > 0) failures++;
+  } catch (error) {
+    failures++;
+    say(`seed ${seed + run}: ${error instanceof Error ? error.message : error}`);
   }
-  await api.post(`/v1/notifications/${id}/resume`, {});
+}
+await stack.stop();
+say(failures === 0 ? 'Everything is in the books.' : `${failures} of ${seeds} runs are not as they must be.`);
+if (values.json && last) console.log(JSON.stringify(last.report));
+process.exit(failures === 0 && last ? 0 : 1);
+
+function show({ report, problems, story, seconds }: ChaosResult): void {
+  const { seed, devices, kills, restarts, faults, repeats, repeats_marked, lost } = report;
+  const cells = [seed, devices, kills, restarts, faults, repeats, repeats_marked, lost, seconds.toFixed(1)];
+  const result = problems.length === 0 ? 'passed' : 'FAILED';
+  say(`${cells.map((cell) => String(cell).padStart(9)).join('')}  ${result}`);
+  if (problems.length === 0) return;
+  for (const line of story) say(`    ${line}`);
+  for (const problem of problems) say(`    PROBLEM: ${problem}`);
 }
 
-let exitCode = 1;
-try {
-  const result = await runDemoSend(stack, {
-    devices,
-    providers: ['apns', 'fcm'],
-    deadPercent: 3,
-    transientPercent: 2,
-    ratePerSecond,
-    onProgress: disturb,
-    progressStream: process.stderr,
-    signal,
-    say,
-  });
-  await underWay;
-  problems.push(...result.problems);
-  if (next < disturbances.length) problems.push(`only ${next} of ${disturbances.length} disturbances took place`);
-  say(JSON.stringify({ ...result.report, in_doubt: result.inDoubt }));
-  exitCode = problems.length === 0 ? 0 : 1;
-} catch (error) {
-  problems.push(error instanceof Error ? error.message : String(error));
+function toNumber(name: string, text: string, min: number): number {
+  const number = Number(text.replaceAll('_', ''));
+  if (Number.isInteger(number) && number >= min) return number;
+  console.error(`--${name} must be a whole number of at least ${min}, not "${text}".\n\n${usage}`);
+  process.exit(2);
 }
-for (const problem of problems) say(`PROBLEM: ${problem}`);
-say(exitCode === 0 ? 'Everything is in the books.' : 'Not everything is as it must be.');
-await stack.stop();
-process.exit(exitCode);
