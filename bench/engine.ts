@@ -262,7 +262,9 @@ class EngineBench {
     const { status, stderr, error } =
       npm && node ? spawnSync(node, [npm, ...args], options) : spawnSync('npm', args, options);
     if (status === 0 && peersAreInstalled()) return undefined;
-    return `npm ci in bench/peers failed: ${lastLine(stderr) || error?.message || `exit status ${status}`}`;
+    // npm's first lines are codes, and its last one says where its log is.
+    const complaint = stderr?.match(/^npm error (?!code |errno |syscall |path |A complete log)(.+)$/m)?.[1];
+    return `npm ci in bench/peers failed: ${complaint ?? error?.message ?? `exit status ${status}`}`;
   }
 
   #buildGo(): Command | Unavailable {
