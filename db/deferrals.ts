@@ -14,15 +14,11 @@ export interface Deferral {
   httpStatus: number | null;
 }
 
-/** Those of one batch. `dispatched`: a window that held the device was reserved and no answer was recorded: it is in doubt. */
-export async function listDeferrals(
-  db: Kysely<Database>,
-  notificationId: string,
-  seq: number,
-): Promise<(Deferral & { dispatched: boolean })[]> {
+/** Those of one batch. */
+export async function listDeferrals(db: Kysely<Database>, notificationId: string, seq: number): Promise<Deferral[]> {
   const rows = await db
     .selectFrom('deferrals')
-    .select(['device_id', 'not_before', 'attempts', 'doubts', 'dispatched', 'reason', 'http_status'])
+    .select(['device_id', 'not_before', 'attempts', 'doubts', 'reason', 'http_status'])
     .where('notification_id', '=', notificationId)
     .where('batch_seq', '=', seq)
     .execute();
@@ -31,10 +27,37 @@ export async function listDeferrals(
     notBefore: row.not_before,
     attempts: row.attempts,
     doubts: row.doubts,
-    dispatched: row.dispatched,
     reason: row.reason,
     httpStatus: row.http_status,
   }));
+}
+
+/**
+ * First thing after a claim: whoever an earlier claim reserved and left without outcome or answer may have got the message, and
+ * that is one attempt and one doubt more. Kept as deferrals, so that a device whose sending ends its worker every time is not
+ * sent to for ever. Without effect when a later claim owns the batch; a repeat counts nobody twice.
+ */
+export async function noteDoubts(db: Kysely<Database>, claim: Claim): Promise<void> {
+  if (claim.horizon === 0) return;
+  await sql`
+    with owned as (
+      select device_ids[1:horizon] as device_ids from batches
+      where notification_id = ${claim.notificationId} and seq = ${claim.seq} and fence = ${claim.fence}
+      for update
+    ),
+    repeated as (
+      update deferrals set attempts = attempts + 1, doubts = doubts + 1, dispatched = false
+      from owned
+      where notification_id = ${claim.notificationId} and batch_seq = ${claim.seq} and dispatched
+    )
+    insert into deferrals (notification_id, batch_seq, device_id, not_before, attempts, doubts, reason)
+    select ${claim.notificationId}, ${claim.seq}, member.device_id, to_timestamp(0), 1, 1, 'in_doubt'
+    from owned cross join unnest(owned.device_ids) as member (device_id)
+    where not exists (
+      select from deliveries e where e.notification_id = ${claim.notificationId} and e.device_id = member.device_id
+    )
+    on conflict (notification_id, device_id) do nothing
+  `.execute(db);
 }
 
 /** Inserts or renews, in a transaction that has checked the fence. Keyed by device: a repeat leaves one row. */

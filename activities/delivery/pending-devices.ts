@@ -1,6 +1,6 @@
 import type { Kysely } from 'kysely';
 import type { Claim } from '../../db/batches.ts';
-import { type Deferral, listDeferrals } from '../../db/deferrals.ts';
+import { type Deferral, listDeferrals, noteDoubts } from '../../db/deferrals.ts';
 import { listRecordedDeviceIds } from '../../db/deliveries.ts';
 import { type Address, listAddresses } from '../../db/device-addresses.ts';
 import type { Database } from '../../db/schema.ts';
@@ -27,7 +27,7 @@ const readAhead = 2_000;
 
 /**
  * What is left of a claimed batch: first the devices never tried, in the order of the frozen array, then those deferred
- * before, once their time has come.
+ * before, once their time has come. Who may have got the message by an earlier claim is among the latter.
  */
 export class PendingDevices {
   readonly #db: Kysely<Database>;
@@ -35,7 +35,7 @@ export class PendingDevices {
   /** Positions without an outcome and without a deferral, ascending. */
   #open: number[] = [];
   #openAt = 0;
-  readonly #deferred = new Map<number, Deferral & { dispatched: boolean }>();
+  readonly #deferred = new Map<number, Deferral>();
   #buffer: PendingDevice[] = [];
 
   private constructor(db: Kysely<Database>, claim: Claim) {
@@ -47,6 +47,7 @@ export class PendingDevices {
     const pending = new PendingDevices(db, claim);
     // A batch that nobody touched has neither outcomes nor deferrals: no need to ask.
     const isFresh = claim.horizon === 0;
+    await noteDoubts(db, claim);
     const recorded = isFresh ? undefined : new Set(await listRecordedDeviceIds(db, claim));
     if (!isFresh) {
       for (const deferral of await listDeferrals(db, claim.notificationId, claim.seq)) {
@@ -66,7 +67,7 @@ export class PendingDevices {
 
   /** A device is deferred, again or for the first time. */
   defer(deferral: Deferral): void {
-    this.#deferred.set(deferral.deviceId, { ...deferral, dispatched: false });
+    this.#deferred.set(deferral.deviceId, deferral);
   }
 
   /** Milliseconds until the next deferred device may be tried; undefined: nobody waits. */
@@ -99,25 +100,23 @@ export class PendingDevices {
     const addresses = await listAddresses(this.#db, this.#claim.provider, deviceIds);
     this.#openAt += positions.length;
     for (let i = 0; i < positions.length; i++) {
-      const position = positions[i]!;
-      const isInDoubt = position < this.#claim.horizon;
       this.#buffer.push({
         deviceId: deviceIds[i]!,
-        position,
+        position: positions[i]!,
         address: addresses.get(deviceIds[i]!),
         readAt,
-        attempts: isInDoubt ? 1 : 0,
-        doubts: isInDoubt ? 1 : 0,
-        isInDoubt,
+        attempts: 0,
+        doubts: 0,
+        isInDoubt: false,
       });
     }
   }
 
   async #readDue(size: number): Promise<void> {
     const now = Date.now();
-    const due: (Deferral & { dispatched: boolean })[] = [];
+    const due: Deferral[] = [];
     for (const deferral of this.#deferred.values()) {
-      if (deferral.notBefore.getTime() <= now || deferral.dispatched) due.push(deferral);
+      if (deferral.notBefore.getTime() <= now) due.push(deferral);
       if (due.length === size) break;
     }
     if (due.length === 0) return;
@@ -127,16 +126,16 @@ export class PendingDevices {
       this.#claim.provider,
       due.map((deferral) => deferral.deviceId),
     );
-    for (const { deviceId, attempts, doubts, dispatched } of due) {
+    for (const { deviceId, attempts, doubts } of due) {
       this.#deferred.delete(deviceId);
       this.#buffer.push({
         deviceId,
         position: undefined,
         address: addresses.get(deviceId),
         readAt,
-        attempts: attempts + Number(dispatched),
-        doubts: doubts + Number(dispatched),
-        isInDoubt: dispatched || doubts > 0,
+        attempts,
+        doubts,
+        isInDoubt: doubts > 0,
       });
     }
   }
