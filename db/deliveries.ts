@@ -162,14 +162,13 @@ export async function settleBatch(
         (device_id, notification_id, batch_seq, outcome, http_status, attempts, in_doubt, reason, finished_at)
       select member.device_id, ${claim.notificationId}, ${claim.seq},
         (case when doubt.is then 'unknown' else ${outcome} end)::delivery_outcome,
-        f.http_status, coalesce(f.attempts, 0) + doubt.is::integer, doubt.is or coalesce(f.doubts, 0) > 0,
-        f.reason, clock_timestamp()
+        f.http_status, coalesce(f.attempts, 0) + reserved.is::integer, doubt.is, f.reason, clock_timestamp()
       from batches b
       cross join unnest(b.device_ids) with ordinality as member (device_id, ordinal)
       left join deferrals f on f.notification_id = b.notification_id and f.device_id = member.device_id
-      cross join lateral (
-        select case when f.device_id is null then member.ordinal <= b.horizon else f.dispatched or f.doubts > 0 end as is
-      ) as doubt
+      -- Reserved and not answered: an attempt that no deferral has counted yet.
+      cross join lateral (select coalesce(f.dispatched, member.ordinal <= b.horizon) as is) as reserved
+      cross join lateral (select reserved.is or coalesce(f.doubts, 0) > 0 as is) as doubt
       where b.notification_id = ${claim.notificationId} and b.seq = ${claim.seq} and b.fence = ${claim.fence}
         and b.finished_at is null
         and not exists (
