@@ -1,0 +1,199 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import type { Verdict } from '../../activities/providers/provider.ts';
+import { resumeNotification } from '../../db/notifications.ts';
+import { until } from '../support/until.ts';
+import {
+  accepted,
+  createDeliveryBench,
+  createScriptedProvider,
+  type DeliveryBench,
+  gate,
+  type ScriptedProvider,
+  type TestSend,
+} from './harness.ts';
+
+let bench: DeliveryBench;
+before(async () => {
+  bench = await createDeliveryBench();
+});
+after(() => bench.close());
+
+const misconfigured: Verdict = {
+  ...{ kind: 'misconfigured', httpStatus: 403, reason: 'InvalidProviderToken', fault: 'credentials' },
+  detail: 'APNs refused the key. Check key id and team id.',
+};
+const suspicious = (reason: string): Verdict => ({
+  ...{ kind: 'unregistered', httpStatus: 400, reason, isSuspicious: true },
+});
+const payloadFault: Verdict = {
+  ...{ kind: 'rejected', httpStatus: 400, reason: 'INVALID_ARGUMENT', isPayloadFault: true },
+  detail: 'message.android.ttl: bad value',
+};
+
+const retiredAmong = async (send: TestSend) => {
+  const rows = await bench.database.db
+    .selectFrom('devices')
+    .select('id')
+    .where('id', 'in', send.deviceIds)
+    .where('retired_at', 'is not', null)
+    .execute();
+  return rows.map((row) => row.id);
+};
+
+/** After the fix everybody without an outcome is sent to, once, as if nothing had been. */
+async function resumeAfterFix(send: TestSend, provider: ScriptedProvider): Promise<void> {
+  const callsBefore = provider.calls.length;
+  const recorded = (await send.rows()).length;
+  provider.answer = () => accepted;
+  await resumeNotification(bench.database.db, 1, send.id);
+  await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
+  assert.equal(provider.calls.length - callsBefore, send.deviceIds.length - recorded);
+}
+
+describe('B20: every answer is a configuration fault', () => {
+  test('stops within a handful of calls, halted in plain words; nobody failed, nobody retired; resume sends to all once', async () => {
+    const send = await bench.launch({ devices: 1_000 });
+    const provider = createScriptedProvider(() => misconfigured);
+    const result = await bench.worker({ provider }).deliver(send.batches[0]!);
+    assert.equal(result.status, 'stopped');
+    assert.ok(provider.calls.length <= 5, `${provider.calls.length} calls`);
+    const { state, halt } = await send.read();
+    assert.equal(state, 'halted');
+    assert.deepEqual(halt, { reason: 'credentials', detail: 'APNs refused the key. Check key id and team id.' });
+    await send.checkBooks({});
+    assert.deepEqual(await retiredAmong(send), []);
+
+    await resumeAfterFix(send, provider);
+    await send.checkBooks({ accepted: 1_000 });
+    assert.ok((await send.rows()).every((row) => row.attempts === 1 && !row.inDoubt));
+  });
+
+  test('from one moment on in mid-send: halted within what was under way, nobody lost', async () => {
+    const send = await bench.launch({ devices: 1_000 });
+    const provider = createScriptedProvider(({ number }) => (number > 300 ? misconfigured : accepted));
+    await bench.worker({ provider, maxInFlight: 50 }).deliver(send.batches[0]!);
+    assert.equal((await send.read()).state, 'halted');
+    assert.ok(provider.calls.length <= 400, `${provider.calls.length} calls`);
+    await send.checkBooks({ accepted: 300 });
+    await resumeAfterFix(send, provider);
+    await send.checkBooks({ accepted: 1_000 });
+    assert.ok((await send.rows()).every((row) => !row.inDoubt));
+  });
+
+  test('once, from a stray server among hundreds that accept: the device is tried again, nothing halts', async () => {
+    const send = await bench.launch({ devices: 400 });
+    const provider = createScriptedProvider(({ number }) => (number === 150 ? misconfigured : accepted));
+    await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
+    await send.checkBooks({ accepted: 400 });
+    assert.equal(provider.calls.length, 401);
+  });
+});
+
+describe('tokens that a wrong environment, topic or project would call dead', () => {
+  for (const [reason, fault] of [
+    ['BadDeviceToken', 'environment'],
+    ['DeviceTokenNotForTopic', 'topic'],
+    ['SENDER_ID_MISMATCH', 'project'],
+  ] as const) {
+    test(`all of them ${reason}: halted (${fault}) after a dozen, nobody retired, resume sends to all`, async () => {
+      const send = await bench.launch({ devices: 1_000 });
+      const provider = createScriptedProvider(() => suspicious(reason));
+      await bench.worker({ provider }).deliver(send.batches[0]!);
+      const { state, halt } = await send.read();
+      assert.deepEqual([state, halt?.reason], ['halted', fault]);
+      assert.match(halt!.detail, new RegExp(`were ${reason}`));
+      assert.ok(provider.calls.length <= 15, `${provider.calls.length} calls`);
+      assert.deepEqual(await retiredAmong(send), []);
+      await send.checkBooks({});
+      await resumeAfterFix(send, provider);
+      await send.checkBooks({ accepted: 1_000 });
+    });
+  }
+
+  test('a third of them: halted once the sample is full, nobody retired, nobody recorded as dead', async () => {
+    const send = await bench.launch({ devices: 1_000 });
+    const provider = createScriptedProvider(({ number }) =>
+      number % 3 === 0 ? suspicious('BadDeviceToken') : accepted,
+    );
+    await bench.worker({ provider, maxInFlight: 20 }).deliver(send.batches[0]!);
+    assert.equal((await send.read()).state, 'halted');
+    assert.deepEqual(await retiredAmong(send), []);
+    const counts = await send.counts();
+    assert.deepEqual(Object.keys(counts), ['accepted']);
+    assert.ok(counts.accepted! <= 200, `${counts.accepted} of the first sample`);
+    await resumeAfterFix(send, provider);
+    await send.checkBooks({ accepted: 1_000 });
+  });
+
+  test('one in twenty: they are dead, and retired once their sample is judged', async () => {
+    const send = await bench.launch({ devices: 1_000 });
+    const dead = new Set(send.deviceIds.filter((_, n) => n % 20 === 7));
+    const provider = createScriptedProvider(({ deviceId }) =>
+      dead.has(deviceId) ? suspicious('BadDeviceToken') : accepted,
+    );
+    assert.equal((await bench.worker({ provider }).deliver(send.batches[0]!)).status, 'finished');
+    await send.checkBooks({ accepted: 950, unregistered: 50 });
+    assert.deepEqual(new Set(await retiredAmong(send)), dead);
+  });
+
+  test('B26: the only one of a send: that token is dead', async () => {
+    const send = await bench.launch({ devices: 30 });
+    const [dead] = send.deviceIds;
+    const provider = createScriptedProvider(({ deviceId }) =>
+      deviceId === dead ? suspicious('INVALID_ARGUMENT') : accepted,
+    );
+    await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
+    await send.checkBooks({ accepted: 29, unregistered: 1 });
+    assert.deepEqual(await retiredAmong(send), [dead]);
+  });
+
+  test('held when the worker crashes: nobody is retired, they are in doubt and sent to again', async () => {
+    const send = await bench.launch({ devices: 60 });
+    const dead = new Set(send.deviceIds.slice(10, 14));
+    let answered = 0;
+    const never = gate();
+    const first = createScriptedProvider(async ({ deviceId, number }) => {
+      if (number > 40) await never.opened;
+      answered += 1;
+      return dead.has(deviceId) ? suspicious('BadDeviceToken') : accepted;
+    });
+    const zombie = bench.worker({ provider: first, windowSize: 20, maxInFlight: 5 }).deliver(send.batches[0]!);
+    await until(async () => answered === 40 && (await send.rows()).length === 36);
+    assert.deepEqual(await retiredAmong(send), []);
+    const second = createScriptedProvider(({ deviceId }) =>
+      dead.has(deviceId) ? suspicious('BadDeviceToken') : accepted,
+    );
+    await bench.worker({ provider: second }).deliverToEnd(send.batches[0]!);
+    never.open();
+    await zombie;
+    await send.checkBooks({ accepted: 56, unregistered: 4 });
+    assert.deepEqual(new Set(await retiredAmong(send)), dead);
+  });
+});
+
+describe('B26: the message itself is refused', () => {
+  test('by all: halted (payload) after a few, with the provider’s field text; nobody retired, nobody rejected', async () => {
+    const send = await bench.launch({ devices: 500 });
+    const provider = createScriptedProvider(() => payloadFault);
+    await bench.worker({ provider }).deliver(send.batches[0]!);
+    assert.ok(provider.calls.length <= 10, `${provider.calls.length} calls`);
+    const { state, halt } = await send.read();
+    assert.deepEqual([state, halt?.reason], ['halted', 'payload']);
+    assert.match(halt!.detail, /message\.android\.ttl: bad value/);
+    assert.deepEqual(await retiredAmong(send), []);
+    await send.checkBooks({});
+    await resumeAfterFix(send, provider);
+    await send.checkBooks({ accepted: 500 });
+  });
+
+  test('by one among many that take it: rejected with its reason, nothing halts', async () => {
+    for (const at of [1, 3, 100]) {
+      const send = await bench.launch({ devices: 200 });
+      const provider = createScriptedProvider(({ number }) => (number === at ? payloadFault : accepted));
+      await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
+      await send.checkBooks({ accepted: 199, rejected: 1 });
+      assert.equal((await send.read()).state, 'sending');
+    }
+  });
+});
