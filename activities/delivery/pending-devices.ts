@@ -24,6 +24,8 @@ export interface PendingDevice {
 
 /** Addresses read at once, shortly before they are sent to. */
 const readAhead = 2_000;
+/** Older ones are read again: under a low rate limit the devices read ahead last for minutes, and their tokens may not. */
+const maxAddressAgeMs = 5_000;
 
 /**
  * What is left of a claimed batch: first the devices never tried, in the order of the frozen array, then those deferred
@@ -85,6 +87,8 @@ export class PendingDevices {
       await this.#readFresh();
     }
     if (this.#buffer.length === 0) await this.#readDue(size);
+    const [oldest] = this.#buffer;
+    if (oldest !== undefined && Date.now() - oldest.readAt.getTime() > maxAddressAgeMs) await this.#readAgain();
     return this.#buffer.slice(0, size);
   }
 
@@ -110,6 +114,13 @@ export class PendingDevices {
         isInDoubt: false,
       });
     }
+  }
+
+  async #readAgain(): Promise<void> {
+    const readAt = new Date();
+    const deviceIds = this.#buffer.map(({ deviceId }) => deviceId);
+    const addresses = await listAddresses(this.#db, this.#claim.provider, deviceIds);
+    this.#buffer = this.#buffer.map((device) => ({ ...device, address: addresses.get(device.deviceId), readAt }));
   }
 
   async #readDue(size: number): Promise<void> {
