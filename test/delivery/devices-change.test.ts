@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Verdict } from '../../activities/providers/provider.ts';
 import { deleteDevice, findDevice, registerDevice } from '../../db/devices.ts';
-import { accepted, createDeliveryBench, createScriptedProvider, type DeliveryBench, type TestSend } from './harness.ts';
+import {
+  accepted,
+  createDeliveryBench,
+  createScriptedProvider,
+  type DeliveryBench,
+  gate,
+  type TestSend,
+} from './harness.ts';
 
 let bench: DeliveryBench;
 before(async () => {
@@ -166,12 +173,14 @@ describe('a device that changes after the audience was frozen', () => {
   test('deleted or registered again while a slow send is under way: an address is not kept for long', async (t) => {
     const send = await bench.launch({ devices: 100 });
     t.mock.timers.enable({ apis: ['Date'], now: Date.now() });
+    const changed = gate();
     const provider = createScriptedProvider(async ({ number }) => {
       if (number === 10) {
         await register(send, tokenOf(send, 90), 90);
         await deleteDevice(bench.database.db, 1, externalId(send, 95));
         t.mock.timers.tick(30_000);
-      }
+        changed.open();
+      } else if (number > 10) await changed.opened;
       return accepted;
     });
     await bench.worker({ provider, windowSize: 20, maxInFlight: 5 }).deliverToEnd(send.batches[0]!);
