@@ -43,6 +43,9 @@ export function connect(databaseUrl: string, options: ConnectOptions = {}): Data
     keepAlive: true,
   });
   pool.on('error', (error) => options.onIdleError?.(error));
+  // A connection that breaks while it is lent out reports to the statement that runs on it, and as an event as well: without a
+  // listener for that the process would end with every restart of PostgreSQL.
+  pool.on('connect', (client) => client.on('error', () => {}));
   return { db: new Kysely<Database>({ dialect: new PostgresDialect({ pool }) }), pool };
 }
 
@@ -55,9 +58,6 @@ export async function transactionWithClient<T>(
   run: (trx: Transaction<Database>, client: pg.PoolClient) => Promise<T>,
 ): Promise<T> {
   const client = await pool.connect();
-  // A connection that breaks while nothing is asked of it reports here; the next statement fails by itself.
-  const ignoreBreak = () => {};
-  client.on('error', ignoreBreak);
   let failure: Error | undefined;
   try {
     const lent = {
@@ -70,7 +70,6 @@ export async function transactionWithClient<T>(
     failure = error instanceof Error ? error : new Error(String(error));
     throw error;
   } finally {
-    client.off('error', ignoreBreak);
     client.release(failure);
   }
 }
