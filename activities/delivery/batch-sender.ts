@@ -428,15 +428,14 @@ export class BatchSender {
 
   /** In-doubt devices stay below the horizon: it never moves under the place where this claim began. */
   async #giveBack(): Promise<void> {
-    const { claim, db } = this.#o;
+    const { claim, db, giveUp } = this.#o;
     const { position, deferredIds } = this.#undispatched;
     if (position === undefined && deferredIds.length === 0) return;
-    await db.transaction().execute((trx) =>
-      returnReserved(trx, claim, {
-        position: position === undefined ? undefined : Math.max(position, claim.horizon),
-        deferredIds,
-      }),
-    );
+    const undispatched = {
+      position: position === undefined ? undefined : Math.max(position, claim.horizon),
+      deferredIds,
+    };
+    await retryDatabase(() => db.transaction().execute((trx) => returnReserved(trx, claim, undispatched)), giveUp);
   }
 }
 
