@@ -1,6 +1,7 @@
 /** The delivery engine on a real PostgreSQL, with a provider that answers as the test says. */
 import assert from 'node:assert/strict';
 import { MockActivityEnvironment } from '@temporalio/testing';
+import { DefaultLogger } from '@temporalio/worker';
 import { sql } from 'kysely';
 import type { ActivityDeps } from '../../activities/activities.ts';
 import { deliverBatch } from '../../activities/deliver-batch.ts';
@@ -141,7 +142,7 @@ export interface DeliveryBench {
 }
 
 export function activityEnvironment(attempt = 1): MockActivityEnvironment {
-  return new MockActivityEnvironment({ attempt });
+  return new MockActivityEnvironment({ attempt }, { logger: new DefaultLogger('ERROR') });
 }
 
 /** Settings under which nothing waits for more than a moment. */
