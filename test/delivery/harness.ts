@@ -95,6 +95,8 @@ export interface SendOptions {
   inDoubtPolicy?: InDoubtPolicy;
   ratePerSecond?: number | null;
   batchSize?: number;
+  /** By position, from 0; default: any token. */
+  tokenOf?: (n: number) => string;
 }
 
 /** One launched and planned notification with an audience of its own. */
@@ -103,6 +105,7 @@ export interface TestSend {
   deviceIds: number[];
   batches: DeliverBatchInput[];
   read(): Promise<Notification>;
+  /** In order of device id. */
   rows(): Promise<DeliveryRow[]>;
   row(deviceId: number): Promise<DeliveryRow | undefined>;
   counts(): Promise<Partial<Record<Outcome, number>>>;
@@ -163,10 +166,11 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
     const { devices = 50, provider = 'apns', message = { title: 'Hello' }, batchSize = 10_000 } = options;
     const { db } = database;
     const id = uuidV7();
+    const tokens = options.tokenOf ? Array.from({ length: devices }, (_, n) => options.tokenOf!(n)) : [];
     const { rows: inserted } = await sql<{ id: number }>`
       insert into devices (app_id, external_id, provider, platform, device_token)
       select 1, ${id} || '-' || n, ${provider}, ${provider === 'apns' ? 'ios' : 'android'},
-        encode(sha256((${id} || n)::bytea), 'hex')
+        coalesce((${tokens}::text[])[n], encode(sha256((${id} || n)::bytea), 'hex'))
       from generate_series(1, ${devices}::integer) n order by n
       returning id
     `.execute(db);

@@ -1,0 +1,216 @@
+/** Whole batches through the real providers to the simulator: its ledger says what the books must say. */
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import type { PushProvider } from '../../activities/providers/provider.ts';
+import { resumeNotification } from '../../db/notifications.ts';
+import { SimulatorControl } from '../../simulator/control-client.ts';
+import { apnsDeviceToken, type DeviceBehaviour, fcmRegistrationToken } from '../../simulator/device-tokens.ts';
+import { type Simulator, startSimulator } from '../../simulator/simulator.ts';
+import { until } from '../support/until.ts';
+import { createDeliveryBench, type DeliveryBench, type SendOptions, type TestSend } from './harness.ts';
+import { openApns, openFcm } from './real-providers.ts';
+
+let bench: DeliveryBench;
+let simulator: Simulator;
+let control: SimulatorControl;
+before(async () => {
+  bench = await createDeliveryBench();
+  simulator = await startSimulator();
+  control = new SimulatorControl(simulator.controlUrl);
+});
+beforeEach(async () => {
+  await control.resetFaults();
+  await control.resetLedger();
+});
+after(async () => {
+  await bench.close();
+  await simulator.close();
+});
+
+/** Unique over the whole file, so that no test meets a device of another. */
+let lastNumber = 0;
+
+function launch(options: SendOptions & { behaviourOf?: (n: number) => DeviceBehaviour } = {}) {
+  const { behaviourOf = () => 'accept', provider = 'apns' } = options;
+  const first = lastNumber + 1;
+  lastNumber += options.devices ?? 50;
+  const make = provider === 'apns' ? apnsDeviceToken : fcmRegistrationToken;
+  return bench.launch({ ...options, tokenOf: (n) => make(first + n, behaviourOf(n)) });
+}
+
+function use(t: { after(fn: () => unknown): void }, provider: PushProvider): PushProvider {
+  t.after(() => provider.close());
+  return provider;
+}
+
+/** Row by row: who was accepted is in the ledger, repeats are marked, and nobody else got anything without a mark. */
+async function checkLedger(send: TestSend): Promise<void> {
+  const devices = await bench.database.db
+    .selectFrom('devices')
+    .select(['id', 'device_token'])
+    .where('id', 'in', send.deviceIds)
+    .execute();
+  const tokenOf = new Map(devices.map((device) => [device.id, device.device_token!]));
+  const rows = await send.rows();
+  const entries = await control.lookup(
+    send.id,
+    rows.map((row) => tokenOf.get(row.deviceId)!),
+  );
+  rows.forEach((row, i) => {
+    const { accepted } = entries[i]!;
+    if (row.outcome === 'accepted') assert.ok(accepted >= 1, `${row.deviceId} is not in the ledger`);
+    else if (accepted > 0) assert.equal(row.outcome, 'unknown', `${row.deviceId} got it and ended as ${row.outcome}`);
+    if (accepted > 1) assert.ok(row.inDoubt, `${row.deviceId} got it ${accepted} times, unmarked`);
+  });
+}
+
+const mixed: DeviceBehaviour[] = [
+  ...([
+    'accept',
+    'unregistered',
+    'accept',
+    'rateLimitedOnce',
+    'accept',
+    'unavailableOnce',
+    'internalErrorTwice',
+  ] as const),
+  ...([
+    'accept',
+    'acceptOnceUnanswered',
+    'refusedOnce',
+    'accept',
+    'htmlError',
+    'accept',
+    'accept',
+    'expiredToken',
+  ] as const),
+];
+
+for (const [name, open] of [
+  ['apns', openApns],
+  ['fcm', openFcm],
+] as const) {
+  describe(name, () => {
+    test('B30: devices of every kind: each ends as its provider said, and the ledger agrees', async (t) => {
+      const send = await launch({ devices: 600, provider: name, behaviourOf: (n) => mixed[n % mixed.length]! });
+      await bench.worker({ provider: use(t, open(simulator)) }).deliverToEnd(send.batches[0]!);
+      await send.checkBooks({ accepted: 520, unregistered: 80 });
+      await checkLedger(send);
+      const summary = await control.ledgerSummary(send.id);
+      assert.equal(summary.repeats, 40);
+      assert.equal(summary.protocol_errors, 0);
+    });
+
+    test('B32: GOAWAY in mid-batch, again and again: nobody is lost, nobody gets it twice', async (t) => {
+      await control.addRule({ provider: name, every: 40 }, { type: 'goaway' });
+      const send = await launch({ devices: 400, provider: name });
+      await bench.worker({ provider: use(t, open(simulator)), maxInFlight: 30 }).deliverToEnd(send.batches[0]!);
+      await send.checkBooks();
+      const { accepted = 0, unknown = 0 } = await send.counts();
+      assert.equal(accepted + unknown, 400);
+      await checkLedger(send);
+      assert.ok((await control.ledgerSummary(send.id)).connections_opened > 1);
+    });
+
+    test('B35: connections reset with requests under way: the worker lives, those devices alone are in doubt', async (t) => {
+      await control.addRule({ provider: name, nth: 100 }, { type: 'reset' });
+      await control.addRule({ provider: name, nth: 250 }, { type: 'reset' });
+      const send = await launch({ devices: 400, provider: name });
+      await bench.worker({ provider: use(t, open(simulator)), maxInFlight: 20 }).deliverToEnd(send.batches[0]!);
+      await send.checkBooks({ accepted: 400 });
+      await checkLedger(send);
+      const inDoubt = (await send.rows()).filter((row) => row.inDoubt).length;
+      assert.ok(inDoubt >= 1 && inDoubt <= 80, `${inDoubt} in doubt`);
+    });
+
+    test('streams reset in every way: the books say what the ledger says', async (t) => {
+      const codes = ['REFUSED_STREAM', 'INTERNAL_ERROR', 'CANCEL', 'ENHANCE_YOUR_CALM'] as const;
+      for (const [i, code] of codes.entries()) {
+        await control.addRule({ provider: name, nth: 50 + i * 30 }, { type: 'rstStream', code, accept: i % 2 === 1 });
+      }
+      const send = await launch({ devices: 300, provider: name });
+      await bench.worker({ provider: use(t, open(simulator)) }).deliverToEnd(send.batches[0]!);
+      await send.checkBooks({ accepted: 300 });
+      await checkLedger(send);
+    });
+
+    test('B34: a connection that goes silent in mid-batch: the batch always ends, those devices alone are in doubt', async (t) => {
+      const send = await launch({ devices: 300, provider: name });
+      const provider = use(t, open(simulator));
+      await control.addRule({ provider: name, nth: 120 }, { type: 'blackHole' });
+      const result = await bench.worker({ provider, maxInFlight: 20 }).deliverToEnd(send.batches[0]!);
+      assert.equal(result.status, 'finished');
+      await send.checkBooks();
+      await checkLedger(send);
+      const inDoubt = (await send.rows()).filter((row) => row.inDoubt).length;
+      assert.ok(inDoubt <= 60, `${inDoubt} in doubt`);
+    });
+
+    test('away altogether: nothing is sent, nobody loses an attempt, and the batch goes on when it is back', async (t) => {
+      const listener = name === 'apns' ? 'apns-production' : 'fcm';
+      await control.resetConnections();
+      await control.changeSettings({ admission: 'refuse', admissionListener: listener });
+      const send = await launch({ devices: 60, provider: name });
+      const provider = use(t, open(simulator, { requestDeadlineMs: 100 }));
+      const worker = bench.worker({ provider });
+      const result = await worker.deliver(send.batches[0]!);
+      assert.equal(result.status, 'waiting');
+      await control.changeSettings({ admission: 'accept', admissionListener: listener });
+      await bench.database.pool.query('update deferrals set not_before = to_timestamp(0)');
+      await until(async () => {
+        const { status } = await worker.deliver(send.batches[0]!);
+        if (status === 'finished') return true;
+        await bench.database.pool.query('update deferrals set not_before = to_timestamp(0)');
+        return false;
+      });
+      await send.checkBooks({ accepted: 60 });
+      assert.ok((await send.rows()).every((row) => row.attempts === 1 && !row.inDoubt));
+      assert.equal((await control.ledgerSummary(send.id)).repeats, 0);
+    });
+  });
+}
+
+test('B20: a revoked key: a handful of calls, halted; after the fix resume sends to all 1000 once', async (t) => {
+  await control.changeSettings({ revokedKeyIds: [simulator.files.apnsKeyId] });
+  const send = await launch({ devices: 1_000 });
+  const provider = use(t, openApns(simulator));
+  await bench.worker({ provider }).deliver(send.batches[0]!);
+  const { state, halt } = await send.read();
+  assert.deepEqual([state, halt?.reason], ['halted', 'credentials']);
+  assert.ok((await control.ledgerSummary(send.id)).received <= 10);
+  await send.checkBooks({});
+  await control.changeSettings({ revokedKeyIds: [] });
+  await resumeNotification(bench.database.db, 1, send.id);
+  const repaired = use(t, openApns(simulator));
+  await bench.worker({ provider: repaired }).deliverToEnd(send.batches[0]!);
+  await send.checkBooks({ accepted: 1_000 });
+  assert.equal((await control.ledgerSummary(send.id)).repeats, 0);
+});
+
+test('B23: every access token is revoked in mid-batch: refreshed, the refused ones sent again, nobody failed', async (t) => {
+  const send = await launch({ devices: 400, provider: 'fcm' });
+  const provider = use(t, openFcm(simulator));
+  await control.addRule({ provider: 'fcm', from: 100, until: 400 }, { type: 'delay', latency: 5 });
+  const running = bench.worker({ provider, maxInFlight: 20 }).deliverToEnd(send.batches[0]!);
+  await until(async () => (await control.ledgerSummary(send.id)).received > 110);
+  await control.setOauth({ revokeAll: true });
+  await running;
+  await send.checkBooks({ accepted: 400 });
+  const summary = await control.ledgerSummary(send.id);
+  assert.equal(summary.repeats, 0);
+  assert.ok(summary.oauth_mints <= 3, `${summary.oauth_mints} access tokens`);
+});
+
+test('B23: the token endpoint is away at the start: the batch waits and goes on', async (t) => {
+  await control.setOauth({ fault: '503' });
+  const send = await launch({ devices: 50, provider: 'fcm' });
+  const worker = bench.worker({ provider: use(t, openFcm(simulator, { requestDeadlineMs: 200 })) });
+  assert.equal((await worker.deliver(send.batches[0]!)).status, 'waiting');
+  assert.equal((await control.ledgerSummary(send.id)).received, 0);
+  await control.setOauth({ fault: null });
+  await until(async () => {
+    await bench.database.pool.query('update deferrals set not_before = to_timestamp(0)');
+    return (await worker.deliver(send.batches[0]!)).status === 'finished';
+  });
+  await send.checkBooks({ accepted: 50 });
+});
