@@ -88,7 +88,7 @@ async function conclude(
   switch (end.kind) {
     case 'exhausted': {
       const waitMs = Math.max(minWaitMs, pending.msUntilNextDeferred(Date.now()) ?? 0);
-      return report(deps, input, 'waiting', 'refused for now', waitMs, pending.deferred);
+      return report(deps, input, 'deferred', 'refused for now', waitMs, pending.deferred);
     }
     case 'wait':
       return report(deps, input, 'waiting', end.reason, Math.max(minWaitMs, end.waitMs), pending.deferred);

@@ -13,11 +13,12 @@ export interface DeliverBatchInput {
 export interface DeliverBatchResult {
   /**
    * - `finished`: every device of the batch has its outcome.
-   * - `waiting`: nothing can be sent for `waitMs`; call again then.
+   * - `deferred`: everybody left was refused for now; call again in `waitMs`. Other batches have no reason to wait.
+   * - `waiting`: nobody can be sent to for `waitMs`, in no batch of this provider; call again then.
    * - `stopped`: the notification's state forbids sending, or a later claim owns the batch.
    */
-  status: 'finished' | 'waiting' | 'stopped';
-  /** 0 unless waiting; also 0 when the worker shuts down and another should go on at once. */
+  status: 'finished' | 'deferred' | 'waiting' | 'stopped';
+  /** 0 unless deferred or waiting; also 0 when the worker shuts down and another should go on at once. */
   waitMs: number;
   /** Devices of this batch that wait for another attempt. */
   deferred: number;

@@ -21,12 +21,15 @@ export interface DeliverBatchWorkflowInput extends DeliverBatchInput {
 /** What the batch looked like when this workflow ended; undefined: cancelled before the first call answered. */
 export type DeliverBatchWorkflowResult = DeliverBatchResult | undefined;
 
-/** No batch takes a day, however low its rate limit: a slow batch returns to wait here. */
+/** No batch takes a day, however low its rate limit: a slow batch returns to wait. */
 const startToCloseTimeout = '24h';
+/** Waits up to this long are sat out here; for a longer one the place among the open batches is given to another. */
+const longestWaitHereMs = 1_000;
 
 /**
- * One batch: calls `deliverBatch` until every device has its outcome, and waits in between on a durable timer, so that a
- * device deferred for 15 minutes holds no worker slot. A cancellation is answered by a report, not by a failure.
+ * One batch: calls `deliverBatch` until every device has its outcome or the rest must wait for long, so that a device deferred
+ * for 15 minutes holds neither a worker slot nor a place among the open batches. Its report says when to start it again. A
+ * cancellation is answered by a report, not by a failure.
  */
 export async function deliverBatchWorkflow(input: DeliverBatchWorkflowInput): Promise<DeliverBatchWorkflowResult> {
   const activities = proxyActivities<Activities>({
@@ -54,7 +57,8 @@ export async function deliverBatchWorkflow(input: DeliverBatchWorkflowInput): Pr
       setCurrentDetails(
         describeBooks(result.books, `${summary}: ${headline(result)}`, ['These are the books of the whole send.']),
       );
-      if (result.status !== 'waiting' || CancellationScope.current().consideredCancelled) return result;
+      if (!mustWait(result) || result.waitMs > longestWaitHereMs) return result;
+      if (CancellationScope.current().consideredCancelled) return result;
       if (result.waitMs > 0) await sleep(result.waitMs, { summary: shorten(waiting(result)) });
       if (workflowInfo().continueAsNewSuggested) await continueAsNew<typeof deliverBatchWorkflow>(input);
     }
@@ -69,8 +73,13 @@ export function batchSummary({ provider, seq, size }: DeliverBatchInput): string
   return `${provider} · batch ${seq} · ${count(size)} devices`;
 }
 
+/** Whether the batch is to be tried again after `waitMs`. */
+export function mustWait({ status }: DeliverBatchResult): boolean {
+  return status === 'deferred' || status === 'waiting';
+}
+
 function headline(result: DeliverBatchResult): string {
-  if (result.status !== 'waiting') return `${result.status}, ${result.reason}`;
+  if (!mustWait(result)) return `${result.status}, ${result.reason}`;
   return `${waiting(result)}, until ${new Date(Date.now() + result.waitMs).toISOString()}`;
 }
 

@@ -15,14 +15,24 @@ import {
   workflowInfo,
 } from '@temporalio/workflow';
 import type { Activities, BatchPage, NotificationView } from '../activities/activities.ts';
+import type { ProviderName } from '../domain/device.ts';
 import { batchWorkflowId } from '../domain/ids.ts';
 import { deliveryTaskQueue, taskQueuePrefix } from '../domain/task-queues.ts';
-import { batchSummary, deliverBatchWorkflow } from './deliver-batch.ts';
+import { batchSummary, deliverBatchWorkflow, mustWait } from './deliver-batch.ts';
 import { count, describeBooks, shorten } from './details.ts';
 import { wakeSignal } from './messages.ts';
 
 export interface SendNotificationInput {
   notificationId: string;
+  /** What the run before knew, where one continued as new. */
+  waits?: Waits;
+}
+
+/** Milliseconds since 1970 before which it is no use to start a batch. */
+interface Waits {
+  /** By seq. */
+  batches: Record<number, number>;
+  providers: Partial<Record<ProviderName, number>>;
 }
 
 /** What became of it, as Temporal's UI shows it; undefined: the notification was deleted. */
@@ -42,7 +52,7 @@ const { settleCancelled } = summarised('record who was not sent to, close the bo
 const { cancelByOperator } = summarised('cancelled in Temporal: store it');
 
 /** How long to wait before a batch that could not be started, or that ended without a report, is looked at again. */
-const batchRetryDelay = '5s';
+const batchRetryDelayMs = 5_000;
 /** While batches run, the details in Temporal's UI are renewed after this, then after twice as long, and so on. */
 const firstLookMs = 10_000;
 const longestLookMs = 300_000;
@@ -55,6 +65,7 @@ const idleLook = '30d';
  */
 export async function sendNotificationWorkflow(input: SendNotificationInput): Promise<SendNotificationResult> {
   const { notificationId } = input;
+  let waits = input.waits;
   let woken = false;
   setHandler(wakeSignal, () => {
     woken = true;
@@ -79,11 +90,13 @@ export async function sendNotificationWorkflow(input: SendNotificationInput): Pr
           await new SendPass(
             notificationId,
             view,
+            waits,
             () => woken,
             () => {
               woken = false;
             },
           ).run();
+          waits = undefined;
           break;
         case 'paused':
         case 'halted':
@@ -94,7 +107,7 @@ export async function sendNotificationWorkflow(input: SendNotificationInput): Pr
       }
       if (workflowInfo().continueAsNewSuggested) {
         await condition(allHandlersFinished);
-        await continueAsNew<typeof sendNotificationWorkflow>(input);
+        await continueAsNew<typeof sendNotificationWorkflow>({ notificationId });
       }
     }
   } catch (error) {
@@ -108,8 +121,8 @@ export async function sendNotificationWorkflow(input: SendNotificationInput): Pr
   }
 }
 
-function describe(view: NotificationView, books = view.books): string {
-  const notes = [];
+function describe(view: NotificationView, books = view.books, more: string[] = []): string {
+  const notes = [...more];
   if (view.state === 'scheduled') notes.push(`Begins at ${view.scheduledAt}.`);
   if (view.state === 'paused' || view.state === 'halted') notes.push(`${whatItWaitsFor(view)}.`);
   if (view.ratePerSecond !== null) notes.push(`Its own limit: ${count(view.ratePerSecond)} devices a second.`);
@@ -121,29 +134,49 @@ function whatItWaitsFor(view: NotificationView): string {
   return `Halted, waits for resume after the fix, or for cancel. ${(view.haltDetail ?? '').replace(/\.$/, '')}`;
 }
 
+type Batch = BatchPage['batches'][number];
+
 /**
- * One go through the batches that are not finished: a window of child workflows open at once, planned a page ahead. Ends when
- * there is nothing left (and closes the books), when the notification's state forbids sending, or when the history is long
- * enough to continue as new; children are drained first in every case.
+ * One go through the batches that are not finished: a window of child workflows open at once, planned a page ahead. A batch
+ * that must wait gives its place to the next one and is started again when its time has come; a provider that nobody can be
+ * sent to keeps its own batches waiting, not the other's. Ends when there is nothing left (and closes the books), when the
+ * notification's state forbids sending, or when the history is long enough to continue as new; children are drained first in
+ * every case.
  */
 class SendPass {
   readonly #notificationId: string;
   #view: NotificationView;
   readonly #isWoken: () => boolean;
   readonly #clearWoken: () => void;
-  readonly #queue: BatchPage['batches'] = [];
+  readonly #queue: Batch[] = [];
+  /** Batches to be started again, and when. */
+  readonly #waiting: { batch: Batch; dueAt: number }[] = [];
+  /** Until a batch of the provider reports something else, one at a time tries whether sending is possible again. */
+  readonly #blockedUntil: Waits['providers'];
+  readonly #open: Record<ProviderName, number> = { apns: 0, fcm: 0 };
+  /** Of the run before. */
+  readonly #dueAt: Waits['batches'];
   #plannedTo = 0;
   #isExhausted = false;
   #isUrgent = false;
   #refill: Promise<void> | undefined;
+  #wait: Promise<void> | undefined;
   #started = 0;
   /** Set when a batch stopped because of the notification's state: no further batch is started in this pass. */
   #isStopped = false;
   #isDone = false;
 
-  constructor(notificationId: string, view: NotificationView, isWoken: () => boolean, clearWoken: () => void) {
+  constructor(
+    notificationId: string,
+    view: NotificationView,
+    waits: Waits | undefined,
+    isWoken: () => boolean,
+    clearWoken: () => void,
+  ) {
     this.#notificationId = notificationId;
     this.#view = view;
+    this.#dueAt = waits?.batches ?? {};
+    this.#blockedUntil = { ...waits?.providers };
     this.#isWoken = isWoken;
     this.#clearWoken = clearWoken;
   }
@@ -162,20 +195,28 @@ class SendPass {
       await condition(allHandlersFinished);
       await continueAsNew<(input: SendNotificationInput) => Promise<SendNotificationResult>>({
         notificationId: this.#notificationId,
+        waits: this.#waits(),
       });
     }
     const { isClosed } = await closeBooks(this.#notificationId);
-    // A batch ended without a report (its workflow was terminated): the next pass starts it again.
-    if (!isClosed) await sleep(batchRetryDelay);
+    if (!isClosed) await sleep(batchRetryDelayMs);
+  }
+
+  #waits(): Waits {
+    const batches = { ...this.#dueAt };
+    for (const { batch, dueAt } of this.#waiting) batches[batch.seq] = dueAt;
+    for (const [seq, dueAt] of Object.entries(batches)) if (dueAt <= Date.now()) delete batches[Number(seq)];
+    return { batches, providers: this.#blockedUntil };
   }
 
   /** Takes batches one after the other. Never throws but for a cancellation of the whole workflow. */
   async #lane(): Promise<void> {
     while (!this.#isStopped && !this.#isHistoryLong()) {
-      const batch = this.#queue.shift();
+      const batch = this.#take();
       if (batch === undefined) {
-        if (this.#isExhausted) return;
-        await this.#refillQueue();
+        if (!this.#isExhausted) await this.#refillQueue();
+        else if (this.#nextDueAt() === undefined) return;
+        else await this.#waitUntilDue();
         continue;
       }
       this.#started += 1;
@@ -186,8 +227,9 @@ class SendPass {
     }
   }
 
-  async #deliver(batch: BatchPage['batches'][number]): Promise<void> {
+  async #deliver(batch: Batch): Promise<void> {
     const prefix = taskQueuePrefix(workflowInfo().taskQueue);
+    this.#open[batch.provider] += 1;
     try {
       const result = await executeChild(deliverBatchWorkflow, {
         workflowId: batchWorkflowId(this.#notificationId, batch.seq),
@@ -204,7 +246,13 @@ class SendPass {
         ],
       });
       if (result === undefined || result.status === 'stopped') this.#isStopped = true;
-      if (result) setCurrentDetails(describe(this.#view, result.books));
+      else {
+        const dueAt = Date.now() + result.waitMs;
+        if (mustWait(result)) this.#waiting.push({ batch, dueAt });
+        if (result.status === 'waiting') this.#blockedUntil[batch.provider] = dueAt;
+        else delete this.#blockedUntil[batch.provider];
+      }
+      if (result) setCurrentDetails(this.#describe(result.books));
     } catch (error) {
       if (isCancellation(error)) {
         this.#isStopped = true;
@@ -213,13 +261,69 @@ class SendPass {
       // An orphan of a terminated parent still runs, or somebody terminated the child: the batch's row decides, later.
       if (!(error instanceof WorkflowExecutionAlreadyStartedError))
         log.warn('batch ended without a report', { seq: batch.seq });
-      try {
-        await sleep(batchRetryDelay);
-      } catch {
-        // Only a cancellation ends a sleep early, and the flag below is its answer.
-        this.#isStopped = true;
-      }
+      this.#waiting.push({ batch, dueAt: Date.now() + batchRetryDelayMs });
+    } finally {
+      this.#open[batch.provider] -= 1;
     }
+  }
+
+  /** A batch that may be started now, of those that waited before the others. */
+  #take(): Batch | undefined {
+    const now = Date.now();
+    const due = this.#waiting.findIndex(({ batch, dueAt }) => dueAt <= now && this.#freeAt(batch) <= now);
+    if (due >= 0) return this.#waiting.splice(due, 1)[0]!.batch;
+    const next = this.#queue.findIndex((batch) => this.#freeAt(batch) <= now);
+    return next >= 0 ? this.#queue.splice(next, 1)[0] : undefined;
+  }
+
+  /** Infinity: not before an open batch of the provider has reported. */
+  #freeAt({ provider }: Batch): number {
+    const blockedUntil = this.#blockedUntil[provider];
+    if (blockedUntil === undefined) return 0;
+    return this.#open[provider] > 0 ? Number.POSITIVE_INFINITY : blockedUntil;
+  }
+
+  /** When the next batch may be started; undefined: none is left. */
+  #nextDueAt(): number | undefined {
+    let next: number | undefined;
+    const note = (at: number) => {
+      if (next === undefined || at < next) next = at;
+    };
+    for (const { batch, dueAt } of this.#waiting) note(Math.max(dueAt, this.#freeAt(batch)));
+    for (const batch of this.#queue) note(this.#freeAt(batch));
+    return next;
+  }
+
+  /** One timer, shared by all lanes; ends early when another batch is due before. */
+  #waitUntilDue(): Promise<void> {
+    this.#wait ??= this.#sleepUntil(this.#nextDueAt()!).finally(() => {
+      this.#wait = undefined;
+    });
+    return this.#wait;
+  }
+
+  async #sleepUntil(dueAt: number): Promise<void> {
+    setCurrentDetails(this.#describe());
+    const isOver = () => this.#isStopped || this.#isHistoryLong() || (this.#nextDueAt() ?? 0) < dueAt;
+    try {
+      if (dueAt === Number.POSITIVE_INFINITY) await condition(isOver);
+      else await condition(isOver, Math.max(1, dueAt - Date.now()), { summary: shorten(this.#whoWaits() ?? '') });
+    } catch {
+      // Only a cancellation ends it so, and the flag is its answer.
+      this.#isStopped = true;
+    }
+  }
+
+  #whoWaits(): string | undefined {
+    const batches = this.#waiting.length;
+    const dueAt = this.#nextDueAt();
+    if (batches === 0 || dueAt === undefined || dueAt === Number.POSITIVE_INFINITY) return undefined;
+    return `${count(batches)} ${batches === 1 ? 'batch waits' : 'batches wait'} to be tried again, the next until ${new Date(dueAt).toISOString()}`;
+  }
+
+  #describe(books = this.#view.books): string {
+    const waits = this.#whoWaits();
+    return describe(this.#view, books, waits === undefined ? [] : [`${waits}.`]);
   }
 
   /** One page at a time, shared by all lanes. */
@@ -237,7 +341,11 @@ class SendPass {
         afterSeq: this.#plannedTo,
         limit: this.#view.settings.openBatches * 2,
       });
-      this.#queue.push(...page.batches);
+      for (const batch of page.batches) {
+        const dueAt = this.#dueAt[batch.seq];
+        if (dueAt === undefined) this.#queue.push(batch);
+        else this.#waiting.push({ batch, dueAt });
+      }
       this.#plannedTo = page.batches.at(-1)?.seq ?? this.#plannedTo;
       this.#isExhausted = page.isLast;
       this.#isUrgent = page.isUrgent;
@@ -253,13 +361,20 @@ class SendPass {
    */
   async #watchState(scope: CancellationScope): Promise<void> {
     for (let lookMs = firstLookMs; ; lookMs = Math.min(lookMs * 2, longestLookMs)) {
-      await condition(() => this.#isWoken() || this.#isDone, lookMs, { summary: 'then a look at the books' });
+      await condition(() => this.#isWoken() || this.#isDone || this.#isStopped, lookMs, {
+        summary: 'then a look at the books',
+      });
       if (this.#isDone) return;
+      if (this.#isStopped) {
+        // Whatever the state is by now: the other batches must not keep the one that stopped from being started again.
+        scope.cancel();
+        return;
+      }
       this.#clearWoken();
       const view = await readNotification(this.#notificationId);
       if (view) {
         this.#view = view;
-        setCurrentDetails(describe(view));
+        setCurrentDetails(this.#describe());
       }
       if (view?.state === 'sending') continue;
       this.#isStopped = true;

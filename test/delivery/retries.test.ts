@@ -87,7 +87,7 @@ describe('B30: refused for now', () => {
       const waits: number[] = [];
       for (;;) {
         const result = await worker.deliver(send.batches[0]!);
-        if (result.status !== 'waiting') break;
+        if (result.status !== 'deferred') break;
         assert.equal(result.deferred, 1);
         waits.push(result.waitMs);
         await passTime(send);
@@ -112,7 +112,7 @@ describe('B30: refused for now', () => {
       const send = await bench.launch({ devices: 2 });
       const provider = createScriptedProvider(() => later({ httpStatus: 429, reason: 'QUOTA_EXCEEDED', afterMs }));
       const result = await bench.worker({ provider, retryMaxMs: 600_000 }).deliver(send.batches[0]!);
-      assert.equal(result.status, 'waiting');
+      assert.equal(result.status, 'deferred');
       assert.ok(result.waitMs > expected - 30_000 && result.waitMs <= expected, `${result.waitMs}`);
     }
   });
@@ -124,7 +124,7 @@ describe('B30: refused for now', () => {
       slow.has(deviceId) ? later({ afterMs: 60_000 }) : accepted,
     );
     const result = await bench.worker({ provider: first, retryMaxMs: 100_000 }).deliver(send.batches[0]!);
-    assert.deepEqual([result.status, result.deferred], ['waiting', 3]);
+    assert.deepEqual([result.status, result.deferred], ['deferred', 3]);
     assert.deepEqual(
       (await deferralsOf(send)).map(({ device_id, attempts, doubts }) => [device_id, attempts, doubts]),
       [...slow].map((deviceId) => [deviceId, 1, 0]),
@@ -133,7 +133,7 @@ describe('B30: refused for now', () => {
 
     const second = createScriptedProvider();
     const early = await bench.worker({ provider: second }).deliver(send.batches[0]!);
-    assert.equal(early.status, 'waiting');
+    assert.equal(early.status, 'deferred');
     assert.ok(early.waitMs > 30_000);
     assert.equal(second.calls.length, 0, 'nobody before the time');
     await passTime(send);
