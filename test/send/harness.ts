@@ -8,7 +8,7 @@ import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import { reconcile } from '../../activities/reconcile.ts';
 import { createTemporalWaker } from '../../api/temporal.ts';
 import { auditBooks } from '../../db/deliveries.ts';
-import { getSummary, insertNotification } from '../../db/notifications.ts';
+import { getSummary, insertNotification, launchNotification } from '../../db/notifications.ts';
 import { loadConfig, type WorkerConfig } from '../../domain/config.ts';
 import type { ProviderName } from '../../domain/device.ts';
 import { notificationWorkflowId } from '../../domain/ids.ts';
@@ -25,7 +25,8 @@ import { until } from '../support/until.ts';
 
 export interface SendOptions {
   devices?: number;
-  provider?: ProviderName;
+  /** Of all devices; default APNs. */
+  provider?: ProviderName | 'both in turn';
   message?: Message;
   inDoubtPolicy?: InDoubtPolicy;
   ratePerSecond?: number | null;
@@ -33,6 +34,8 @@ export interface SendOptions {
   scheduledAt?: Date;
   /** Default true; false: a draft. */
   isLaunched?: boolean;
+  /** Launched in PostgreSQL alone, as by an API that could not reach Temporal. */
+  isTemporalAway?: boolean;
 }
 
 export interface TestSend {
@@ -116,9 +119,13 @@ export async function createSendBench(): Promise<SendBench> {
     const id = uuidV7();
     const { rows } = await sql<{ id: number }>`
       insert into devices (app_id, external_id, provider, platform, device_token)
-      select 1, ${id} || '-' || n, ${provider}, ${provider === 'apns' ? 'ios' : 'android'},
+      select 1, ${id} || '-' || n, p.provider, case p.provider when 'apns' then 'ios' else 'android' end,
         encode(sha256((${id} || n)::bytea), 'hex')
-      from generate_series(1, ${devices}::integer) n order by n
+      from generate_series(1, ${devices}::integer) n
+      cross join lateral (
+        select case when ${provider} = 'both in turn' then (array['apns', 'fcm'])[1 + n % 2] else ${provider} end as provider
+      ) p
+      order by n
       returning id
     `.execute(db);
     await insertNotification(db, {
@@ -130,7 +137,8 @@ export async function createSendBench(): Promise<SendBench> {
     const read = () => getSummary(db, id);
     const call: TestSend['call'] = async (verb, body) =>
       (await api.request('POST', `/v1/notifications/${id}/${verb}`, body)).status;
-    if (options.isLaunched ?? true) {
+    if (options.isTemporalAway) await launchNotification(db, 1, id);
+    else if (options.isLaunched ?? true) {
       const body = options.scheduledAt && { scheduled_at: options.scheduledAt.toISOString() };
       assert.equal(await call('launch', body), 202);
     }
@@ -181,6 +189,8 @@ export async function createSendBench(): Promise<SendBench> {
       activities: createActivities(deps),
       maxHeartbeatThrottleInterval: 200,
       shutdownGraceTime: 0,
+      // After a worker has stopped, its workflows wait so long for it before another one takes them.
+      stickyQueueScheduleToStartTimeout: '500ms',
     };
     const prefix = temporal.taskQueuePrefix;
     const running = await Promise.all([
