@@ -3,7 +3,8 @@
  * under way when it is deployed.
  *
  * Two of them are kept in `histories/`. After a change that cannot be compatible (or that needs none to be, because no send is
- * under way) they are made anew: `CARILLON_RECORD_HISTORIES=1 node --test test/send/replay.test.ts`.
+ * under way) they are made anew: `CARILLON_RECORD_HISTORIES=1 node --test test/send/replay.test.ts`, then
+ * `biome check --write test/send`.
  */
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -61,7 +62,7 @@ async function replayAll(send: TestSend): Promise<void> {
 /** As JSON that a person can read, free of the machine's name. */
 function record(name: string, history: History): void {
   const object = History.toObject(History.fromObject(history), { enums: String, longs: Number, bytes: String });
-  const text = JSON.stringify(object, null, 1).replaceAll(os.hostname(), 'host');
+  const text = JSON.stringify(object, null, 2).replaceAll(os.hostname(), 'host');
   writeFileSync(path.join(histories, `${name}.json`), `${text}\n`);
 }
 

@@ -1,0 +1,383 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import fc from 'fast-check';
+import { sql } from 'kysely';
+import { type Claim, claimBatch, planNextPage, reserveWindow, returnReserved } from '../../db/batches.ts';
+import { transactionWithClient } from '../../db/connect.ts';
+import { type Deferral, listDeferrals, noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
+import {
+  addToBatch,
+  auditBooks,
+  copyDeliveries,
+  countTotals,
+  type DeliveryRecord,
+  deleteDeferrals,
+  listRecordedDeviceIds,
+  settleBatch,
+} from '../../db/deliveries.ts';
+import { insertNotification, launchNotification } from '../../db/notifications.ts';
+import { setRateLimit } from '../../db/rate-limits.ts';
+import { emptyOutcomeCounts, type Outcome, outcomes } from '../../domain/outcome.ts';
+import { uuidV7 } from '../../domain/uuid-v7.ts';
+import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+
+let database: TestDatabase;
+before(async () => {
+  database = await createTestDatabase({ maxConnections: 20 });
+});
+after(() => database.close());
+
+/** A launched notification with one claimed batch. */
+async function claimed(devices = 20): Promise<Claim> {
+  const { db } = database;
+  const id = uuidV7();
+  await sql`
+    insert into devices (app_id, external_id, provider, platform, device_token)
+    select 1, ${id} || n, 'apns', 'ios', ${id} || n from generate_series(1, ${devices}::integer) n
+  `.execute(db);
+  const externalIds = Array.from({ length: devices }, (_, n) => `${id}${n + 1}`);
+  await insertNotification(db, {
+    ...{ id, appId: 1, title: null, message: { title: 't' }, audience: { externalIds } },
+    ...{ inDoubtPolicy: 'redeliver', ratePerSecond: null },
+  });
+  await launchNotification(db, 1, id);
+  await db.transaction().execute((trx) => planNextPage(trx, id, 100_000));
+  return (await claimBatch(db, id, 1))!;
+}
+
+const record = (deviceId: number, outcome: Outcome = 'accepted'): DeliveryRecord => ({
+  ...{ deviceId, outcome, reason: null, httpStatus: 200, providerMessageId: null, attempts: 1, inDoubt: false },
+});
+
+function store(claim: Claim, records: DeliveryRecord[]): Promise<boolean> {
+  return transactionWithClient(database.pool, async (trx, client) => {
+    const counts = emptyOutcomeCounts();
+    for (const { outcome } of records) counts[outcome] += 1;
+    const isFinished = await addToBatch(trx, claim, counts);
+    await copyDeliveries(client, claim, records);
+    return isFinished;
+  });
+}
+
+const deferral = (deviceId: number, more: Partial<Deferral> = {}): Deferral => ({
+  ...{ deviceId, notBefore: new Date(1_000), attempts: 1, doubts: 0, reason: 'Shutdown', httpStatus: 503 },
+  ...more,
+});
+const defer = (claim: Claim, deferrals: Deferral[]) =>
+  database.db.transaction().execute((trx) => storeDeferrals(trx, claim, deferrals));
+const reserve = (claim: Claim, positions: number[], deferredIds: number[] = [], providerScope = 'none') =>
+  reserveWindow(database.db, claim, { positions, deferredIds, providerScope });
+
+describe('outcomes', () => {
+  test('are recorded in chunks; the last one closes the batch', async () => {
+    const claim = await claimed(20);
+    assert.equal(
+      await store(
+        claim,
+        claim.deviceIds.slice(0, 12).map((id) => record(id)),
+      ),
+      false,
+    );
+    assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
+    assert.equal(
+      await store(
+        claim,
+        claim.deviceIds.slice(12).map((id) => record(id, 'failed')),
+      ),
+      true,
+    );
+    assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
+    assert.equal(await claimBatch(database.db, claim.notificationId, 1), undefined);
+    const totals = await countTotals(database.db, claim.notificationId);
+    assert.deepEqual([totals.devices, totals.outcomes.accepted, totals.outcomes.failed], [20, 12, 8]);
+  });
+
+  test('of one device twice: the second transaction fails whole, the books stay as they were', async () => {
+    const claim = await claimed(5);
+    const [first, second] = claim.deviceIds;
+    await store(claim, [record(first!)]);
+    await assert.rejects(store(claim, [record(second!), record(first!)]), /deliveries.*pkey|duplicate key/);
+    assert.deepEqual(await listRecordedDeviceIds(database.db, claim), [first]);
+    assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
+  });
+
+  test('more than the batch has are refused by the table itself', async () => {
+    const claim = await claimed(3);
+    const counts = { ...emptyOutcomeCounts(), accepted: 4 };
+    await assert.rejects(
+      database.db.transaction().execute((trx) => addToBatch(trx, claim, counts)),
+      /batches_counts_check/,
+    );
+  });
+
+  test('any text comes back as it was given to COPY', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(
+          fc.string({ unit: 'grapheme', maxLength: 40 }).filter((text) => !text.includes('\u0000')),
+          {
+            minLength: 1,
+            maxLength: 20,
+          },
+        ),
+        async (texts) => {
+          const claim = await claimed(texts.length);
+          const given = texts.map((text, n) => ({
+            ...record(claim.deviceIds[n]!),
+            reason: text,
+            providerMessageId: text.split('').reverse().join('').toWellFormed(),
+          }));
+          await store(claim, given);
+          const rows = await database.db
+            .selectFrom('deliveries')
+            .select(['reason', 'provider_message_id'])
+            .where('notification_id', '=', claim.notificationId)
+            .orderBy('device_id')
+            .execute();
+          assert.deepEqual(
+            rows.map((row) => [row.reason, row.provider_message_id]),
+            given.map((row) => [row.reason, row.providerMessageId]),
+          );
+        },
+      ),
+      { numRuns: 25 },
+    );
+  });
+});
+
+describe('a window', () => {
+  test('reserved by many claims at once is granted to the newest alone', async () => {
+    const claim = await claimed(100);
+    const claims = [claim];
+    for (let i = 0; i < 5; i++) claims.push((await claimBatch(database.db, claim.notificationId, 1))!);
+    const answers = await Promise.all(claims.map((each) => reserve(each, [0, 1, 2])));
+    assert.deepEqual(
+      answers.map(({ answer }) => answer),
+      ['fenced', 'fenced', 'fenced', 'fenced', 'fenced', 'go'],
+    );
+  });
+
+  test('under a rate limit shared by many: never more than the rate is granted, and all of it is', async () => {
+    await setRateLimit(database.db, 'shared', 100);
+    const claims = await Promise.all(Array.from({ length: 4 }, () => claimed(400)));
+    let granted = 0;
+    const startedAt = performance.now();
+    await Promise.all(
+      claims.map(async (claim) => {
+        for (let next = 0; performance.now() - startedAt < 400; ) {
+          const positions = Array.from({ length: 50 }, (_, n) => next + n);
+          const reservation = await reserve(claim, positions, [], 'shared');
+          if (reservation.answer === 'go') {
+            granted += reservation.granted;
+            next += reservation.granted;
+          } else {
+            assert.equal(reservation.answer, 'wait');
+            await new Promise((resolve) => setTimeout(resolve, 5));
+          }
+        }
+      }),
+    );
+    const seconds = (performance.now() - startedAt) / 1000;
+    assert.ok(granted <= seconds * 100 + 20, `${granted} in ${seconds} s`);
+    assert.ok(granted >= 20, `${granted} in ${seconds} s`);
+  });
+
+  test('that waits for a rate limit reserves nothing', async () => {
+    await setRateLimit(database.db, 'slow', 1);
+    const claim = await claimed(10);
+    assert.deepEqual(await reserve(claim, [0, 1, 2], [], 'slow'), { answer: 'go', granted: 1 });
+    const reservation = await reserve(claim, [1, 2], [], 'slow');
+    assert.equal(reservation.answer, 'wait');
+    assert.equal((await claimBatch(database.db, claim.notificationId, 1))!.horizon, 1);
+  });
+
+  test('of deferred devices marks those that were granted, giving back unmarks them', async () => {
+    await setRateLimit(database.db, 'ten', 20);
+    const claim = await claimed(10);
+    const ids = claim.deviceIds.slice(0, 5);
+    await reserve(claim, [0, 1, 2, 3, 4]);
+    await defer(
+      claim,
+      ids.map((id) => deferral(id)),
+    );
+    assert.deepEqual(await reserve(claim, [], ids, 'ten'), { answer: 'go', granted: 2 });
+    const dispatched = async () => {
+      const { rows } = await sql<{ device_id: number }>`
+        select device_id from deferrals where notification_id = ${claim.notificationId} and dispatched order by 1
+      `.execute(database.db);
+      return rows.map((row) => row.device_id);
+    };
+    assert.deepEqual(await dispatched(), ids.slice(0, 2));
+    await database.db
+      .transaction()
+      .execute((trx) => returnReserved(trx, claim, { position: undefined, deferredIds: [ids[1]!] }));
+    assert.deepEqual(await dispatched(), ids.slice(0, 1));
+  });
+});
+
+describe('deferrals', () => {
+  test('are one row a device, renewed by a repeat, gone with the outcome', async () => {
+    const claim = await claimed(5);
+    const [a, b] = claim.deviceIds;
+    await defer(claim, [deferral(a!), deferral(b!)]);
+    await defer(claim, [deferral(a!, { attempts: 2, doubts: 1, reason: 'again', notBefore: new Date(2_000) })]);
+    const stored = (await listDeferrals(database.db, claim.notificationId, 1)).toSorted(
+      (x, y) => x.deviceId - y.deviceId,
+    );
+    assert.deepEqual(stored, [
+      deferral(a!, { attempts: 2, doubts: 1, reason: 'again', notBefore: new Date(2_000) }),
+      deferral(b!),
+    ]);
+    await database.db.transaction().execute((trx) => deleteDeferrals(trx, claim, [a!]));
+    assert.deepEqual(await listDeferrals(database.db, claim.notificationId, 1), [deferral(b!)]);
+  });
+
+  test('after a crash hold whoever was reserved and left without an answer, each crash counted once', async () => {
+    const claim = await claimed(6);
+    const [recorded, waiting, reserved] = claim.deviceIds;
+    await reserve(claim, [0, 1, 2]);
+    await store(claim, [record(recorded!)]);
+    await defer(claim, [deferral(waiting!)]);
+    const doubts = async () =>
+      (await listDeferrals(database.db, claim.notificationId, 1))
+        .map(({ deviceId, attempts, doubts }) => [deviceId, attempts, doubts])
+        .sort((x, y) => x[0]! - y[0]!);
+
+    const second = (await claimBatch(database.db, claim.notificationId, 1))!;
+    await noteDoubts(database.db, second);
+    await noteDoubts(database.db, second);
+    assert.deepEqual(await doubts(), [
+      [waiting, 1, 0],
+      [reserved, 1, 1],
+    ]);
+    await reserve(second, [], [waiting!, reserved!]);
+    const third = (await claimBatch(database.db, claim.notificationId, 1))!;
+    await noteDoubts(database.db, second);
+    assert.deepEqual((await doubts())[0], [waiting, 1, 0], 'a zombie counts nothing');
+    await noteDoubts(database.db, third);
+    await noteDoubts(database.db, third);
+    assert.deepEqual(await doubts(), [
+      [waiting, 2, 1],
+      [reserved, 2, 2],
+    ]);
+  });
+});
+
+describe('settling a batch', () => {
+  test('records everybody who has no outcome, in-doubt ones as unknown, and closes it', async () => {
+    const claim = await claimed(8);
+    const [done, inFlight, refused, doubted, dispatched] = claim.deviceIds;
+    await reserve(claim, [0, 1, 2, 3, 4]);
+    await store(claim, [record(done!)]);
+    await defer(claim, [
+      deferral(refused!, { attempts: 3 }),
+      deferral(doubted!, { attempts: 2, doubts: 1 }),
+      deferral(dispatched!, { attempts: 1 }),
+    ]);
+    await reserve(claim, [], [dispatched!]);
+    await database.db.transaction().execute((trx) => settleBatch(trx, claim, 'cancelled'));
+    const rows = await database.db
+      .selectFrom('deliveries')
+      .select(['device_id', 'outcome', 'attempts', 'in_doubt'])
+      .where('notification_id', '=', claim.notificationId)
+      .orderBy('device_id')
+      .execute();
+    const nothing = ['cancelled', 0, false];
+    assert.deepEqual(
+      rows.map((row) => [row.device_id, row.outcome, row.attempts, row.in_doubt]),
+      [
+        [done, 'accepted', 1, false],
+        [inFlight, 'unknown', 1, true],
+        [refused, 'cancelled', 3, false],
+        [doubted, 'unknown', 2, true],
+        [dispatched, 'unknown', 2, true],
+        ...claim.deviceIds.slice(5).map((id) => [id, ...nothing]),
+      ],
+    );
+    assert.deepEqual(await listDeferrals(database.db, claim.notificationId, 1), []);
+    assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
+    assert.equal(await claimBatch(database.db, claim.notificationId, 1), undefined);
+  });
+});
+
+describe('the audit finds', () => {
+  async function finished(): Promise<Claim> {
+    const claim = await claimed(10);
+    await store(
+      claim,
+      claim.deviceIds.map((id, n) => record(id, outcomes[n % outcomes.length]!)),
+    );
+    assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
+    return claim;
+  }
+  const tampered = async (statement: (claim: Claim) => ReturnType<typeof sql>) => {
+    const claim = await finished();
+    await statement(claim).execute(database.db);
+    return auditBooks(database.db, claim.notificationId);
+  };
+
+  test('a row that is missing', async () => {
+    const faults = await tampered(
+      ({ notificationId, deviceIds }) =>
+        sql`delete from deliveries where notification_id = ${notificationId} and device_id = ${deviceIds[4]}`,
+    );
+    assert.deepEqual(faults, [{ seq: 1, size: 10, counted: 10, rows: 9, isFinished: true }]);
+  });
+
+  test('a row too many, of a device that is in no batch', async () => {
+    const faults = await tampered(
+      ({ notificationId }) => sql`
+        insert into deliveries (device_id, notification_id, batch_seq, outcome, attempts, in_doubt)
+        values (987654321, ${notificationId}, 1, 'accepted', 1, false)`,
+    );
+    assert.equal(faults.length, 1);
+  });
+
+  test('a row of a batch that does not exist', async () => {
+    const faults = await tampered(
+      ({ notificationId }) => sql`
+        insert into deliveries (device_id, notification_id, batch_seq, outcome, attempts, in_doubt)
+        values (987654321, ${notificationId}, 7, 'accepted', 1, false)`,
+    );
+    assert.deepEqual(faults, [{ seq: 7, size: 0, counted: 0, rows: 1, isFinished: false }]);
+  });
+
+  test('a count that was changed', async () => {
+    const faults = await tampered(
+      ({ notificationId }) =>
+        sql`update batches set accepted = accepted - 1, finished_at = null where notification_id = ${notificationId}`,
+    );
+    assert.equal(faults.length, 1);
+  });
+
+  test('counts exchanged between two outcomes', async () => {
+    const faults = await tampered(
+      ({ notificationId }) =>
+        sql`update batches set accepted = accepted - 1, failed = failed + 1 where notification_id = ${notificationId}`,
+    );
+    assert.equal(faults.length, 1);
+  });
+
+  test('a row whose outcome was changed', async () => {
+    const faults = await tampered(
+      ({ notificationId, deviceIds }) =>
+        sql`update deliveries set outcome = 'accepted' where notification_id = ${notificationId} and device_id = ${deviceIds[1]}`,
+    );
+    assert.equal(faults.length, 1);
+  });
+
+  test('a row that was moved to another device', async () => {
+    const faults = await tampered(
+      ({ notificationId, deviceIds }) =>
+        sql`update deliveries set device_id = 987654321 where notification_id = ${notificationId} and device_id = ${deviceIds[1]}`,
+    );
+    assert.equal(faults.length, 1);
+  });
+
+  test('a batch that is full and not closed', async () => {
+    const faults = await tampered(
+      ({ notificationId }) => sql`update batches set finished_at = null where notification_id = ${notificationId}`,
+    );
+    assert.equal(faults.length, 1);
+  });
+});

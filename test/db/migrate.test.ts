@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict';
+import { randomUUID } from 'node:crypto';
+import { describe, test } from 'node:test';
+import { type Kysely, sql } from 'kysely';
+import pg from 'pg';
+import { connect } from '../../db/connect.ts';
+import { createDeliveryPartitions, migrate } from '../../db/migrate.ts';
+import type { Database } from '../../db/schema.ts';
+import { uuidV7 } from '../../domain/uuid-v7.ts';
+import { getDatabaseAdminUrl } from '../support/environment.ts';
+import { databaseUrl } from '../support/services.ts';
+
+/** A database that no migration has seen. */
+async function withEmptyDatabase(use: (url: string) => Promise<void>): Promise<void> {
+  const adminUrl = await getDatabaseAdminUrl();
+  const name = `empty_${randomUUID().replaceAll('-', '')}`;
+  const admin = new pg.Client({ connectionString: adminUrl });
+  await admin.connect();
+  try {
+    await admin.query(`create database ${name}`);
+    await use(databaseUrl(adminUrl, name));
+  } finally {
+    await admin.query(`drop database if exists ${name} with (force)`);
+    await admin.end();
+  }
+}
+
+async function withDatabases(
+  url: string,
+  count: number,
+  use: (dbs: Kysely<Database>[]) => Promise<void>,
+): Promise<void> {
+  const dbs = Array.from({ length: count }, () => connect(url, { maxConnections: 2 }).db);
+  try {
+    await use(dbs);
+  } finally {
+    await Promise.all(dbs.map((db) => db.destroy()));
+  }
+}
+
+/** Names and definitions of all that the migrations made. */
+async function describeSchema(db: Kysely<Database>): Promise<string[]> {
+  const { rows } = await sql<{ line: string }>`
+    select format('%s.%s %s', table_name, column_name, data_type) as line
+      from information_schema.columns where table_schema = 'public'
+    union all select indexdef from pg_indexes where schemaname = 'public'
+    union all select conrelid::regclass || ' ' || conname from pg_constraint where connamespace = 'public'::regnamespace
+    union all select proname from pg_proc where pronamespace = 'public'::regnamespace
+    order by 1
+  `.execute(db);
+  return rows.map((row) => row.line);
+}
+
+describe('migrations', () => {
+  test('from nothing, then again: the second run applies nothing and changes nothing', async () => {
+    await withEmptyDatabase((url) =>
+      withDatabases(url, 1, async ([db]) => {
+        const applied = await migrate(db!);
+        assert.ok(applied.length >= 2);
+        const schema = await describeSchema(db!);
+        assert.deepEqual(await migrate(db!), []);
+        assert.deepEqual(await describeSchema(db!), schema);
+      }),
+    );
+  });
+
+  test('by several processes at once: each is applied once, nobody fails', async () => {
+    await withEmptyDatabase((url) =>
+      withDatabases(url, 4, async (dbs) => {
+        const applied = await Promise.all(dbs.map((db) => migrate(db)));
+        const names = applied.flat().sort();
+        assert.deepEqual(names, [...new Set(names)]);
+        assert.deepEqual(await migrate(dbs[0]!), []);
+        const { rows } = await sql<{ name: string }>`select name from apps`.execute(dbs[0]!);
+        assert.deepEqual(rows, [{ name: 'default' }]);
+      }),
+    );
+  });
+});
+
+describe('partitions of deliveries', () => {
+  test('are there for this month and three more; asked for again, or by several at once, nothing changes', async () => {
+    await withEmptyDatabase((url) =>
+      withDatabases(url, 3, async (dbs) => {
+        const [db] = dbs;
+        await migrate(db!);
+        const names = async () => {
+          const { rows } = await sql<{ name: string }>`
+            select inhrelid::regclass::text as name from pg_inherits where inhparent = 'deliveries'::regclass order by 1
+          `.execute(db!);
+          return rows.map((row) => row.name);
+        };
+        const before = await names();
+        assert.ok(before.length >= 4 && before.length <= 5, before.join());
+        await Promise.all(dbs.map((each) => createDeliveryPartitions(each)));
+        assert.deepEqual(await names(), before);
+      }),
+    );
+  });
+
+  test('take every notification of their month, to the last millisecond, and follow each other without a gap', async () => {
+    await withEmptyDatabase((url) =>
+      withDatabases(url, 1, async ([db]) => {
+        await migrate(db!);
+        await sql`select create_delivery_partitions('2031-11-15', 4)`.execute(db!);
+        const instants = [
+          ...['2031-11-01T00:00:00.000Z', '2031-11-30T23:59:59.999Z', '2031-12-01T00:00:00.000Z'],
+          ...['2031-12-31T23:59:59.999Z', '2032-01-01T00:00:00.000Z', '2032-02-29T23:59:59.999Z'],
+        ];
+        for (const [n, instant] of instants.entries()) {
+          await sql`
+            insert into deliveries (device_id, notification_id, batch_seq, outcome, attempts, in_doubt)
+            values (${n}, ${uuidV7(Date.parse(instant))}, 1, 'accepted', 1, false)
+          `.execute(db!);
+        }
+        const { rows } = await sql<{ device_id: number; name: string }>`
+          select device_id, tableoid::regclass::text as name from deliveries order by device_id
+        `.execute(db!);
+        assert.deepEqual(
+          rows.map((row) => row.name),
+          instants.map((instant) => `deliveries_${instant.slice(0, 7).replace('-', '_')}`),
+        );
+      }),
+    );
+  });
+});

@@ -1,0 +1,189 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { sql } from 'kysely';
+import { findPlan, listOpenBatches, planNextPage } from '../../db/batches.ts';
+import { deleteDevice, registerDevice } from '../../db/devices.ts';
+import { insertNotification, launchNotification } from '../../db/notifications.ts';
+import type { Audience } from '../../domain/audience.ts';
+import { uuidV7 } from '../../domain/uuid-v7.ts';
+import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+
+let database: TestDatabase;
+before(async () => {
+  database = await createTestDatabase();
+});
+after(() => database.close());
+
+/** Devices of an app of their own, so that tests do not see each other's. */
+async function addApp(devices: number, fcmEvery = 0): Promise<number> {
+  const { db } = database;
+  const { rows } = await sql<{ id: number }>`insert into apps (name) values (${uuidV7()}) returning id`.execute(db);
+  const appId = rows[0]!.id;
+  await sql`
+    insert into devices (app_id, external_id, provider, platform, device_token)
+    select ${appId}, 'd' || n, case when f.is then 'fcm' else 'apns' end, case when f.is then 'android' else 'ios' end, 't' || n
+    from generate_series(1, ${devices}::integer) n
+    cross join lateral (select ${fcmEvery} > 0 and n % greatest(${fcmEvery}, 1) = 0 as is) f
+  `.execute(db);
+  return appId;
+}
+
+async function launch(appId: number, audience: Audience = {}): Promise<string> {
+  const id = uuidV7();
+  await insertNotification(database.db, {
+    ...{ id, appId, title: null, message: { title: 't' }, audience, inDoubtPolicy: 'redeliver', ratePerSecond: null },
+  });
+  await launchNotification(database.db, appId, id);
+  return id;
+}
+
+const planPage = (id: string, batchSize = 100) =>
+  database.db.transaction().execute((trx) => planNextPage(trx, id, batchSize));
+
+async function planAll(id: string, batchSize = 100): Promise<void> {
+  while (!(await findPlan(database.db, id)).isPlanned) await planPage(id, batchSize);
+}
+
+async function plannedIds(id: string): Promise<number[]> {
+  const rows = await database.db
+    .selectFrom('batches')
+    .select('device_ids')
+    .where('notification_id', '=', id)
+    .orderBy('seq')
+    .execute();
+  return rows.flatMap((row) => row.device_ids);
+}
+
+async function audienceIds(appId: number): Promise<number[]> {
+  const rows = await database.db.selectFrom('devices').select('id').where('app_id', '=', appId).orderBy('id').execute();
+  return rows.map((row) => row.id);
+}
+
+const register = (appId: number, externalId: string) =>
+  database.db.transaction().execute((trx) =>
+    registerDevice(trx, appId, {
+      ...{ externalId, userId: null, provider: 'apns', platform: 'ios', deviceToken: `token-${externalId}` },
+      ...{ apnsEnvironment: null, properties: undefined, locale: null, timeZone: null },
+    }),
+  );
+
+describe('planning', () => {
+  test('puts every device of the audience into exactly one batch, by provider, in even slices, within the size', async () => {
+    const appId = await addApp(1_050, 4);
+    const id = await launch(appId);
+    await planAll(id);
+    const planned = await plannedIds(id);
+    assert.deepEqual(
+      planned.toSorted((a, b) => a - b),
+      await audienceIds(appId),
+    );
+    const batches = await listOpenBatches(database.db, id, 0, 1_000);
+    assert.deepEqual(
+      batches.map((batch) => batch.seq),
+      batches.map((_, i) => i + 1),
+    );
+    for (const provider of ['apns', 'fcm']) {
+      const sizes = batches.filter((batch) => batch.provider === provider).map((batch) => batch.size);
+      assert.ok(Math.max(...sizes) <= 100);
+      assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1, `${provider}: ${sizes}`);
+    }
+    const { rows } = await sql<{ wrong: number }>`
+      select count(*) as wrong from batches b cross join unnest(b.device_ids) as member (id)
+      join devices d on d.id = member.id
+      where b.notification_id = ${id} and d.provider <> b.provider
+    `.execute(database.db);
+    assert.equal(rows[0]!.wrong, 0);
+    assert.deepEqual(await findPlan(database.db, id), { isPlanned: true, audienceSize: 1_050 });
+  });
+
+  test('again, when all is planned, changes nothing', async () => {
+    const id = await launch(await addApp(30));
+    await planAll(id);
+    const before = await plannedIds(id);
+    await planPage(id);
+    assert.deepEqual(await plannedIds(id), before);
+    assert.equal((await findPlan(database.db, id)).audienceSize, 30);
+  });
+
+  test('by many at once is the same as by one', async () => {
+    const appId = await addApp(2_000, 3);
+    const id = await launch(appId);
+    await Promise.all(Array.from({ length: 8 }, () => planPage(id)));
+    const planned = await plannedIds(id);
+    assert.deepEqual(
+      planned.toSorted((a, b) => a - b),
+      await audienceIds(appId),
+    );
+  });
+
+  test('over many pages leaves no gap and no overlap between them', async () => {
+    const appId = await addApp(120_000, 7);
+    const id = await launch(appId);
+    await planPage(id, 10_000);
+    assert.deepEqual(await findPlan(database.db, id), { isPlanned: false, audienceSize: 50_000 });
+    await planAll(id, 10_000);
+    const planned = await plannedIds(id);
+    assert.equal(planned.length, 120_000);
+    assert.deepEqual(
+      planned.toSorted((a, b) => a - b),
+      await audienceIds(appId),
+    );
+  });
+
+  test('that was rolled back begins again at the same place', async () => {
+    const appId = await addApp(300);
+    const id = await launch(appId);
+    const rollback = new Error('crash');
+    await assert.rejects(
+      database.db.transaction().execute(async (trx) => {
+        await planNextPage(trx, id, 100);
+        throw rollback;
+      }),
+      rollback,
+    );
+    assert.deepEqual(await plannedIds(id), []);
+    await planAll(id);
+    assert.deepEqual(await plannedIds(id), await audienceIds(appId));
+  });
+
+  test('does not see who registered after the launch, whoever registers while it runs', async () => {
+    const appId = await addApp(60_000);
+    const id = await launch(appId);
+    const frozen = await audienceIds(appId);
+    await Promise.all([
+      planAll(id, 1_000),
+      ...Array.from({ length: 40 }, (_, n) => register(appId, `late-${n}`)),
+      ...Array.from({ length: 40 }, (_, n) => register(appId, `d${1 + n * 1_000}`)),
+    ]);
+    assert.deepEqual(
+      (await plannedIds(id)).toSorted((a, b) => a - b),
+      frozen,
+    );
+  });
+
+  test('leaves out who is deleted before its page is read, and no one else', async () => {
+    const appId = await addApp(500);
+    const id = await launch(appId);
+    for (const n of [1, 250, 500]) await deleteDevice(database.db, appId, `d${n}`);
+    await planAll(id);
+    assert.deepEqual(await plannedIds(id), await audienceIds(appId));
+    assert.equal((await findPlan(database.db, id)).audienceSize, 497);
+  });
+
+  test('of an audience of nobody ends with no batch', async () => {
+    for (const audience of [{}, { externalIds: ['nobody'] }]) {
+      const id = await launch(await addApp(0), audience);
+      await planAll(id);
+      assert.deepEqual(await plannedIds(id), []);
+      assert.deepEqual(await findPlan(database.db, id), { isPlanned: true, audienceSize: 0 });
+    }
+  });
+
+  test('of one that was never launched does nothing', async () => {
+    const id = uuidV7();
+    const content = { title: null, message: { title: 't' }, audience: {}, ratePerSecond: null };
+    await insertNotification(database.db, { id, appId: 1, ...content, inDoubtPolicy: 'redeliver' });
+    await planPage(id);
+    assert.deepEqual(await findPlan(database.db, id), { isPlanned: false, audienceSize: 0 });
+  });
+});
