@@ -83,15 +83,15 @@ function applyGoaway(action: GoawayAction, exchange: Exchange, context: ActionCo
   const last = action.last ?? 'this';
   const lastStreamId =
     typeof last === 'number' ? last : last === 'zero' ? 0 : exchange.streamId - (last === 'previous' ? 2 : 0);
-  const isDropped = exchange.streamId > lastStreamId;
-  if (isDropped) context.countEnding('goaway');
   const debugData = action.debugData ?? (action.reason === undefined ? '' : JSON.stringify({ reason: action.reason }));
   const errorCode = errorCodeNumber(action.code ?? 0);
   const closesWhenDone = action.closesWhenDone ?? true;
   // The first says that the end is near, the second where it is (RFC 9113 §6.8).
   if (action.twice) connection.goaway({ lastStreamId: 2 ** 31 - 1, closesWhenDone: false });
   connection.goaway({ lastStreamId: Math.max(0, lastStreamId), errorCode, debugData, closesWhenDone });
-  if (!isDropped) goOn();
+  // A stream above this one that was taken already raises the last id, and this request is answered after all.
+  if (exchange.isOpen) goOn();
+  else context.countEnding('goaway');
 }
 
 function respond(action: RespondAction, exchange: Exchange, context: ActionContext): void {

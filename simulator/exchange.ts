@@ -15,6 +15,11 @@ export interface Exchange {
   /** True while the client still waits for an answer on a living connection. */
   readonly isOpen: boolean;
 
+  /**
+   * The provider takes the message: no later GOAWAY calls the request unprocessed. False when one has done so already; the
+   * message must then not be taken, since the client has been told that it may send it again.
+   */
+  take(): boolean;
   /** Answers in full. `headers` is a flat list like that of the request. */
   respond(status: number, headers: readonly string[], body?: Buffer | string): void;
   /** Sends the headers of an answer whose body follows by `sendBody`. */
@@ -53,7 +58,7 @@ export interface SimulatorConnection {
 }
 
 export interface GoawayOptions {
-  /** Streams above it are dropped as never processed. Default: the highest received. */
+  /** Streams above it are dropped as never processed, but never one that was taken. Default: the highest received. */
   lastStreamId?: number;
   /** Default NO_ERROR. */
   errorCode?: number;

@@ -107,6 +107,10 @@ export class Http1Exchange implements Exchange {
     this.connection.reset();
   }
 
+  take(): boolean {
+    return true;
+  }
+
   abandon(): void {
     this.#ended();
   }

@@ -13,6 +13,8 @@ export class Http2Exchange implements Exchange {
   bodyBytes = 0;
   isReceived = false;
   isOpen = true;
+  /** A GOAWAY has called it unprocessed. */
+  isDisowned = false;
   receiveWindow = DEFAULT_WINDOW_BYTES;
   sendWindow: number;
   /** What is left to send of the answer's body, where the client's windows were too small for it. */
@@ -40,6 +42,12 @@ export class Http2Exchange implements Exchange {
     if (this.bodyBytes > maxBytes) return;
     const part = Buffer.from(data.subarray(start, end));
     this.body = this.body.length === 0 ? part : Buffer.concat([this.body, part]);
+  }
+
+  take(): boolean {
+    if (this.isDisowned) return false;
+    this.connection.highestTakenStreamId = Math.max(this.connection.highestTakenStreamId, this.streamId);
+    return true;
   }
 
   respond(status: number, headers: readonly string[], body?: Buffer | string): void {

@@ -60,6 +60,7 @@ export class Http2Connection implements SimulatorConnection {
   isClosed = false;
   session: unknown;
   highestStreamId = 0;
+  highestTakenStreamId = 0;
 
   readonly #options: Http2ConnectionOptions;
   readonly #decoder = new HpackDecoder({ maxHeaderListBytes });
@@ -128,12 +129,14 @@ export class Http2Connection implements SimulatorConnection {
 
   goaway(options: GoawayOptions): void {
     if (this.isClosed) return;
-    const lastStreamId = Math.min(options.lastStreamId ?? this.highestStreamId, this.#goawayLastStreamId);
+    const wanted = Math.max(options.lastStreamId ?? this.highestStreamId, this.highestTakenStreamId);
+    const lastStreamId = Math.min(wanted, this.#goawayLastStreamId);
     this.#goawayLastStreamId = lastStreamId;
     this.#writer.goaway(lastStreamId, options.errorCode ?? ErrorCode.noError, options.debugData);
     for (const [streamId, exchange] of this.#streams) {
       if (streamId <= lastStreamId) continue;
       this.counters.droppedByGoaway++;
+      exchange.isDisowned = true;
       exchange.abandon();
     }
     this.#closesWhenDone = options.closesWhenDone ?? true;

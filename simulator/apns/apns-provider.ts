@@ -288,8 +288,8 @@ export class ApnsProvider {
     if (isRaise) connection.setMaxConcurrentStreams(this.#state.settings.apnsMaxConcurrentStreams);
   }
 
-  #accept({ notification, request }: Delivery): void {
-    this.#state.ledger.accept(notification, request.deviceToken, 'apns');
+  #accept({ notification, request, exchange }: Delivery): void {
+    if (exchange.take()) this.#state.ledger.accept(notification, request.deviceToken, 'apns');
   }
 
   #countEnding(delivery: Delivery, ending: string): void {

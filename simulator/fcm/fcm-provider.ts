@@ -210,8 +210,8 @@ export class FcmProvider {
     return ['content-type', 'application/json; charset=UTF-8', 'date', this.#date.text()];
   }
 
-  #accept({ notification, message }: Delivery): void {
-    this.#state.ledger.accept(notification, message.registrationToken, 'fcm');
+  #accept({ notification, message, exchange }: Delivery): void {
+    if (exchange.take()) this.#state.ledger.accept(notification, message.registrationToken, 'fcm');
   }
 
   #countEnding(delivery: Delivery, ending: string): void {

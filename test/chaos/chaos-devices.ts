@@ -16,6 +16,8 @@ export interface ChaosDevice {
   isDeleted: boolean;
   /** Registered in mid-send, with a new token or the same: what a provider says of an older registration is void. */
   isRegisteredAgain: boolean;
+  /** Its token was registered by somebody else in mid-send. */
+  isMoved: boolean;
 }
 
 /** Numbers of new tokens begin here, so that none is given twice. */
@@ -23,32 +25,35 @@ const newTokenOffset = 1_000_000_000;
 
 export class ChaosDevices {
   readonly name: string;
+  /** By external id. */
+  readonly audience = new Map<string, ChaosDevice>();
+  /** Who got a token of the audience in mid-send: not asked for, not to be touched. */
+  readonly newOwners: ChaosDevice[] = [];
   readonly #base: number;
-  readonly byExternalId = new Map<string, ChaosDevice>();
+  #newTokens = 0;
 
+  /** @param run tells apart runs of one seed on one stack */
   constructor(seed: number, run: number, count: number, shares: BehaviourShares) {
     this.name = `chaos-${run}-${seed}`;
     this.#base = run * 10_000_000;
     for (let n = 0; n < count; n++) {
-      const provider = n % 2 === 0 ? 'apns' : 'fcm';
-      const externalId = `${this.name}-${n}`;
-      const device: ChaosDevice = { externalId, provider, tokens: [], isDeleted: false, isRegisteredAgain: false };
-      this.#giveToken(device, this.#base + n, mixedAudience(n, seed, shares));
-      this.byExternalId.set(externalId, device);
+      const device = createDevice(`${this.name}-${n}`, n % 2 === 0 ? 'apns' : 'fcm');
+      giveToken(device, this.#base + n, mixedAudience(n, seed, shares));
+      this.audience.set(device.externalId, device);
     }
   }
 
   /** Rows for the import, with the property that makes the audience. */
   *rows(): Generator<object> {
-    for (const device of this.byExternalId.values()) yield this.#row(device, { chaos: this.name });
+    for (const device of this.audience.values()) yield this.#row(device);
   }
 
   /** Gives every `step`-th device from `first` on a new, living token. @returns its rows */
-  reregister(first: number, step: number): object[] {
-    return this.#pick(first, step).map((device, i) => {
+  renew(first: number, step: number): object[] {
+    return this.#pick(first, step).map((device) => {
       device.isRegisteredAgain = true;
-      this.#giveToken(device, newTokenOffset + this.#base + first * 100_000 + i, 'accept');
-      return this.#row(device, { chaos: this.name });
+      giveToken(device, newTokenOffset + this.#base + this.#newTokens++, 'accept');
+      return this.#row(device);
     });
   }
 
@@ -56,7 +61,18 @@ export class ChaosDevices {
   change(first: number, step: number): object[] {
     return this.#pick(first, step).map((device) => {
       device.isRegisteredAgain = true;
-      return this.#row(device, { chaos: 'elsewhere' });
+      return this.#row(device, 'elsewhere');
+    });
+  }
+
+  /** Lets new devices register the tokens, as after a restore onto another phone. @returns their rows */
+  move(first: number, step: number): object[] {
+    return this.#pick(first, step).map((device) => {
+      device.isMoved = true;
+      const owner = createDevice(`${device.externalId}-heir`, device.provider);
+      owner.tokens.push(device.tokens.at(-1)!);
+      this.newOwners.push(owner);
+      return this.#row(owner, 'elsewhere');
     });
   }
 
@@ -69,17 +85,23 @@ export class ChaosDevices {
   }
 
   #pick(first: number, step: number): ChaosDevice[] {
-    return [...this.byExternalId.values()].filter((device, n) => n % step === first % step && !device.isDeleted);
+    return [...this.audience.values()].filter(
+      (device, n) => n % step === first % step && !device.isDeleted && !device.isMoved,
+    );
   }
 
-  #giveToken(device: ChaosDevice, number: number, behaviour: DeviceBehaviour): void {
-    const text =
-      device.provider === 'apns' ? apnsDeviceToken(number, behaviour) : fcmRegistrationToken(number, behaviour);
-    device.tokens.push({ text, behaviour });
-  }
-
-  #row({ externalId, provider, tokens }: ChaosDevice, properties: object): object {
+  #row({ externalId, provider, tokens }: ChaosDevice, chaos = this.name): object {
     const platform = provider === 'apns' ? 'ios' : 'android';
-    return { external_id: externalId, platform, device_token: tokens.at(-1)!.text, properties };
+    return { external_id: externalId, platform, device_token: tokens.at(-1)!.text, properties: { chaos } };
   }
+}
+
+function createDevice(externalId: string, provider: ProviderName): ChaosDevice {
+  return { externalId, provider, tokens: [], isDeleted: false, isRegisteredAgain: false, isMoved: false };
+}
+
+function giveToken(device: ChaosDevice, number: number, behaviour: DeviceBehaviour): void {
+  const text =
+    device.provider === 'apns' ? apnsDeviceToken(number, behaviour) : fcmRegistrationToken(number, behaviour);
+  device.tokens.push({ text, behaviour });
 }

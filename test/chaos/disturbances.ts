@@ -1,21 +1,27 @@
 /** What each disturbance does to the running stack. Each returns when the stack is whole again. */
 
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type Client, WorkflowNotFoundError } from '@temporalio/client';
 import type { Kysely } from 'kysely';
 import type { Database } from '../../db/schema.ts';
-import type { ApiClient } from '../../local/api-client.ts';
+import { notificationWorkflowId } from '../../domain/ids.ts';
 import type { Stack } from '../../local/stack.ts';
 import type { ChaosDevices } from './chaos-devices.ts';
-import { countInFlight } from './evidence.ts';
-import type { Disturbance } from './scenario.ts';
+import { countReserved, hasEnded } from './evidence.ts';
+import type { Operator } from './operator.ts';
+import { came, patiently } from './patience.ts';
+import type { Disturbance, DisturbanceKind } from './scenario.ts';
+import { readTakeovers } from './takeovers.ts';
 
 export interface ChaosRun {
   stack: Stack;
-  api: ApiClient;
+  operator: Operator;
+  temporal: Client;
   db: Kysely<Database>;
   notificationId: string;
   devices: ChaosDevices;
-  heartbeatTimeoutMs: number;
+  /** The send's own, at its launch. */
+  ratePerSecond: number;
   tally: Tally;
 }
 
@@ -23,95 +29,258 @@ export interface ChaosRun {
 export interface Tally {
   kills: number;
   restarts: number;
-  /** Faults of provider connections from outside; those of rules and devices are counted by the simulator. */
-  connectionFaults: number;
-  /** Sum over all crashes of the devices that were in flight. */
-  inFlightAtCrashes: number;
+  /** Whatever may leave devices in doubt through no fault of a provider. */
+  crashes: number;
+  /** Provider connections broken from outside. */
+  connectionsBroken: number;
+  /** Faults of token endpoint, quota and credentials. */
+  accountFaults: number;
+  /** Sum of the devices in flight whenever a worker was frozen: it may wake before its batches are taken over. */
+  inFlightAtFreezes: number;
+  /** A send may halt for these from now on; whoever is on call then resumes it. */
+  expectedHalts: Set<string>;
+  wasCancelled: boolean;
 }
 
-/** Between the answer to a pause and the last request that may still arrive. */
-const pauseGraceMs = 1_000;
-const silenceMs = 1_500;
+export function emptyTally(): Tally {
+  return {
+    kills: 0,
+    restarts: 0,
+    crashes: 0,
+    connectionsBroken: 0,
+    accountFaults: 0,
+    inFlightAtFreezes: 0,
+    expectedHalts: new Set(),
+    wasCancelled: false,
+  };
+}
+
+/** How long a state that something must react to is waited for; a send that is nearly over may have nothing left to react with. */
+const reactionMs = 10_000;
+/** A state of the provider's lasts about so long where nothing shows that it was noticed. */
+const faultMs = 1_500;
+/** Between the answer to a pause and the last window that may still be reserved. */
+const pauseGraceMs = 500;
+const silenceMs = 1_000;
 
 /** @returns problems that show during the disturbance itself */
-export async function disturb(run: ChaosRun, { kind, worker: index, at }: Disturbance): Promise<string[]> {
-  const { stack, tally, api, db, notificationId } = run;
-  const { postgres, temporal, api: apiProcess, workers } = stack.processes;
-  const control = stack.simulator!.control;
-  const worker = workers[index]!;
-  const noteCrash = async () => {
-    tally.inFlightAtCrashes += await countInFlight(db, notificationId);
-  };
-  switch (kind) {
-    case 'kill a worker':
-      await worker.kill();
-      tally.kills++;
-      await noteCrash();
-      await worker.start();
-      return [];
-    case 'stop a worker':
-      await worker.restart();
-      tally.restarts++;
-      return [];
-    case 'freeze a worker':
-      process.kill(worker.pid, 'SIGSTOP');
-      tally.kills++;
-      await noteCrash();
-      // Long enough that its batches are taken over, then it wakes up in the middle of somebody else's work.
-      await sleep(run.heartbeatTimeoutMs * 1.5);
-      process.kill(worker.pid, 'SIGCONT');
-      return [];
-    case 'kill the API':
-      await apiProcess.kill();
-      tally.kills++;
-      await apiProcess.start();
-      return [];
-    case 'kill PostgreSQL':
-      await postgres!.kill();
-      tally.kills++;
-      await postgres!.start();
-      return [];
-    case 'restart PostgreSQL':
-      await postgres!.restart();
-      tally.restarts++;
-      return [];
-    case 'kill Temporal':
-      await temporal!.kill();
-      tally.kills++;
-      await temporal!.start();
-      return [];
-    case 'pause and resume':
-      return await pauseAndResume(run);
-    case 'GOAWAY on every connection':
-      tally.connectionFaults += (await control.goaway()).affected;
-      return [];
-    case 'reset every connection':
-      tally.connectionFaults += (await control.resetConnections()).affected;
-      return [];
-    case 'silence a connection': {
-      const [connection] = await control.listConnections();
-      if (connection) tally.connectionFaults += (await control.blackHole({ connection: connection.id })).affected;
-      return [];
-    }
-    case 'change devices': {
-      const first = Math.floor(at * 97);
-      await api.importDevices([...run.devices.reregister(first, 97), ...run.devices.change(first + 1, 89)]);
-      for (const externalId of run.devices.forget(first + 2, 83)) await api.delete(`/v1/devices/${externalId}`);
-      return [];
-    }
-  }
+type Act = (run: ChaosRun, disturbance: Disturbance) => Promise<string[] | undefined>;
+
+export async function disturb(run: ChaosRun, disturbance: Disturbance): Promise<string[]> {
+  return (await acts[disturbance.kind](run, disturbance)) ?? [];
 }
 
-async function pauseAndResume({ api, stack, notificationId }: ChaosRun): Promise<string[]> {
-  const { state } = await api.get<{ state: string }>(`/v1/notifications/${notificationId}`);
-  if (state !== 'sending') return [];
-  await api.post(`/v1/notifications/${notificationId}/pause`, {});
-  const control = stack.simulator!.control;
-  await sleep(pauseGraceMs);
-  const before = await control.ledgerSummary(notificationId);
-  await sleep(silenceMs);
-  const after = await control.ledgerSummary(notificationId);
-  await api.post(`/v1/notifications/${notificationId}/resume`, {});
-  const requests = after.received - before.received;
-  return requests === 0 ? [] : [`${requests} requests arrived while the notification was paused`];
+const acts: Record<DisturbanceKind, Act> = {
+  'kill a worker': async ({ stack, tally }, { worker }) => {
+    tally.crashes++;
+    tally.kills++;
+    await stack.processes.workers[worker]!.kill();
+    await stack.processes.workers[worker]!.start();
+  },
+
+  'kill both workers': async ({ stack, tally }) => {
+    const { workers } = stack.processes;
+    tally.crashes++;
+    tally.kills += workers.length;
+    await Promise.all(workers.map((worker) => worker.kill()));
+    await Promise.all(workers.map((worker) => worker.start()));
+  },
+
+  'stop a worker': async ({ stack, tally }, { worker }) => {
+    tally.restarts++;
+    await stack.processes.workers[worker]!.restart();
+  },
+
+  /** It wakes in the middle of somebody else's work: at least one of its batches was taken over, and its sending went on. */
+  'freeze a worker': async (run, { worker }) => {
+    const { stack, tally, db, notificationId } = run;
+    const { pid } = stack.processes.workers[worker]!;
+    tally.crashes++;
+    tally.kills++;
+    const takeovers = await patiently(() => readTakeovers(db, notificationId));
+    process.kill(pid, 'SIGSTOP');
+    tally.inFlightAtFreezes += await patiently(() => countReserved(db, notificationId));
+    await came(
+      async () =>
+        (await hasEnded(db, notificationId)) || (await readTakeovers(db, notificationId)).length > takeovers.length,
+      2 * reactionMs,
+    );
+    await sleep(faultMs);
+    process.kill(pid, 'SIGCONT');
+  },
+
+  'kill the API': async ({ stack, tally }) => {
+    tally.kills++;
+    await stack.processes.api.kill();
+    await stack.processes.api.start();
+  },
+
+  'kill PostgreSQL': async ({ stack, tally }) => {
+    tally.kills++;
+    await stack.processes.postgres!.kill();
+    await stack.processes.postgres!.start();
+  },
+
+  'restart PostgreSQL': async ({ stack, tally }) => {
+    tally.restarts++;
+    await stack.processes.postgres!.restart();
+  },
+
+  /** Heartbeats reach nobody meanwhile, so batches may be given to another worker while the first one is well. */
+  'kill Temporal': async ({ stack, tally }) => {
+    tally.crashes++;
+    tally.kills++;
+    await stack.processes.temporal!.kill();
+    await stack.processes.temporal!.start();
+  },
+
+  'restart Temporal': async ({ stack, tally }) => {
+    tally.crashes++;
+    tally.restarts++;
+    await stack.processes.temporal!.restart();
+  },
+
+  'pause and resume': async ({ operator, stack, db, notificationId }) => {
+    if (!(await operator.ask('pause'))) return [];
+    const control = stack.simulator!.control;
+    await sleep(pauseGraceMs);
+    const reserved = await patiently(() => countReserved(db, notificationId));
+    const before = await control.ledgerSummary(notificationId);
+    await sleep(silenceMs);
+    const after = await control.ledgerSummary(notificationId);
+    await operator.ask('resume');
+    const requests = after.received - before.received;
+    // What was reserved before may still be on its way, or be sent again by a connection that refused it.
+    return requests <= 2 * reserved
+      ? []
+      : [`${requests} requests arrived while the notification was paused, ${reserved} were in flight`];
+  },
+
+  'terminate the workflow': async (run) => {
+    const { temporal, tally, operator, notificationId } = run;
+    if ((await operator.look())?.state !== 'sending') return;
+    tally.crashes++;
+    tally.expectedHalts.add('workflow_terminated');
+    await unlessClosed(() => temporal.workflow.getHandle(notificationWorkflowId(notificationId)).terminate('chaos'));
+    await untilNotSending(run);
+  },
+
+  cancel: async ({ operator, tally }) => {
+    tally.wasCancelled = true;
+    tally.crashes++;
+    await operator.ask('cancel');
+  },
+
+  'cancel in Temporal': async ({ temporal, tally, notificationId }) => {
+    tally.wasCancelled = true;
+    tally.crashes++;
+    await unlessClosed(() => temporal.workflow.getHandle(notificationWorkflowId(notificationId)).cancel());
+  },
+
+  'change the rate': async ({ operator, ratePerSecond }, { form }) => {
+    await operator.changeRate(form < 0.25 ? null : Math.ceil(ratePerSecond * (0.5 + 2 * form)));
+  },
+
+  'revoke the APNs key': async (run) => {
+    const { stack, tally } = run;
+    const control = stack.simulator!.control;
+    tally.accountFaults++;
+    tally.expectedHalts.add('credentials');
+    await control.changeSettings({ revokedKeyIds: [stack.env.APNS_KEY_ID!] });
+    await untilNotSending(run);
+    await control.changeSettings({ revokedKeyIds: [] });
+  },
+
+  'refuse the service account': async (run) => {
+    const control = run.stack.simulator!.control;
+    run.tally.accountFaults++;
+    run.tally.expectedHalts.add('credentials');
+    await control.setOauth({ fault: 'invalid_grant', revokeAll: true });
+    await untilNotSending(run);
+    await control.setOauth({ fault: null });
+  },
+
+  'break OAuth': async ({ stack, tally }, { form }) => {
+    const control = stack.simulator!.control;
+    const { oauth_requests: before } = await control.ledgerSummary();
+    tally.accountFaults++;
+    await control.setOauth({ fault: choose(oauthFaults, form), revokeAll: true });
+    await came(async () => (await control.ledgerSummary()).oauth_requests > before + 1, 2 * faultMs);
+    await control.setOauth({ fault: null });
+  },
+
+  'revoke access tokens': async ({ stack, tally }) => {
+    tally.accountFaults++;
+    await stack.simulator!.control.setOauth({ revokeAll: true });
+  },
+
+  'use up the FCM quota': async ({ stack, tally }, { form }) => {
+    const control = stack.simulator!.control;
+    tally.accountFaults++;
+    await control.setQuota({ perMinute: 20, retryAfter: choose(retryAfterForms, form) });
+    await sleep(faultMs);
+    await control.setQuota({ perMinute: null, retryAfter: 'seconds' });
+  },
+
+  'admit no connection': async ({ stack, tally }, { form }) => {
+    const control = stack.simulator!.control;
+    await control.changeSettings({ admission: choose(admissions, form) });
+    tally.connectionsBroken += (await control.closeConnections()).affected;
+    await sleep(faultMs);
+    await control.changeSettings({ admission: 'accept' });
+  },
+
+  'GOAWAY on every connection': async ({ stack, tally }) => {
+    tally.connectionsBroken += (await stack.simulator!.control.goaway()).affected;
+  },
+
+  'reset every connection': async ({ stack, tally }) => {
+    tally.connectionsBroken += (await stack.simulator!.control.resetConnections()).affected;
+  },
+
+  'close every connection': async ({ stack, tally }) => {
+    tally.connectionsBroken += (await stack.simulator!.control.closeConnections()).affected;
+  },
+
+  'silence a connection': async ({ stack, tally }, { form }) => {
+    const control = stack.simulator!.control;
+    const connections = await control.listConnections();
+    if (connections.length === 0) return;
+    const { id } = choose(connections, form);
+    tally.connectionsBroken += (await control.blackHole({ connection: id })).affected;
+  },
+
+  'change devices': async ({ operator, devices }, { at }) => {
+    const first = Math.floor(at * 97);
+    const rows = [...devices.renew(first, 97), ...devices.change(first + 1, 89), ...devices.move(first + 2, 101)];
+    const forgotten = devices.forget(first + 3, 83);
+    await operator.importDevices(rows);
+    for (const externalId of forgotten) await operator.forgetDevice(externalId);
+  },
+};
+
+const oauthFaults = ['429', '503', 'html', 'slow', 'hang', 'wrong_json', 'no_expiry'] as const;
+const retryAfterForms = ['seconds', 'date', 'absent', 'malformed', 'huge'] as const;
+const admissions = ['refuse', 'stall', 'garbage', 'goaway'] as const;
+
+function choose<T>(list: readonly T[], form: number): T {
+  return list[Math.floor(form * list.length)]!;
+}
+
+async function untilNotSending({ operator }: ChaosRun): Promise<void> {
+  await came(async () => {
+    const view = await operator.look();
+    return view !== undefined && view.state !== 'sending';
+  }, reactionMs);
+}
+
+/** The send may end at any moment; then there is nothing left to ask for. */
+async function unlessClosed(ask: () => Promise<unknown>): Promise<void> {
+  await patiently(async () => {
+    try {
+      await ask();
+    } catch (error) {
+      if (!(error instanceof WorkflowNotFoundError)) throw error;
+    }
+  });
 }

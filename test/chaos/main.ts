@@ -2,22 +2,24 @@
  * `npm run chaos`: sends notifications through the real stack while its parts are killed, frozen, restarted and lied to, and
  * holds the books to the simulator's ledger after each. What happens is drawn from a seed, so that a seed replays it.
  */
-import { mkdirSync, mkdtempSync } from 'node:fs';
-import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { stateDirectory } from '../../local/paths.ts';
 import { startStack } from '../../local/stack.ts';
 import { stopSignal } from '../../local/stop-signal.ts';
-import { type ChaosResult, chaosSettings, runChaos } from './run.ts';
+import { type ChaosResult, runChaos } from './run.ts';
+import { chaosStack } from './settings.ts';
 
 const usage = `npm run chaos -- [options]
 
   --seed N       the scenario; default 1
-  --seeds N      so many seeds, from --seed on; default 1
+  --seeds N      so many seeds, from --seed on, a table row each; default 1
   --devices N    devices of each send; default 3000
-  --keep-logs    leave the logs of the stack behind
-  --json         the last line is a JSON object (of the last seed)
+  --story        tell what happened in every run, not only in those that fail
+  --keep-logs    leave the folder of the stack behind, with the logs of its parts
+  --json         standard output has one JSON object for each seed and nothing else
   --help
+
+Exit status 0: every promise was kept in every run.
 `;
 
 const { values } = parseArgs({
@@ -25,6 +27,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     seeds: { type: 'string', default: '1' },
     devices: { type: 'string', default: '3000' },
+    story: { type: 'boolean', default: false },
     'keep-logs': { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -34,51 +37,49 @@ if (values.help) {
   console.log(usage);
   process.exit(0);
 }
-const [seed, seeds, devices] = [
-  toNumber('seed', values.seed, 0),
-  toNumber('seeds', values.seeds, 1),
-  toNumber('devices', values.devices, 500),
-];
+const firstSeed = toNumber('seed', values.seed, 0);
+const seeds = toNumber('seeds', values.seeds, 1);
+const devices = toNumber('devices', values.devices, 500);
 
 const say = (line: string) => (values.json ? console.error(line) : console.log(line));
 const signal = stopSignal();
-mkdirSync(stateDirectory, { recursive: true });
-const stack = await startStack({
-  directory: mkdtempSync(path.join(stateDirectory, 'chaos-')),
-  isTemporary: !values['keep-logs'],
-  ports: 'free',
-  hasWebUi: false,
-  workers: 2,
-  env: chaosSettings,
-  signal,
-  say,
-});
+const options = await chaosStack(stateDirectory);
+if (values['keep-logs']) {
+  options.isTemporary = false;
+  say(`The logs are in ${options.directory}.`);
+}
+const stack = await startStack({ ...options, signal, say: sayCalmly });
 
-const columns = ['seed', 'devices', 'kills', 'restarts', 'faults', 'repeats', 'marked', 'lost', 'seconds'];
-say(`\n${columns.map((name) => name.padStart(9)).join('')}  result`);
+const columns = ['seed', 'devices', 'kills', 'restarts', 'faults', 'in flight', 'repeats', 'marked', 'lost', 'seconds'];
+say(`\n${columns.map((name) => name.padStart(10)).join('')}  result`);
 let failures = 0;
-let last: ChaosResult | undefined;
 for (let run = 0; run < seeds && !signal.aborted; run++) {
   try {
-    last = await runChaos(stack, seed + run, run, devices);
-    show(last);
-    if (last.problems.length > 0) failures++;
+    const result = await runChaos(stack, firstSeed + run, run, devices);
+    show(result);
+    if (result.problems.length > 0) failures++;
+    if (values.json) console.log(JSON.stringify(result.report));
   } catch (error) {
     failures++;
-    say(`seed ${seed + run}: ${error instanceof Error ? error.message : error}`);
+    say(`seed ${firstSeed + run}: ${error instanceof Error ? error.stack : error}`);
   }
 }
 await stack.stop();
-say(failures === 0 ? 'Everything is in the books.' : `${failures} of ${seeds} runs are not as they must be.`);
-if (values.json && last) console.log(JSON.stringify(last.report));
-process.exit(failures === 0 && last ? 0 : 1);
+if (signal.aborted) failures++;
+say(failures === 0 ? 'Every promise was kept.' : `${failures} of ${seeds} runs are not as they must be.`);
+process.exit(failures === 0 ? 0 : 1);
 
-function show({ report, problems, story, seconds }: ChaosResult): void {
-  const { seed, devices, kills, restarts, faults, repeats, repeats_marked, lost } = report;
-  const cells = [seed, devices, kills, restarts, faults, repeats, repeats_marked, lost, seconds.toFixed(1)];
-  const result = problems.length === 0 ? 'passed' : 'FAILED';
-  say(`${cells.map((cell) => String(cell).padStart(9)).join('')}  ${result}`);
-  if (problems.length === 0) return;
+/** Parts that complain of each other's absence are what a run is made of. */
+function sayCalmly(line: string): void {
+  if (!/^\[(API|worker.*)\]/.test(line)) say(line);
+}
+
+function show({ report, verdict, problems, story, looks, seconds }: ChaosResult): void {
+  const { seed, kills, restarts, faults, repeats, repeats_marked, lost } = report;
+  const cells = [seed, report.devices, kills, restarts, faults, verdict.inFlight, repeats, repeats_marked, lost];
+  const result = problems.length === 0 ? `passed, ${looks} looks` : 'FAILED';
+  say(`${[...cells, seconds.toFixed(1)].map((cell) => String(cell).padStart(10)).join('')}  ${result}`);
+  if (problems.length === 0 && !values.story) return;
   for (const line of story) say(`    ${line}`);
   for (const problem of problems) say(`    PROBLEM: ${problem}`);
 }

@@ -1,16 +1,20 @@
-/** One run: a scenario of one seed, on a stack that may serve many runs. */
+/** One run: the scenario of one seed, on a stack that may serve many runs. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, Connection } from '@temporalio/client';
 import { connect } from '../../db/connect.ts';
-import { notificationWorkflowId } from '../../domain/ids.ts';
 import { createApiClient, type NotificationView } from '../../local/api-client.ts';
 import type { Stack } from '../../local/stack.ts';
 import type { LedgerSummary } from '../../simulator/control-types.ts';
+import type { RuleState } from '../../simulator/rules.ts';
 import { ChaosDevices } from './chaos-devices.ts';
-import { type ChaosRun, disturb, type Tally } from './disturbances.ts';
-import { listRunningWorkflows, readDeviceIds, readDevices, readLeftovers } from './evidence.ts';
+import { type ChaosRun, emptyTally, type Tally } from './disturbances.ts';
+import { isClean, type Leftovers, readBooks, readDeviceIds, readLeftovers } from './evidence.ts';
+import { createOperator, launchOnce } from './operator.ts';
 import { drawScenario, type Scenario } from './scenario.ts';
-import { verify } from './verify.ts';
+import { chaosLimits } from './settings.ts';
+import { installTakeoverWitness } from './takeovers.ts';
+import { type SendEvidence, type Verdict, verify } from './verify.ts';
+import { Watch } from './watch.ts';
 
 /** The JSON object of `npm run chaos -- --json`. */
 export interface ChaosReport {
@@ -18,7 +22,7 @@ export interface ChaosReport {
   devices: number;
   kills: number;
   restarts: number;
-  /** Requests and connections that a provider treated badly. */
+  /** Requests, connections and credentials that a provider treated badly. */
   faults: number;
   repeats: number;
   repeats_marked: number;
@@ -28,111 +32,99 @@ export interface ChaosReport {
 
 export interface ChaosResult {
   report: ChaosReport;
+  verdict: Verdict;
   /** What happened, one line each. */
   story: string[];
+  /** Each a broken promise, in plain words; empty when all is well. */
   problems: string[];
+  /** Looks at the books in mid-send, each of which found them balanced. */
+  looks: number;
   seconds: number;
+  /** What the verdict rests on. */
+  evidence: SendEvidence;
+  /** Reads it again, as the books are by now. */
+  readAgain(db: Parameters<typeof readBooks>[0]): Promise<SendEvidence>;
 }
 
-/** Settings of the stack: the same engine with shorter waits, and small batches so that there are many. */
-export const chaosSettings = {
-  CARILLON_BATCH_SIZE: '400',
-  CARILLON_WINDOW_SIZE: '100',
-  CARILLON_HEARTBEAT_TIMEOUT_MS: '4000',
-  CARILLON_REQUEST_DEADLINE_MS: '2500',
-  CARILLON_RETRY_BASE_MS: '200',
-  CARILLON_RETRY_MAX_MS: '1000',
-  CARILLON_MAX_ATTEMPTS: '5',
-  CARILLON_RECONCILE_INTERVAL_MS: '1000',
-  CARILLON_SHUTDOWN_GRACE_MS: '4000',
-  LOG_LEVEL: 'warn',
-} as const;
+/** Answers on their way, workflows that close. */
+const settleMs = 30_000;
+const againMs = 100;
 
-const pollMs = 100;
-/** A send that moves nothing for so long has come to a stand. */
-const stallMs = 60_000;
-/** After the end: answers on their way, workflows that close. */
-const settleMs = 15_000;
-/** A send lasts about so long undisturbed: long enough to be hit in the middle. */
-const sendSeconds = 5;
-
-const finalStates = ['completed', 'cancelled', 'halted'];
-
-export async function runChaos(stack: Stack, seed: number, runNumber: number, count: number): Promise<ChaosResult> {
+/** @param runNumber tells apart runs on one stack */
+export async function runChaos(
+  stack: Stack,
+  seed: number,
+  runNumber: number,
+  count: number,
+  scenario: Scenario = drawScenario(seed),
+): Promise<ChaosResult> {
   const startedAt = performance.now();
-  const scenario = drawScenario(seed);
   const control = stack.simulator!.control;
-  await control.resetFaults();
-  for (const rule of scenario.rules) await control.addRule(rule.match ?? {}, rule.action, rule.times);
-
-  const { db } = connect(stack.databaseUrl, { maxConnections: 3, applicationName: 'carillon-chaos' });
+  const { db } = connect(stack.databaseUrl, { maxConnections: 4, applicationName: 'carillon-chaos' });
   const connection = await Connection.connect({ address: stack.temporalAddress });
   const temporal = new Client({ connection, namespace: stack.temporalNamespace });
-  const api = createApiClient(stack.apiUrl, stack.apiKey!);
   try {
+    await installTakeoverWitness(db);
+    await control.resetFaults();
+    await control.resetLedger();
+    for (const rule of scenario.rules) await control.addRule(rule.match ?? {}, rule.action, rule.times);
     const devices = new ChaosDevices(seed, runNumber, count, scenario.behaviours);
-    const imported = await api.importDevices(devices.rows());
-    if (imported.imported !== count)
-      throw new Error(`the import did not take every device: ${JSON.stringify(imported)}`);
+    const imported = await createApiClient(stack.apiUrl, stack.apiKey!).importDevices(devices.rows());
+    if (imported.imported !== count) throw new Error(`the import took ${JSON.stringify(imported)}`);
     const externalIds = await readDeviceIds(db, devices.name);
-    const { id } = await api.post<NotificationView>('/v1/notifications', {
-      title: `Chaos, seed ${seed}`,
-      message: { title: 'Hold fast', body: `Seed ${seed}`, collapse_id: `chaos-${seed}` },
-      audience: { condition: { property: 'chaos', operator: 'eq', value: devices.name } },
-      in_doubt_policy: scenario.inDoubtPolicy,
-      rate_per_second: Math.ceil(count / sendSeconds),
-      launch: true,
-    });
-    const tally: Tally = { kills: 0, restarts: 0, connectionFaults: 0, inFlightAtCrashes: 0 };
-    const heartbeatTimeoutMs = Number(chaosSettings.CARILLON_HEARTBEAT_TIMEOUT_MS);
-    const run: ChaosRun = { stack, api, db, notificationId: id, devices, heartbeatTimeoutMs, tally };
-    const watch = new Watch(run, scenario, temporal);
-    const view = await watch.untilTheEnd();
 
-    const settledBy = performance.now() + settleMs;
-    let leftovers = await readLeftovers(db, id);
-    let running = await listRunningWorkflows(temporal, id, view.books.batches);
-    let ledger = await control.ledgerSummary(id);
-    while (isUnsettled(leftovers, running, ledger) && performance.now() < settledBy) {
-      await sleep(pollMs);
-      leftovers = await readLeftovers(db, id);
-      running = await listRunningWorkflows(temporal, id, view.books.batches);
-      ledger = await control.ledgerSummary(id);
-    }
+    const tally = emptyTally();
+    for (const reason of haltsOfRules(scenario)) tally.expectedHalts.add(reason);
+    const ratePerSecond = Math.ceil(count / scenario.sendSeconds);
+    const notificationId = await launch(stack, scenario, devices.name, ratePerSecond, tally);
+    const operator = createOperator(stack.apiUrl, stack.apiKey!, notificationId);
+    const run: ChaosRun = { stack, operator, temporal, db, notificationId, devices, ratePerSecond, tally };
+    const watch = new Watch(run, scenario.disturbances);
+    const view = await watch.untilTheEnd();
+    const leftovers = await settle(() => readLeftovers(db, temporal, control, notificationId));
+    const ledger = await control.ledgerSummary(notificationId);
     const rules = await control.listRules();
-    const collateral = tally.connectionFaults + rules.reduce((sum, rule) => sum + rule.applied, 0);
-    const verdict = verify({
+
+    const readAgain = async (books: typeof db): Promise<SendEvidence> => ({
+      registered: count,
       inDoubtPolicy: scenario.inDoubtPolicy,
-      state: view.state,
-      isFinished: view.finished_at !== null,
-      expectedStates: watch.wasCancelled ? ['cancelled', 'completed'] : ['completed'],
-      audience: view.books.audience,
-      pending: view.books.pending,
-      isBalanced: view.books.balanced,
-      ...(await readDevices(db, control, id, devices, externalIds)),
+      hasTtl: scenario.ttlSeconds !== undefined,
+      wasCancelled: tally.wasCancelled,
+      ...shown(view),
       ...leftovers,
-      runningWorkflows: running,
-      inFlightAtProviders: ledger.in_flight,
-      protocolErrors: ledger.protocol_errors,
-      // A connection that breaks takes all that was in flight on it along; a device without an answer is one of its own.
-      doubtBound: tally.inFlightAtCrashes + collateral * ledger.max_in_flight + unanswered(ledger),
+      ...(await readBooks(books, control, notificationId, devices, externalIds)),
+      ledger: {
+        received: ledger.received,
+        distinctAccepted: ledger.distinct_accepted,
+        inFlight: leftovers.inFlight,
+        protocolErrors: ledger.protocol_errors,
+      },
+      crashes: tally.crashes,
+      windowBound: chaosLimits.inFlightOfBatch,
+      unansweredBound: unansweredBound(tally, ledger, rules),
+      maxAttempts: chaosLimits.maxAttempts,
     });
-    const faulty = Object.entries(ledger.by_status_reason).filter(([ending]) => !/^(200|410|400)/.test(ending));
+    const evidence = await readAgain(db);
+    const verdict = verify(evidence);
     return {
       report: {
         seed,
         devices: view.books.audience,
         kills: tally.kills,
         restarts: tally.restarts,
-        faults: tally.connectionFaults + faulty.reduce((sum, [, times]) => sum + times, 0),
+        faults: countFaults(tally, ledger, rules),
         repeats: verdict.repeats,
         repeats_marked: verdict.repeatsMarked,
         lost: verdict.lost,
-        balanced: view.books.balanced,
+        balanced: view.books.balanced && evidence.batchesAtFault === 0,
       },
+      verdict,
       story: watch.story,
-      problems: [...watch.problems, ...verdict.problems],
+      problems: [...new Set(watch.problems), ...verdict.problems],
+      looks: watch.looks,
       seconds: (performance.now() - startedAt) / 1000,
+      evidence,
+      readAgain,
     };
   } finally {
     await control.resetFaults();
@@ -141,106 +133,81 @@ export async function runChaos(stack: Stack, seed: number, runNumber: number, co
   }
 }
 
-function isUnsettled(leftovers: { openTransactions: number }, running: string[], ledger: LedgerSummary): boolean {
-  return running.length > 0 || ledger.in_flight > 0 || leftovers.openTransactions > 0;
+async function launch(
+  stack: Stack,
+  scenario: Scenario,
+  name: string,
+  ratePerSecond: number,
+  tally: Tally,
+): Promise<string> {
+  const body = {
+    title: name,
+    message: {
+      title: 'Hold fast',
+      body: `Seed ${scenario.seed}`,
+      collapse_id: `chaos-${scenario.seed}`,
+      ...(scenario.ttlSeconds !== undefined && { ttl: scenario.ttlSeconds }),
+    },
+    audience: { condition: { property: 'chaos', operator: 'eq', value: name } },
+    in_doubt_policy: scenario.inDoubtPolicy,
+    rate_per_second: ratePerSecond,
+    launch: true,
+  };
+  const launched = launchOnce(stack.apiUrl, stack.apiKey!, body);
+  if (scenario.killsApiAtLaunch) {
+    tally.kills++;
+    await stack.processes.api.kill();
+    await stack.processes.api.start();
+  }
+  return launched;
 }
 
-function unanswered({ by_status_reason }: LedgerSummary): number {
-  return Object.entries(by_status_reason)
-    .filter(([ending]) => !/^\d{3} (?!html)/.test(ending) || /^50[024]/.test(ending))
-    .reduce((sum, [, times]) => sum + times, 0);
+/** A page of HTML with 404 may mean that somebody else answers in the provider's place; a batch that begins with it stops the send. */
+function haltsOfRules({ rules }: Scenario): string[] {
+  return rules.some(({ action }) => action.type === 'html' && action.status === 404) ? ['environment', 'project'] : [];
 }
 
-/** Follows a send to its end, disturbs it on the way, and looks at the books each time. */
-class Watch {
-  readonly story: string[] = [];
-  readonly problems: string[] = [];
-  wasCancelled = false;
-  readonly #run: ChaosRun;
-  readonly #scenario: Scenario;
-  readonly #temporal: Client;
-  readonly #disturbances: Scenario['disturbances'];
-  #before: NotificationView['books'] | undefined;
+function shown({ state, finished_at, books, totals }: NotificationView) {
+  return {
+    state,
+    isFinished: finished_at !== null,
+    audience: books.audience,
+    pending: books.pending,
+    isBalanced: books.balanced,
+    totals: totals && { outcomes: totals.outcomes, inDoubt: totals.in_doubt },
+  };
+}
 
-  constructor(run: ChaosRun, scenario: Scenario, temporal: Client) {
-    this.#run = run;
-    this.#scenario = scenario;
-    this.#temporal = temporal;
-    this.#disturbances = [...scenario.disturbances];
+async function settle(read: () => Promise<Leftovers>): Promise<Leftovers> {
+  const deadline = performance.now() + settleMs;
+  for (;;) {
+    const leftovers = await read();
+    if (isClean(leftovers) || performance.now() > deadline) return leftovers;
+    await sleep(againMs);
   }
+}
 
-  /** @returns the notification in its final state, or as it stands when nothing moves any more */
-  async untilTheEnd(): Promise<NotificationView> {
-    let underWay: Promise<void> | undefined;
-    let movedAt = performance.now();
-    for (;;) {
-      const view = await this.#read();
-      if (view) {
-        if (this.#look(view)) movedAt = performance.now();
-        const isFinal = finalStates.includes(view.state) && (view.finished_at !== null || view.state === 'halted');
-        if (underWay === undefined && (isFinal || performance.now() - movedAt > stallMs)) return view;
-        if (underWay === undefined) {
-          underWay = this.#next(view)?.finally(() => {
-            underWay = undefined;
-            movedAt = performance.now();
-          });
-        }
-      }
-      await sleep(pollMs);
-    }
-  }
+/** Endings of a request in the ledger that are an answer which says what became of it. */
+const clearAnswer = /^(200$|4\d\d |5(?!02|04)\d\d (?!html)|rst REFUSED_STREAM$|goaway$)/;
+const breaksConnection = new Set(['reset', 'end', 'blackHole', 'goaway']);
 
-  /** Undefined: API or database are away for the moment. */
-  async #read(): Promise<NotificationView | undefined> {
-    return this.#run.api.get<NotificationView>(`/v1/notifications/${this.#run.notificationId}`).catch(() => undefined);
-  }
+/** Requests without a clear answer, and everybody who was in flight on a connection that broke. */
+function unansweredBound(tally: Tally, ledger: LedgerSummary, rules: RuleState[]): number {
+  const unclear = Object.entries(ledger.by_status_reason).filter(([ending]) => !clearAnswer.test(ending));
+  const broken = rules.filter(({ action }) => breaksConnection.has(action.type)).reduce((sum, r) => sum + r.applied, 0);
+  return (
+    tally.inFlightAtFreezes +
+    unclear.reduce((sum, [, times]) => sum + times, 0) +
+    (tally.connectionsBroken + broken) * ledger.max_in_flight
+  );
+}
 
-  /** @returns whether anything has moved */
-  #look({ books }: NotificationView): boolean {
-    const before = this.#before;
-    this.#before = books;
-    const done = Object.values(books.outcomes).reduce((sum, devices) => sum + devices, 0);
-    if (books.audience !== done + books.pending || books.pending < 0) {
-      this.problems.push(`in mid-send: audience ${books.audience}, outcomes ${done}, pending ${books.pending}`);
-    }
-    if (before === undefined) return true;
-    for (const [outcome, devices] of Object.entries(before.outcomes)) {
-      if (books.outcomes[outcome]! < devices) this.problems.push(`outcomes ${outcome} went down from ${devices}`);
-    }
-    return books.pending !== before.pending || books.audience !== before.audience;
-  }
+/** A dead device token is no fault of the provider's. */
+const deviceAnswer = /^(200$|410 |400 |404 UNREGISTERED|403 SENDER_ID_MISMATCH)/;
 
-  #next({ books }: NotificationView): Promise<void> | undefined {
-    if (!books.is_planned) return undefined;
-    const share = (books.audience - books.pending) / books.audience;
-    const { cancelAt } = this.#scenario;
-    if (cancelAt !== undefined && !this.wasCancelled && share >= cancelAt) {
-      this.wasCancelled = true;
-      return this.#cancel();
-    }
-    if (this.#disturbances.length === 0 || share < this.#disturbances[0]!.at) return undefined;
-    const disturbance = this.#disturbances.shift()!;
-    this.story.push(`${Math.round(share * 100)} %: ${disturbance.kind}`);
-    return disturb(this.#run, disturbance)
-      .then((problems) => {
-        this.problems.push(...problems);
-      })
-      .catch((error: unknown) => {
-        this.problems.push(`${disturbance.kind}: ${error instanceof Error ? error.message : error}`);
-      });
-  }
-
-  async #cancel(): Promise<void> {
-    const { api, notificationId } = this.#run;
-    this.story.push(this.#scenario.cancelsInTemporal ? 'cancelled in Temporal' : 'cancelled');
-    if (this.#scenario.cancelsInTemporal) {
-      await this.#temporal.workflow
-        .getHandle(notificationWorkflowId(notificationId))
-        .cancel()
-        .catch(() => {});
-    } else {
-      // It may have ended in this moment, which is a conflict and no fault.
-      await api.post(`/v1/notifications/${notificationId}/cancel`, {}).catch(() => {});
-    }
-  }
+function countFaults(tally: Tally, ledger: LedgerSummary, rules: RuleState[]): number {
+  const faulty = Object.entries(ledger.by_status_reason).filter(([ending]) => !deviceAnswer.test(ending));
+  const withoutEnding = new Set(['delay', 'maxConcurrentStreams']);
+  const passing = rules.filter(({ action }) => withoutEnding.has(action.type)).reduce((sum, r) => sum + r.applied, 0);
+  return tally.connectionsBroken + tally.accountFaults + passing + faulty.reduce((sum, [, times]) => sum + times, 0);
 }

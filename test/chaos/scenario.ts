@@ -4,21 +4,42 @@ import type { BehaviourShares } from '../../simulator/device-tokens.ts';
 import { createRandom } from '../../simulator/random.ts';
 import type { Action, RuleInput } from '../../simulator/rules.ts';
 
-export const disturbanceKinds = [
-  'kill a worker',
-  'stop a worker',
-  'freeze a worker',
-  'kill the API',
-  'kill PostgreSQL',
-  'restart PostgreSQL',
-  'kill Temporal',
-  'pause and resume',
-  'GOAWAY on every connection',
-  'reset every connection',
-  'silence a connection',
-  'change devices',
-] as const;
-export type DisturbanceKind = (typeof disturbanceKinds)[number];
+/** What each one touches: two that touch the same thing follow each other, all others may happen at once. */
+export const disturbanceTargets = {
+  'kill a worker': ['a worker'],
+  'kill both workers': ['both workers'],
+  'stop a worker': ['a worker'],
+  'freeze a worker': ['a worker'],
+  'kill the API': ['API'],
+  'kill PostgreSQL': ['PostgreSQL'],
+  'restart PostgreSQL': ['PostgreSQL'],
+  'kill Temporal': ['Temporal'],
+  'restart Temporal': ['Temporal'],
+  'pause and resume': ['state'],
+  'terminate the workflow': ['state'],
+  cancel: ['state'],
+  'cancel in Temporal': ['state'],
+  'change the rate': [],
+  'revoke the APNs key': ['state', 'APNs'],
+  'refuse the service account': ['state', 'FCM'],
+  'break OAuth': ['FCM'],
+  'revoke access tokens': ['FCM'],
+  'use up the FCM quota': ['FCM'],
+  'admit no connection': ['connections'],
+  'GOAWAY on every connection': ['connections'],
+  'reset every connection': ['connections'],
+  'close every connection': ['connections'],
+  'silence a connection': ['connections'],
+  'change devices': ['devices'],
+} as const satisfies Record<string, readonly string[]>;
+export type DisturbanceKind = keyof typeof disturbanceTargets;
+
+const cancellations: readonly DisturbanceKind[] = ['cancel', 'cancel in Temporal'];
+const drawnKinds = (Object.keys(disturbanceTargets) as DisturbanceKind[]).filter(
+  (kind) => !cancellations.includes(kind),
+);
+/** Every run has one of these: they are what everything else is built around. */
+const crashKinds = ['kill a worker', 'kill both workers', 'freeze a worker'] as const;
 
 export interface Disturbance {
   kind: DisturbanceKind;
@@ -26,26 +47,32 @@ export interface Disturbance {
   at: number;
   /** Which of the two workers. */
   worker: 0 | 1;
+  /** 0 to 1: chooses between the forms that a kind has. */
+  form: number;
 }
 
 export interface Scenario {
   seed: number;
   inDoubtPolicy: InDoubtPolicy;
+  /** How long the send would take undisturbed: its rate follows from it. */
+  sendSeconds: number;
+  /** Whoever has no outcome so long after the launch gets none any more; undefined: a day. */
+  ttlSeconds: number | undefined;
+  /** kill -9 of the API while the request that launches the send is under way. */
+  killsApiAtLaunch: boolean;
   /** How many devices the provider treats in another way than "accepted at once", in percent. */
   behaviours: BehaviourShares;
   /** Faults of the providers' servers, each for a limited number of requests. */
   rules: RuleInput[];
+  /** In order of `at`. */
   disturbances: Disturbance[];
-  /** Cancelled when this share has its outcome; undefined: the send runs to its end. */
-  cancelAt: number | undefined;
-  /** Cancelled as in Temporal's Web UI, not by the API. */
-  cancelsInTemporal: boolean;
 }
 
 const behaviourShares: BehaviourShares = {
   unregistered: 3,
   expiredToken: 1,
   badToken: 0.5,
+  wrongTopic: 0.3,
   rateLimitedOnce: 1,
   unavailableOnce: 1,
   internalErrorTwice: 0.5,
@@ -64,11 +91,16 @@ const serverFaults: ((accept: boolean) => Action)[] = [
   () => ({ type: 'rstStream', code: 'REFUSED_STREAM' }),
   () => ({ type: 'goaway', last: 'previous', reason: 'Shutdown' }),
   () => ({ type: 'goaway', last: 'this', twice: true }),
+  () => ({ type: 'goaway', last: 'zero' }),
   (accept) => ({ type: 'reset', accept }),
   (accept) => ({ type: 'end', accept }),
+  (accept) => ({ type: 'blackHole', accept }),
   (accept) => ({ type: 'html', status: 502, accept }),
+  () => ({ type: 'html', status: 404 }),
   () => ({ type: 'respond', status: 503, reason: 'ServiceUnavailable' }),
   () => ({ type: 'respond', status: 500, reason: 'InternalServerError', delivery: 'truncated' }),
+  () => ({ type: 'respond', status: 429, headers: { 'retry-after': '1' } }),
+  () => ({ type: 'respond', status: 500, reason: 'InternalServerError', delivery: 'bytes' }),
   (accept) => ({ type: 'stall', accept }),
   () => ({ type: 'maxConcurrentStreams', limit: 1 }),
   () => ({ type: 'delay', latency: { distribution: 'uniform', minMs: 50, maxMs: 800 } }),
@@ -76,24 +108,40 @@ const serverFaults: ((accept: boolean) => Action)[] = [
 
 export function drawScenario(seed: number): Scenario {
   const random = createRandom(seed);
-  const upTo = (n: number) => Math.floor(random() * n);
-  const rules = Array.from({ length: 3 + upTo(3) }, (): RuleInput => {
-    const action = serverFaults[upTo(serverFaults.length)]!(random() < 0.5);
-    return { match: { every: 50 + upTo(400) }, action, times: 1 + upTo(8) };
+  const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)]!;
+  const draw = (kind: DisturbanceKind, from: number, to: number): Disturbance => ({
+    kind,
+    at: from + random() * (to - from),
+    worker: random() < 0.5 ? 0 : 1,
+    form: random(),
   });
-  const disturbances = Array.from({ length: 3 + upTo(4) }, (): Disturbance => {
-    const kind = disturbanceKinds[upTo(disturbanceKinds.length)]!;
-    return { kind, at: 0.03 + random() * 0.85, worker: random() < 0.5 ? 0 : 1 };
+
+  const rules = Array.from({ length: 3 + Math.floor(random() * 3) }, (): RuleInput => {
+    const action = pick(serverFaults)(random() < 0.5);
+    return { match: { every: 50 + Math.floor(random() * 400) }, action, times: 1 + Math.floor(random() * 5) };
   });
-  // No run without the fault that everything else is built around.
-  disturbances.push({ kind: 'kill a worker', at: 0.05 + random() * 0.7, worker: random() < 0.5 ? 0 : 1 });
+  const disturbances = [
+    draw(pick(crashKinds), 0.05, 0.75),
+    ...Array.from({ length: 3 + Math.floor(random() * 4) }, () => draw(pick(drawnKinds), 0.03, 0.88)),
+  ];
+  if (random() < 0.2) disturbances.push(draw(pick(cancellations), 0.3, 0.9));
   return {
     seed,
-    inDoubtPolicy: random() < 0.35 ? 'skip' : 'redeliver',
+    inDoubtPolicy: random() < 0.4 ? 'skip' : 'redeliver',
+    sendSeconds: 3 + random() * 3,
+    ttlSeconds: random() < 0.1 ? 4 : undefined,
+    killsApiAtLaunch: random() < 0.15,
     behaviours: behaviourShares,
     rules,
     disturbances: disturbances.sort((a, b) => a.at - b.at),
-    cancelAt: random() < 0.2 ? 0.3 + random() * 0.6 : undefined,
-    cancelsInTemporal: random() < 0.5,
   };
+}
+
+/** What a disturbance touches, by name. */
+export function targetsOf({ kind, worker }: Disturbance): string[] {
+  return disturbanceTargets[kind].flatMap((target) => {
+    if (target === 'a worker') return [`worker ${worker}`];
+    if (target === 'both workers') return ['worker 0', 'worker 1'];
+    return [target];
+  });
 }

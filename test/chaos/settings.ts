@@ -1,0 +1,60 @@
+/** The stack that runs are made on: the same engine with shorter waits, and small batches so that there are many. */
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { bundleWorkflowCode } from '@temporalio/worker';
+import { projectRoot } from '../../local/paths.ts';
+import type { StackOptions } from '../../local/stack.ts';
+
+const windowSize = 100;
+const maxInFlight = 100;
+const maxAttempts = 5;
+
+/** What follows from the settings for whoever judges the books. */
+export const chaosLimits = {
+  maxAttempts,
+  /** A window being sent, the next one reserved, one whose answers are out, and outcomes not written yet. */
+  inFlightOfBatch: 3 * windowSize + maxInFlight,
+} as const;
+
+const settings = {
+  CARILLON_BATCH_SIZE: '500',
+  CARILLON_WINDOW_SIZE: String(windowSize),
+  CARILLON_MAX_IN_FLIGHT: String(maxInFlight),
+  // Few enough that a send goes through several runs of its workflow.
+  CARILLON_OPEN_BATCHES: '4',
+  CARILLON_BATCHES_PER_RUN: '5',
+  CARILLON_HEARTBEAT_TIMEOUT_MS: '3000',
+  CARILLON_REQUEST_DEADLINE_MS: '2500',
+  CARILLON_RETRY_BASE_MS: '200',
+  CARILLON_RETRY_MAX_MS: '1000',
+  CARILLON_MAX_ATTEMPTS: String(maxAttempts),
+  CARILLON_RECONCILE_INTERVAL_MS: '1000',
+  CARILLON_SHUTDOWN_GRACE_MS: '4000',
+  LOG_LEVEL: 'warn',
+};
+
+/** @param parent the stack's folder is made in it */
+export async function chaosStack(parent: string): Promise<StackOptions> {
+  mkdirSync(parent, { recursive: true });
+  const directory = mkdtempSync(path.join(parent, 'chaos-'));
+  return {
+    directory,
+    isTemporary: true,
+    ports: 'free',
+    hasWebUi: false,
+    workers: 2,
+    env: { ...settings, CARILLON_WORKFLOW_BUNDLE: await bundleWorkflows(directory) },
+  };
+}
+
+/** Once, ahead of the many starts of workers, each of which would take seconds for it. @returns the file */
+async function bundleWorkflows(directory: string): Promise<string> {
+  const quiet = { trace() {}, debug() {}, info() {}, warn() {}, error: console.error, log() {} };
+  const { code } = await bundleWorkflowCode({
+    workflowsPath: path.join(projectRoot, 'workflows', 'index.ts'),
+    logger: quiet,
+  });
+  const file = path.join(directory, 'workflow-bundle.js');
+  writeFileSync(file, code);
+  return file;
+}
