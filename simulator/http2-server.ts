@@ -166,6 +166,8 @@ export class Http2Connection implements SimulatorConnection {
     this.#flush();
     this.#isBlackHole = true;
     this.#reader.stop();
+    // Nobody reads on, so the client's end of the connection would never be noticed: its requests end here.
+    this.#abandonAll();
     this.#options.socket.pause();
     this.#options.rawSocket.pause();
   }

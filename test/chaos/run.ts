@@ -189,12 +189,14 @@ async function settle(read: () => Promise<Leftovers>): Promise<Leftovers> {
 
 /** Endings of a request in the ledger that are an answer which says what became of it. */
 const clearAnswer = /^(200$|4\d\d |5(?!02|04)\d\d (?!html)|rst REFUSED_STREAM$|goaway$)/;
-const breaksConnection = new Set(['reset', 'end', 'blackHole', 'goaway']);
+const breaksConnection = new Set(['reset', 'end', 'blackHole']);
 
 /** Requests without a clear answer, and everybody who was in flight on a connection that broke. */
 function unansweredBound(tally: Tally, ledger: LedgerSummary, rules: RuleState[]): number {
   const unclear = Object.entries(ledger.by_status_reason).filter(([ending]) => !clearAnswer.test(ending));
-  const broken = rules.filter(({ action }) => breaksConnection.has(action.type)).reduce((sum, r) => sum + r.applied, 0);
+  const ended = Object.entries(ledger.by_status_reason).filter(([ending]) => breaksConnection.has(ending));
+  const goaways = rules.filter(({ action }) => action.type === 'goaway').reduce((sum, rule) => sum + rule.applied, 0);
+  const broken = ended.reduce((sum, [, times]) => sum + times, goaways);
   return (
     tally.inFlightAtFreezes +
     unclear.reduce((sum, [, times]) => sum + times, 0) +
