@@ -200,7 +200,7 @@ function unansweredBound(tally: Tally, ledger: LedgerSummary, rules: RuleState[]
   return (
     tally.inFlightAtFreezes +
     unclear.reduce((sum, [, times]) => sum + times, 0) +
-    (tally.connectionsBroken + broken) * ledger.max_in_flight
+    (tally.connectionsBroken + broken) * chaosLimits.inFlightOfSend
   );
 }
 

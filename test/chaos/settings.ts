@@ -7,6 +7,7 @@ import type { StackOptions } from '../../local/stack.ts';
 
 const windowSize = 100;
 const maxInFlight = 100;
+const openBatches = 4;
 const maxAttempts = 5;
 
 /** What follows from the settings for whoever judges the books. */
@@ -14,6 +15,8 @@ export const chaosLimits = {
   maxAttempts,
   /** A window being sent, the next one reserved, one whose answers are out, and outcomes not written yet. */
   inFlightOfBatch: 3 * windowSize + maxInFlight,
+  /** Requests that all workers together have under way, also those that a provider has not read yet. */
+  inFlightOfSend: openBatches * maxInFlight,
 } as const;
 
 const settings = {
@@ -21,7 +24,7 @@ const settings = {
   CARILLON_WINDOW_SIZE: String(windowSize),
   CARILLON_MAX_IN_FLIGHT: String(maxInFlight),
   // Few enough that a send goes through several runs of its workflow.
-  CARILLON_OPEN_BATCHES: '4',
+  CARILLON_OPEN_BATCHES: String(openBatches),
   CARILLON_BATCHES_PER_RUN: '5',
   CARILLON_HEARTBEAT_TIMEOUT_MS: '3000',
   CARILLON_REQUEST_DEADLINE_MS: '2500',

@@ -222,6 +222,27 @@ describe('an open and dead connection', () => {
     assert.equal(server.peers[1]!.requests.length, 300 - written.length);
   });
 
+  test('with answers due: from the PING on nothing more is written to it, and another takes what comes', async () => {
+    let now = 0;
+    await using server = await startRawServer({
+      onRequest: ({ streamId }, peer) => {
+        if (peer.number === 1) peer.acksPings = false;
+        else peer.answer(streamId, 200);
+      },
+    });
+    await using pool = openPool(server.port, { clock: () => now, requestTimeoutMs: 60_000 });
+    const lost = pool.send(push(0));
+    await until(() => server.requests().length === 1);
+    now += 2_000;
+    await until(() => server.peers[0]!.frames.some(({ type }) => type === FrameType.ping));
+    const sent = sendMany(pool, 10);
+    now += 1_000;
+    assert.deepEqual(countKinds(await sent), { response: 10 });
+    now += 4_000;
+    assertUnanswered(await lost, 'ping_timeout');
+    assert.equal(server.peers[0]!.requests.length, 1);
+  });
+
   test('idle for long: it must answer a PING before it is used, so nothing is in doubt', async () => {
     let now = 0;
     await using server = await startRawServer();

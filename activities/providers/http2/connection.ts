@@ -126,8 +126,6 @@ export class Http2Connection implements ConnectionHandle {
   #busySince = 0;
   #pingSentAt = 0;
   #pings = 0;
-  /** True from `probe` until anything is read. */
-  #isProbing = false;
   #drainUntil = Number.POSITIVE_INFINITY;
   #goaway: Pick<Evidence, 'goawayLastStreamId' | 'goawayErrorCode' | 'goawayDebug'> | undefined;
   #idleFrames = 0;
@@ -182,8 +180,9 @@ export class Http2Connection implements ConnectionHandle {
     return this.#state === 'closed';
   }
 
-  get isProbing(): boolean {
-    return this.#isProbing;
+  /** When the PING was sent that nothing has answered yet; 0: none is. */
+  get pingSentAt(): number {
+    return this.#pingSentAt;
   }
 
   get inFlight(): number {
@@ -202,7 +201,9 @@ export class Http2Connection implements ConnectionHandle {
 
   /** How many more requests may be handed to `start` now. */
   get spare(): number {
-    if (this.#state !== 'open' || this.isRetired || this.#isProbing) return 0;
+    if (this.#state !== 'open' || this.isRetired) return 0;
+    // What is written into a connection that has died unnoticed will be in doubt: first a sign of life.
+    if (this.#pingSentAt > 0) return 0;
     // Without a connection window a request would only queue here, out of the pool's reach.
     if (this.#sendWindow <= 0) return 0;
     return Math.max(0, Math.min(this.#streamLimit - this.inFlight, this.streamIdsLeft - this.#waiting.length));
@@ -235,11 +236,9 @@ export class Http2Connection implements ConnectionHandle {
     this.#end('closed', undefined);
   }
 
-  /** Asks an idle connection for a sign of life; `spare` is 0 until it comes. */
+  /** Asks for a sign of life; `spare` is 0 until it comes. */
   probe(): void {
-    if (this.#state !== 'open' || this.#isProbing) return;
-    this.#isProbing = true;
-    if (this.#pingSentAt === 0) this.#ping(this.#clock());
+    if (this.#state === 'open' && this.#pingSentAt === 0) this.#ping(this.#clock());
   }
 
   /** To be called at regular, short intervals. */
@@ -436,9 +435,8 @@ export class Http2Connection implements ConnectionHandle {
   #read(chunk: Buffer): void {
     if (this.#state === 'closed') return;
     this.lastReadAt = this.#clock();
-    this.#pingSentAt = 0;
-    if (this.#isProbing) {
-      this.#isProbing = false;
+    if (this.#pingSentAt > 0) {
+      this.#pingSentAt = 0;
       this.#hasFreed = true;
     }
     try {

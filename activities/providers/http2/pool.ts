@@ -72,7 +72,7 @@ export interface Http2PoolStats {
   lastError: Error | undefined;
 }
 
-/** A connection that has answered nothing within this time of being ready no longer holds up the opening of others. */
+/** A connection that has answered nothing within this time of being ready, or of a PING, no longer holds up the opening of others. */
 const WARM_UP_MS = 1000;
 
 export class Http2Pool {
@@ -291,7 +291,8 @@ class PoolCore implements ConnectionOwner {
       if (connection.isRetired) continue;
       counted++;
       // One at a time: what this one will carry is not known yet, and it may be all that is needed.
-      if (connection.isConnecting || connection.isProbing) return;
+      if (connection.isConnecting) return;
+      if (connection.pingSentAt > 0 && now - connection.pingSentAt < WARM_UP_MS) return;
       if (!connection.hasAnswered && now - connection.readyAt < WARM_UP_MS) return;
     }
     if (counted < this.#options.maxConnections) this.#open(now);
