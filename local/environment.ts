@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 type Environment = NodeJS.ProcessEnv;
@@ -24,8 +24,9 @@ export function namesCredentials(env: Environment): boolean {
  */
 export function temporalEnvironment(address: string, namespace: string, directory: string): Environment {
   const configFile = path.join(directory, 'temporal.toml');
-  // An empty file is refused by @temporalio/envconfig.
-  writeFileSync(configFile, '[profile.default]\n');
+  // An empty file is refused by @temporalio/envconfig, so a process that starts meanwhile must never see it half-written.
+  writeFileSync(`${configFile}.new`, '[profile.default]\n');
+  renameSync(`${configFile}.new`, configFile);
   return { TEMPORAL_ADDRESS: address, TEMPORAL_NAMESPACE: namespace, TEMPORAL_CONFIG_FILE: configFile };
 }
 
