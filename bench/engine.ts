@@ -13,6 +13,7 @@ import { buildFcmContent } from '../domain/payload/fcm.ts';
 import { SimulatorControl } from '../simulator/control-client.ts';
 import { apnsDeviceToken, fcmRegistrationToken } from '../simulator/device-tokens.ts';
 import { type LaunchedSimulator, launchSimulator } from '../simulator/launch.ts';
+import { median, round } from './figures.ts';
 import type { SenderReport, SenderTask } from './measure.ts';
 
 export type SenderName = 'carillon' | 'undici' | 'node_http2' | 'node_apn' | 'firebase_admin' | 'apns2_go';
@@ -319,14 +320,4 @@ function errorLine(text: string): string {
 
 function lastLine(text: string | null): string {
   return text?.trim().split('\n').at(-1) ?? '';
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-}
-
-function round(value: number, digits: number): number {
-  return Number(value.toFixed(digits));
 }

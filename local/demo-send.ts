@@ -15,6 +15,8 @@ export interface DemoSendOptions extends Omit<DemoAudienceOptions, 'name'> {
   progressStream?: NodeJS.WriteStream;
   /** Devices per second at most; default no limit. */
   ratePerSecond?: number;
+  /** Called once the audience is in the registry, before the launch. */
+  onImported?: () => Promise<void>;
   /** Called with each look at the books. */
   onProgress?: (notification: NotificationView) => void;
 }
@@ -65,6 +67,7 @@ export async function runDemoSend(stack: Stack, options: DemoSendOptions): Promi
   say(
     `Imported in ${importSeconds} s (${formatCount(Math.round(audience.devices / importSeconds))} rows/s). Sending …`,
   );
+  await options.onImported?.();
 
   const launchedAt = performance.now();
   const { id } = await api.post<NotificationView>('/v1/notifications', {

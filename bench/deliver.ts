@@ -1,0 +1,87 @@
+/**
+ * `deliverBatch` alone, on a prepared database and without Temporal, against the same engine sending the same messages and
+ * keeping no books. The sender is a process of its own (`deliver-process.ts`), whose CPU is what is measured.
+ */
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { createApiClient } from '../local/api-client.ts';
+import { demoDevices } from '../local/demo-audience.ts';
+import { formatCount } from '../local/progress.ts';
+import { workerArguments } from '../local/stack-parts.ts';
+import type { DeliverReport, DeliverTask } from './deliver-process.ts';
+import { round, tableRow } from './figures.ts';
+import { startBenchStack } from './stack.ts';
+
+/** Microseconds of the sender's CPU for each device. What reading, building and sending leave of the whole is recording: windows and outcomes. */
+export interface DeliverFigures {
+  cpu_us: number;
+  read_us: number;
+  build_us: number;
+  send_us: number;
+  record_us: number;
+}
+
+const timeoutMs = 600_000;
+
+/** `tax`: sends a second with books over sends a second without, where the provider answers at once. */
+export async function benchDeliver(
+  quick: boolean,
+  say: (line: string) => void,
+): Promise<{ deliver: DeliverFigures; tax: number }> {
+  const [rounds, devices] = quick ? [2, 30_000] : [5, 100_000];
+  const stack = await startBenchStack(0);
+  try {
+    const name = 'bench';
+    const audience = { name, devices, providers: ['apns'] as const, deadPercent: 0, transientPercent: 0 };
+    const { imported } = await createApiClient(stack.apiUrl, stack.apiKey!).importDevices(demoDevices(audience));
+    if (imported !== devices) throw new Error(`${imported} of ${devices} devices were imported`);
+    say(`deliverBatch alone: ${rounds} rounds in turn, ${formatCount(devices)} devices each`);
+    const report = await runProcess(stack.env, { audience: name, rounds, controlUrl: stack.simulator!.controlUrl });
+    printTable(report, say);
+    const { atOnce } = report;
+    const { readUs, buildUs, sendUs } = report.parts;
+    return {
+      deliver: {
+        cpu_us: round(atOnce.tracked.cpuUs, 1),
+        read_us: round(readUs, 2),
+        build_us: round(buildUs, 3),
+        send_us: round(sendUs, 1),
+        record_us: round(recordUs(report), 1),
+      },
+      tax: round(atOnce.tracked.perSecond / atOnce.bare.perSecond, 2),
+    };
+  } finally {
+    await stack.stop();
+  }
+}
+
+async function runProcess(env: NodeJS.ProcessEnv, task: DeliverTask): Promise<DeliverReport> {
+  const flags = workerArguments.filter((argument) => argument.startsWith('-'));
+  const args = [...flags, join(import.meta.dirname, 'deliver-process.ts'), JSON.stringify(task)];
+  const { stdout } = await promisify(execFile)(process.execPath, args, { env, timeout: timeoutMs });
+  return JSON.parse(stdout.trimEnd().split('\n').at(-1)!);
+}
+
+function recordUs({ atOnce, parts }: DeliverReport): number {
+  return atOnce.tracked.cpuUs - parts.readUs - parts.buildUs - parts.sendUs;
+}
+
+function printTable(report: DeliverReport, say: (line: string) => void): void {
+  const { atOnce, after50Ms, parts } = report;
+  say(tableRow('', 'CPU µs/device'));
+  say(tableRow('whole', atOnce.tracked.cpuUs.toFixed(1)));
+  say(tableRow('  read', parts.readUs.toFixed(2)));
+  say(tableRow('  build', parts.buildUs.toFixed(3)));
+  say(tableRow('  send', parts.sendUs.toFixed(1)));
+  say(tableRow('  record', recordUs(report).toFixed(1)));
+  say(tableRow('without books', atOnce.bare.cpuUs.toFixed(1)));
+  say(tableRow('', 'with books/s', 'without/s', 'ratio'));
+  for (const [title, { tracked, bare }] of [
+    ['provider answers at once', atOnce],
+    ['after 20 to 80 ms', after50Ms],
+  ] as const) {
+    const ratio = (tracked.perSecond / bare.perSecond).toFixed(2);
+    say(tableRow(title, tracked.perSecond.toFixed(0), bare.perSecond.toFixed(0), ratio));
+  }
+}

@@ -1,0 +1,87 @@
+/**
+ * `npm run bench`: measures the engine alone, one batch, the whole stack, latencies and the API, each with a check of its own
+ * that what was measured was also done. Figures of one run may be compared with each other, not with those of another day.
+ */
+import { parseArgs } from 'node:util';
+import { type ApiFigures, benchApi } from './api.ts';
+import { benchDeliver, type DeliverFigures } from './deliver.ts';
+import { benchEngine, type SenderFigures, type SenderName } from './engine.ts';
+import { benchLatency, type LatencyFigures } from './latency.ts';
+import { benchStack, type StackFigures } from './stack.ts';
+
+const parts = ['engine', 'deliver', 'stack', 'latency', 'api'] as const;
+type Part = (typeof parts)[number];
+
+const usage = `npm run bench -- [options]
+
+  --only LIST   parts to run, of ${parts.join(',')}; default all
+  --quick       fewer rounds and smaller audiences: all parts in under five minutes
+  --huge        a send to 10 000 000 devices as well; half an hour more
+  --json        the last line of output is one JSON object; parts that did not run are null
+  --help`;
+
+/** The JSON object of `npm run bench -- --json`. */
+interface BenchReport extends Nullable<LatencyFigures>, Nullable<ApiFigures> {
+  engine: Record<SenderName, SenderFigures | null> | null;
+  deliver: DeliverFigures | null;
+  /** Sends a second with books over sends a second without. */
+  tax: number | null;
+  stack: StackFigures[] | null;
+}
+type Nullable<T> = { [K in keyof T]: T[K] | null };
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    huge: { type: 'boolean', default: false },
+    json: { type: 'boolean', default: false },
+    help: { type: 'boolean' },
+  },
+});
+if (values.help) {
+  console.log(usage);
+  process.exit(0);
+}
+const { quick } = values;
+const chosen = toParts(values.only);
+const say = (line: string) => (values.json ? console.error(line) : console.log(line));
+
+const report: BenchReport = {
+  engine: null,
+  deliver: null,
+  tax: null,
+  stack: null,
+  pause_ms: null,
+  overtake_ms: null,
+  import_rows_per_second: null,
+  api_requests_per_second: null,
+};
+const runs: Record<Part, () => Promise<Partial<BenchReport>>> = {
+  engine: async () => ({ engine: await benchEngine({ quick, say }) }),
+  deliver: () => benchDeliver(quick, say),
+  stack: async () => ({
+    stack: await benchStack(
+      [...(quick ? [20_000, 100_000] : [100_000, 1_000_000]), ...(values.huge ? [10_000_000] : [])],
+      say,
+    ),
+  }),
+  latency: () => (quick ? benchLatency(200_000, 3, say) : benchLatency(1_000_000, 10, say)),
+  api: () => benchApi(quick, say),
+};
+const startedAt = performance.now();
+for (const part of chosen) {
+  Object.assign(report, await runs[part]());
+  say('');
+}
+say(`${Math.round((performance.now() - startedAt) / 1000)} s.`);
+if (values.json) console.log(JSON.stringify(report));
+
+function toParts(text: string | undefined): Part[] {
+  if (text === undefined) return [...parts];
+  const names = text.split(',').map((name) => name.trim());
+  const unknown = names.find((name) => !(parts as readonly string[]).includes(name));
+  if (unknown === undefined) return parts.filter((part) => names.includes(part));
+  console.error(`--only: "${unknown}" is not one of ${parts.join(', ')}.\n\n${usage}`);
+  process.exit(2);
+}
