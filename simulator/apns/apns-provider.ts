@@ -2,13 +2,13 @@
 import { randomUUID } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
 import type { ApnsEnvironment } from '../../domain/device.ts';
-import { type ActionContext, type Answer, applyActions, htmlPage } from '../actions.ts';
+import { type ActionContext, type Answer, applyActions } from '../actions.ts';
 import { HttpDate } from '../clock.ts';
 import { afterFirst, isPlainApnsDeviceToken, type MarkedDeviceToken, readApnsDeviceToken } from '../device-tokens.ts';
-import { errorCodes } from '../error-codes.ts';
 import type { Exchange, ListenerName, SimulatorConnection } from '../exchange.ts';
 import type { NotificationLedger } from '../ledger.ts';
 import type { SimulatorState } from '../state.ts';
+import { tokenAction } from '../token-actions.ts';
 import { ApnsBodies, type ApnsBody } from './body.ts';
 import { type ApnsClientCertificate, readClientCertificate } from './client-certificate.ts';
 import { providerTokenOf } from './provider-token.ts';
@@ -118,14 +118,21 @@ export class ApnsProvider {
       notificationKey: notification.key,
       connection: exchange.connection.id,
     });
-    const context: ActionContext = {
+    applyActions(
+      actions,
+      exchange,
+      this.#contextOf(delivery, () => this.#proceed(delivery)),
+    );
+  }
+
+  #contextOf(delivery: Delivery, proceed: () => void): ActionContext {
+    return {
       random: this.#state.random,
       accept: () => this.#accept(delivery),
-      countEnding: (ending) => this.#state.ledger.countEnding(notification, ending),
-      errorAnswer: (_status, reason, timestamp) => this.#answer(request, reason, timestamp),
-      proceed: () => this.#proceed(delivery),
+      countEnding: (ending) => this.#countEnding(delivery, ending),
+      errorAnswer: (_status, reason, timestamp) => this.#answer(delivery.request, reason, timestamp),
+      proceed,
     };
-    applyActions(actions, exchange, context);
   }
 
   #proceed(delivery: Delivery): void {
@@ -193,35 +200,15 @@ export class ApnsProvider {
       this.#refuse(delivery, error);
       return;
     }
-    switch (receivedBefore > 0 ? afterFirst(device?.behaviour) : device?.behaviour) {
-      case 'slow':
-        setTimeout(() => this.#succeed(delivery), device?.parameter ?? 500);
-        break;
-      case 'hang':
-        this.#accept(delivery);
-        this.#countEnding(delivery, 'hang');
-        break;
-      case 'acceptThenClose':
-        this.#accept(delivery);
-        this.#countEnding(delivery, 'reset');
-        exchange.connection.reset();
-        break;
-      case 'acceptOnceUnanswered':
-        this.#accept(delivery);
-        this.#countEnding(delivery, 'rst INTERNAL_ERROR');
-        exchange.resetStream(errorCodes.INTERNAL_ERROR);
-        break;
-      case 'refusedOnce':
-        this.#countEnding(delivery, 'rst REFUSED_STREAM');
-        exchange.resetStream(errorCodes.REFUSED_STREAM);
-        break;
-      case 'htmlError':
-        this.#countEnding(delivery, '502 html');
-        exchange.respond(502, ['content-type', 'text/html; charset=UTF-8', 'date', this.#date.text()], htmlPage(502));
-        break;
-      default:
-        this.#succeed(delivery);
-    }
+    const behaviour = receivedBefore > 0 ? afterFirst(device?.behaviour) : device?.behaviour;
+    const action = tokenAction(behaviour, device);
+    if (action === undefined) this.#succeed(delivery);
+    else
+      applyActions(
+        [action],
+        exchange,
+        this.#contextOf(delivery, () => this.#succeed(delivery)),
+      );
   }
 
   #deviceError(device: MarkedDeviceToken, receivedBefore: number): ApnsError | undefined {

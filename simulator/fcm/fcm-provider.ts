@@ -7,10 +7,10 @@ import {
   type MarkedDeviceToken,
   readFcmRegistrationToken,
 } from '../device-tokens.ts';
-import { errorCodes } from '../error-codes.ts';
 import type { Exchange } from '../exchange.ts';
 import type { NotificationLedger } from '../ledger.ts';
 import type { SimulatorState } from '../state.ts';
+import { tokenAction } from '../token-actions.ts';
 import { type FcmError, fcmErrorByName, fcmErrors, permissionDenied } from './errors.ts';
 import type { FcmMessage } from './message.ts';
 import { FcmMessages } from './message-cache.ts';
@@ -92,17 +92,24 @@ export class FcmProvider {
       notificationKey: notification.key,
       connection: exchange.connection.id,
     });
-    const context: ActionContext = {
+    applyActions(
+      actions,
+      exchange,
+      this.#contextOf(delivery, () => this.#proceed(delivery)),
+    );
+  }
+
+  #contextOf(delivery: Delivery, proceed: () => void): ActionContext {
+    return {
       random: this.#state.random,
       accept: () => this.#accept(delivery),
-      countEnding: (ending) => this.#state.ledger.countEnding(notification, ending),
+      countEnding: (ending) => this.#countEnding(delivery, ending),
       errorAnswer: (status, reason) => {
         const body = status < 300 ? this.#successBody(delivery) : fcmErrorByName(status, reason).body;
         return { headers: this.#headers(), body };
       },
-      proceed: () => this.#proceed(delivery),
+      proceed,
     };
-    applyActions(actions, exchange, context);
   }
 
   #proceed(delivery: Delivery): void {
@@ -156,33 +163,16 @@ export class FcmProvider {
         if (receivedBefore < 2) this.#refuse(delivery, fcmErrors.internal);
         else this.#succeed(delivery);
         break;
-      case 'slow':
-        setTimeout(() => this.#succeed(delivery), device.parameter ?? 500);
-        break;
-      case 'hang':
-        this.#accept(delivery);
-        this.#countEnding(delivery, 'hang');
-        break;
-      case 'acceptThenClose':
-        this.#accept(delivery);
-        this.#countEnding(delivery, 'reset');
-        exchange.connection.reset();
-        break;
-      case 'acceptOnceUnanswered':
-        this.#accept(delivery);
-        this.#countEnding(delivery, 'rst INTERNAL_ERROR');
-        exchange.resetStream(errorCodes.INTERNAL_ERROR);
-        break;
-      case 'refusedOnce':
-        this.#countEnding(delivery, 'rst REFUSED_STREAM');
-        exchange.resetStream(errorCodes.REFUSED_STREAM);
-        break;
-      case 'htmlError':
-        this.#countEnding(delivery, '502 html');
-        exchange.respond(502, ['content-type', 'text/html; charset=UTF-8', 'date', this.#date.text()], htmlPage(502));
-        break;
-      default:
-        this.#succeed(delivery);
+      default: {
+        const action = tokenAction(behaviour, device);
+        if (action === undefined) this.#succeed(delivery);
+        else
+          applyActions(
+            [action],
+            exchange,
+            this.#contextOf(delivery, () => this.#succeed(delivery)),
+          );
+      }
     }
   }
 

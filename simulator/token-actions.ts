@@ -1,0 +1,20 @@
+import type { DeviceBehaviour, MarkedDeviceToken } from './device-tokens.ts';
+import type { Action } from './rules.ts';
+
+const actions: Partial<Record<DeviceBehaviour, Action>> = {
+  hang: { type: 'stall', accept: true },
+  acceptThenClose: { type: 'reset', accept: true },
+  acceptOnceUnanswered: { type: 'rstStream', code: 'INTERNAL_ERROR', accept: true },
+  refusedOnce: { type: 'rstStream', code: 'REFUSED_STREAM' },
+  htmlError: { type: 'html', status: 502 },
+};
+const defaultSlowMs = 500;
+
+/** What a marked device token asks of its request where APNs and FCM do not differ; undefined: nothing of this kind. */
+export function tokenAction(
+  behaviour: DeviceBehaviour | undefined,
+  device: MarkedDeviceToken | undefined,
+): Action | undefined {
+  if (behaviour === 'slow') return { type: 'delay', latency: device?.parameter ?? defaultSlowMs };
+  return behaviour && actions[behaviour];
+}
