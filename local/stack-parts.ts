@@ -1,4 +1,6 @@
+import { execFile } from 'node:child_process';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { startReadyChild } from './child.ts';
@@ -90,6 +92,13 @@ export async function startApi(
   const launch = () => startReadyChild(options, () => isApiReady(`http://127.0.0.1:${port}`), 30_000);
   watchErrors(context, 'API', logFile);
   return context.run('api', { name: 'API', launch });
+}
+
+/** What all workers of the stack run, bundled once: each of them would take seconds and 100 MB to do it. @returns the file */
+export async function bundleWorkflows(context: StackContext): Promise<string> {
+  const file = path.join(context.directory, 'workflow-bundle.js');
+  await promisify(execFile)(process.execPath, ['workflows/build.ts', file], { cwd: projectRoot, timeout: 60_000 });
+  return file;
 }
 
 /** As `npm run start:worker` does: its limits for V8's heap belong to what is run and measured here. */

@@ -5,7 +5,14 @@ import { withoutSettings } from './environment.ts';
 import { startLeash } from './leash-holder.ts';
 import type { LocalSimulator } from './simulator.ts';
 import { openStackContext, type StackContext, type StackPorts } from './stack-context.ts';
-import { startApi, startDatabase, startProviders, startWorker, startWorkflowEngine } from './stack-parts.ts';
+import {
+  bundleWorkflows,
+  startApi,
+  startDatabase,
+  startProviders,
+  startWorker,
+  startWorkflowEngine,
+} from './stack-parts.ts';
 import type { Supervised } from './supervised.ts';
 
 export interface StackOptions {
@@ -85,10 +92,11 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 async function startParts(options: StackOptions, context: StackContext): Promise<Stack> {
   const outer = options.usesOuterParts ? process.env : {};
   context.say('Starting PostgreSQL, Temporal and the provider simulator …');
-  const [database, engine, providers] = await all([
+  const [database, engine, providers, workflowBundle] = await all([
     startDatabase(context, outer),
     startWorkflowEngine(context, outer, options.hasWebUi ?? true),
     startProviders(context, outer),
+    outer.CARILLON_WORKFLOW_BUNDLE ?? bundleWorkflows(context),
   ]);
   const apiKey = await prepareDatabase(database.url, options.apiKey ?? 'first');
 
@@ -99,6 +107,7 @@ async function startParts(options: StackOptions, context: StackContext): Promise
     ...engine.env,
     DATABASE_URL: database.url,
     ...providers?.simulator.env,
+    CARILLON_WORKFLOW_BUNDLE: workflowBundle,
     ...options.env,
     HOST: '127.0.0.1',
     PORT: String(apiPort),
@@ -134,7 +143,7 @@ async function startParts(options: StackOptions, context: StackContext): Promise
 const ownPrefixes = ['TEMPORAL_', 'DATABASE_', 'APNS_', 'FCM_', 'CARILLON_'];
 
 /** Like `Promise.all`, but waits for every start to end before the first failure is thrown, so that all can be stopped. */
-async function all<T extends readonly unknown[]>(starts: { [K in keyof T]: Promise<T[K]> }): Promise<T> {
+async function all<T extends readonly unknown[]>(starts: { [K in keyof T]: T[K] | Promise<T[K]> }): Promise<T> {
   await Promise.allSettled(starts);
   return (await Promise.all(starts)) as unknown as T;
 }

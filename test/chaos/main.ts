@@ -43,7 +43,7 @@ const devices = toNumber('devices', values.devices, 500);
 
 const say = (line: string) => (values.json ? console.error(line) : console.log(line));
 const signal = stopSignal();
-const options = await chaosStack(stateDirectory);
+const options = chaosStack(stateDirectory);
 if (values['keep-logs']) {
   options.isTemporary = false;
   say(`The logs are in ${options.directory}.`);

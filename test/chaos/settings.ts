@@ -1,8 +1,6 @@
 /** The stack that runs are made on: the same engine with shorter waits, and small batches so that there are many. */
-import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync } from 'node:fs';
 import path from 'node:path';
-import { bundleWorkflowCode } from '@temporalio/worker';
-import { projectRoot } from '../../local/paths.ts';
 import type { StackOptions } from '../../local/stack.ts';
 
 const windowSize = 100;
@@ -37,7 +35,7 @@ const settings = {
 };
 
 /** @param parent the stack's folder is made in it */
-export async function chaosStack(parent: string): Promise<StackOptions> {
+export function chaosStack(parent: string): StackOptions {
   mkdirSync(parent, { recursive: true });
   const directory = mkdtempSync(path.join(parent, 'chaos-'));
   return {
@@ -46,18 +44,6 @@ export async function chaosStack(parent: string): Promise<StackOptions> {
     ports: 'free',
     hasWebUi: false,
     workers: 2,
-    env: { ...settings, CARILLON_WORKFLOW_BUNDLE: await bundleWorkflows(directory) },
+    env: settings,
   };
-}
-
-/** Once, ahead of the many starts of workers, each of which would take seconds for it. @returns the file */
-async function bundleWorkflows(directory: string): Promise<string> {
-  const quiet = { trace() {}, debug() {}, info() {}, warn() {}, error: console.error, log() {} };
-  const { code } = await bundleWorkflowCode({
-    workflowsPath: path.join(projectRoot, 'workflows', 'index.ts'),
-    logger: quiet,
-  });
-  const file = path.join(directory, 'workflow-bundle.js');
-  writeFileSync(file, code);
-  return file;
 }

@@ -21,7 +21,7 @@ describe('a send whose parts are killed, restarted and lied to', { timeout: 170_
   let lastRun: ChaosResult;
 
   before(async () => {
-    stack = await startStack(await chaosStack(os.tmpdir()));
+    stack = await startStack(chaosStack(os.tmpdir()));
     books = connect(stack.databaseUrl, { maxConnections: 1, applicationName: 'carillon-test' });
   });
   after(async () => {
