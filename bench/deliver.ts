@@ -45,7 +45,7 @@ export async function benchDeliver(
       deliver: {
         cpu_us: round(atOnce.tracked.cpuUs, 1),
         read_us: round(readUs, 2),
-        build_us: round(buildUs, 3),
+        build_us: round(buildUs, 4),
         send_us: round(sendUs, 1),
         record_us: round(recordUs(report), 1),
       },
@@ -72,7 +72,7 @@ function printTable(report: DeliverReport, say: (line: string) => void): void {
   say(tableRow('', 'CPU µs/device'));
   say(tableRow('whole', atOnce.tracked.cpuUs.toFixed(1)));
   say(tableRow('  read', parts.readUs.toFixed(2)));
-  say(tableRow('  build', parts.buildUs.toFixed(3)));
+  say(tableRow('  build', parts.buildUs.toFixed(4)));
   say(tableRow('  send', parts.sendUs.toFixed(1)));
   say(tableRow('  record', recordUs(report).toFixed(1)));
   say(tableRow('without books', atOnce.bare.cpuUs.toFixed(1)));
