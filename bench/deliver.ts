@@ -29,7 +29,7 @@ export async function benchDeliver(
   quick: boolean,
   say: (line: string) => void,
 ): Promise<{ deliver: DeliverFigures; tax: number }> {
-  const [rounds, devices] = quick ? [2, 30_000] : [5, 100_000];
+  const [rounds, devices] = quick ? [2, 40_000] : [5, 100_000];
   const stack = await startBenchStack(0);
   try {
     const name = 'bench';
