@@ -21,8 +21,10 @@ import {
   readSettings,
   readUint32,
   Setting,
+  unpaddedEnd,
   writeFrameHeader,
 } from '../activities/providers/http2/frames.ts';
+import { HeaderBlockReader } from '../activities/providers/http2/header-block.ts';
 import { HpackDecoder, HpackError } from '../activities/providers/http2/hpack.ts';
 import type { GoawayOptions, ListenerName, SimulatorConnection, TransportCounters } from './exchange.ts';
 import { Http2Exchange } from './http2-exchange.ts';
@@ -31,7 +33,6 @@ import { headerBlockBound, writeHeaderBlock } from './response-headers.ts';
 
 /** As Apple's servers announce it. */
 const maxHeaderListBytes = 8000;
-const maxHeaderBlockBytes = 64 * 1024;
 const connectionWindowBytes = 16 * 1024 * 1024;
 const pool = new BufferPool(64);
 
@@ -67,8 +68,9 @@ export class Http2Connection implements SimulatorConnection {
   readonly #reader: FrameReader;
   readonly #writer = new FrameWriter(pool);
   readonly #streams = new Map<number, Http2Exchange>();
-  /** Set while a header block is spread over CONTINUATION frames. */
-  #openBlock: { streamId: number; isEnd: boolean; parts: Buffer[]; bytes: number } | undefined;
+  readonly #blocks = new HeaderBlockReader({
+    headerBlock: (streamId, isEnd, data, start, end) => this.#openStream(streamId, isEnd, data, start, end),
+  });
 
   #streamLimit: number;
   /** Limits sent and not yet acknowledged, in order. */
@@ -291,18 +293,16 @@ export class Http2Connection implements SimulatorConnection {
   }
 
   #readFrame(type: number, flags: number, streamId: number, data: Buffer, start: number, end: number): void {
-    if (this.#openBlock !== undefined && (type !== FrameType.continuation || streamId !== this.#openBlock.streamId)) {
-      throw new Http2ProtocolError(ErrorCode.protocolError, 'a header block was interrupted');
-    }
+    this.#blocks.checkTurn(type, streamId);
     switch (type) {
       case FrameType.data:
         this.#readData(flags, streamId, data, start, end);
         break;
       case FrameType.headers:
-        this.#readHeaders(flags, streamId, data, start, end);
+        this.#blocks.headers(flags, streamId, data, start, end);
         break;
       case FrameType.continuation:
-        this.#readContinuation(flags, data.subarray(start, end));
+        this.#blocks.continuation(flags, streamId, data, start, end);
         break;
       case FrameType.rstStream:
         this.#checkStream(streamId, 'RST_STREAM');
@@ -341,36 +341,8 @@ export class Http2Connection implements SimulatorConnection {
     }
   }
 
-  #readHeaders(flags: number, streamId: number, data: Buffer, start: number, end: number): void {
+  #openStream(streamId: number, isEnd: boolean, data: Buffer, start: number, end: number): void {
     if (streamId % 2 === 0) throw new Http2ProtocolError(ErrorCode.protocolError, `HEADERS on stream ${streamId}`);
-    let from = start;
-    let to = end;
-    if (flags & Flag.padded) to -= data[from++]!;
-    if (flags & Flag.priority) from += 5;
-    if (from > to) throw new Http2ProtocolError(ErrorCode.protocolError, 'padding longer than the frame');
-    const isEnd = (flags & Flag.endStream) !== 0;
-    if (flags & Flag.endHeaders) this.#openStream(streamId, data, from, to, isEnd);
-    else {
-      const first = Buffer.from(data.subarray(from, to));
-      this.#openBlock = { streamId, isEnd, parts: [first], bytes: first.length };
-    }
-  }
-
-  #readContinuation(flags: number, part: Buffer): void {
-    const block = this.#openBlock;
-    if (block === undefined) throw new Http2ProtocolError(ErrorCode.protocolError, 'CONTINUATION without HEADERS');
-    block.parts.push(Buffer.from(part));
-    block.bytes += part.length;
-    if (block.bytes > maxHeaderBlockBytes) {
-      throw new Http2ProtocolError(ErrorCode.enhanceYourCalm, 'header block too large');
-    }
-    if ((flags & Flag.endHeaders) === 0) return;
-    this.#openBlock = undefined;
-    const whole = Buffer.concat(block.parts);
-    this.#openStream(block.streamId, whole, 0, whole.length, block.isEnd);
-  }
-
-  #openStream(streamId: number, data: Buffer, start: number, end: number, isEnd: boolean): void {
     const headers: string[] = [];
     const fits = this.#decoder.decode(data, start, end, { header: (name, value) => headers.push(name, value) });
     if (streamId <= this.highestStreamId) {
@@ -407,10 +379,8 @@ export class Http2Connection implements SimulatorConnection {
     const size = end - start;
     this.#receiveWindow -= size;
     if (this.#receiveWindow < 0) throw new Http2ProtocolError(ErrorCode.flowControlError, 'connection window exceeded');
-    let from = start;
-    let to = end;
-    if (flags & Flag.padded) to -= data[from++]!;
-    if (from > to) throw new Http2ProtocolError(ErrorCode.protocolError, 'padding longer than the frame');
+    const from = (flags & Flag.padded) === 0 ? start : start + 1;
+    const to = unpaddedEnd(flags, data, start, end);
     const exchange = this.#streams.get(streamId);
     // A stream that was refused or reset may still have frames under way.
     if (exchange === undefined) return;

@@ -10,6 +10,7 @@
  */
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
+import { BodyWriter } from './body-writer.ts';
 import {
   type ConnectionHandle,
   type Evidence,
@@ -35,8 +36,10 @@ import {
   readSettings,
   readUint32,
   Setting,
+  unpaddedEnd,
   writeFrameHeader,
 } from './frames.ts';
+import { type HeaderBlockHandler, HeaderBlockReader } from './header-block.ts';
 import { roomFor, TemplateEncoder } from './header-template.ts';
 import { HpackDecoder, HpackEncoder, HpackError } from './hpack.ts';
 import type { ConnectionLimits } from './limits.ts';
@@ -69,12 +72,11 @@ type State = 'connecting' | 'open' | 'closed';
 
 const MAX_WRITE_BYTES = 256 * 1024;
 const MAX_WAITING_CONTROL_BYTES = 1024 * 1024;
-const MAX_HEADER_BLOCK_BYTES = 64 * 1024;
 const MAX_GOAWAY_DEBUG_BYTES = 1024;
 /** Octets the peer may send on the whole connection before we say more. */
 const RECEIVE_WINDOW_BYTES = 4 * 1024 * 1024;
 
-export class Http2Connection implements ConnectionHandle {
+export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   readonly id: number;
   /** Times are the owner's clock, in milliseconds. */
   readonly createdAt: number;
@@ -91,8 +93,10 @@ export class Http2Connection implements ConnectionHandle {
   readonly #buffers: BufferPool;
   readonly #reader: FrameReader;
   readonly #writer: FrameWriter;
+  readonly #bodies: BodyWriter;
   readonly #encoder = new HpackEncoder();
   readonly #templates = new TemplateEncoder(this.#encoder);
+  readonly #blocks = new HeaderBlockReader(this);
   readonly #decoder: HpackDecoder;
   readonly #response = new ResponseReader();
 
@@ -100,8 +104,6 @@ export class Http2Connection implements ConnectionHandle {
   /** Handed over, not yet encoded. */
   #waiting: Exchange[] = [];
   readonly #streams = new Map<number, Exchange>();
-  /** Streams whose body waits for a window, in order. */
-  #blocked: Exchange[] = [];
   #nextStreamId: number;
   #nextDeadlineAt = Number.POSITIVE_INFINITY;
 
@@ -111,16 +113,7 @@ export class Http2Connection implements ConnectionHandle {
   #writesDone = 0;
 
   #peerMaxStreams = Number.POSITIVE_INFINITY;
-  #peerMaxFrameBytes = DEFAULT_MAX_FRAME_BYTES;
-  #peerInitialWindow = DEFAULT_WINDOW_BYTES;
-  #sendWindow = DEFAULT_WINDOW_BYTES;
   #receiveWindow = RECEIVE_WINDOW_BYTES;
-
-  /** A header block whose END_HEADERS has not come. */
-  #blockStreamId = 0;
-  #blockFlags = 0;
-  #blockParts: Buffer[] = [];
-  #blockBytes = 0;
 
   /** Since when there has always been a request in flight. */
   #busySince = 0;
@@ -154,6 +147,7 @@ export class Http2Connection implements ConnectionHandle {
     this.#nextStreamId = limits.firstStreamId;
     this.#reader = new FrameReader(this);
     this.#writer = new FrameWriter(buffers);
+    this.#bodies = new BodyWriter(this.#writer);
     this.#decoder = new HpackDecoder({ maxHeaderListBytes: limits.maxHeaderListBytes });
 
     socket.setNoDelay(true);
@@ -204,8 +198,7 @@ export class Http2Connection implements ConnectionHandle {
     if (this.#state !== 'open' || this.isRetired) return 0;
     // What is written into a connection that has died unnoticed will be in doubt: first a sign of life.
     if (this.#pingSentAt > 0) return 0;
-    // Without a connection window a request would only queue here, out of the pool's reach.
-    if (this.#sendWindow <= 0) return 0;
+    if (!this.#bodies.isOpen) return 0;
     return Math.max(0, Math.min(this.#streamLimit - this.inFlight, this.streamIdsLeft - this.#waiting.length));
   }
 
@@ -362,7 +355,7 @@ export class Http2Connection implements ConnectionHandle {
   }
 
   #mayOpen(): boolean {
-    return this.#streams.size < this.#streamLimit && this.#sendWindow > 0 && this.streamIdsLeft >= 1;
+    return this.#streams.size < this.#streamLimit && this.#bodies.isOpen && this.streamIdsLeft >= 1;
   }
 
   #open(exchange: Exchange): void {
@@ -370,7 +363,6 @@ export class Http2Connection implements ConnectionHandle {
     const streamId = this.#nextStreamId;
     this.#nextStreamId += 2;
     exchange.streamId = streamId;
-    exchange.sendWindow = this.#peerInitialWindow;
     this.#streams.set(streamId, exchange);
 
     const writer = this.#writer;
@@ -378,56 +370,24 @@ export class Http2Connection implements ConnectionHandle {
     const blockAt = writer.offset + FRAME_HEADER_BYTES;
     const blockEnd = this.#templates.write(writer.buffer, blockAt, template, path, ownValues);
     const blockBytes = blockEnd - blockAt;
-    if (blockBytes <= this.#peerMaxFrameBytes) {
+    if (blockBytes <= this.#bodies.maxFrameBytes) {
       const flags = body.length === 0 ? Flag.endHeaders | Flag.endStream : Flag.endHeaders;
       writeFrameHeader(writer.buffer, writer.offset, blockBytes, FrameType.headers, flags, streamId);
       writer.offset = blockEnd;
     } else {
       const block = Buffer.from(writer.buffer.subarray(blockAt, blockEnd));
-      writer.headers(streamId, block, body.length === 0, this.#peerMaxFrameBytes);
+      writer.headers(streamId, block, body.length === 0, this.#bodies.maxFrameBytes);
     }
 
-    if (body.length === 0) {
-      exchange.lastWrite = this.#writes + 1;
-    } else {
-      exchange.unsent = typeof body === 'string' ? Buffer.from(body, 'utf8') : body;
-      this.#sendBody(exchange);
-      if (exchange.unsent !== undefined) this.#blocked.push(exchange);
-    }
-  }
-
-  /** Writes as much of the body as the windows allow. */
-  #sendBody(exchange: Exchange): void {
-    let rest = exchange.unsent!;
-    const writer = this.#writer;
-    while (rest.length > 0) {
-      const bytes = Math.min(rest.length, this.#sendWindow, exchange.sendWindow, this.#peerMaxFrameBytes);
-      if (bytes <= 0) {
-        exchange.unsent = rest;
-        return;
-      }
-      const isLast = bytes === rest.length;
-      writer.frame(
-        FrameType.data,
-        isLast ? Flag.endStream : 0,
-        exchange.streamId,
-        isLast ? rest : rest.subarray(0, bytes),
-      );
-      this.#sendWindow -= bytes;
-      exchange.sendWindow -= bytes;
-      if (isLast) break;
-      rest = rest.subarray(bytes);
-    }
-    exchange.unsent = undefined;
-    exchange.lastWrite = this.#writes + 1;
+    if (body.length === 0) exchange.lastWrite = this.#writes + 1;
+    else this.#bodies.begin(exchange, this.#writes + 1);
   }
 
   #sendBlocked(): void {
-    if (this.#blocked.length === 0) return;
-    for (const exchange of this.#blocked) this.#sendBody(exchange);
-    this.#blocked = this.#blocked.filter((exchange) => exchange.unsent !== undefined);
+    if (!this.#bodies.hasBlocked) return;
+    this.#bodies.resume(this.#writes + 1);
     this.#scheduleFlush();
-    if (this.#blocked.length === 0) this.#hasFreed = true;
+    if (!this.#bodies.hasBlocked) this.#hasFreed = true;
   }
 
   // Reading
@@ -460,15 +420,13 @@ export class Http2Connection implements ConnectionHandle {
 
   /** For `FrameReader`. */
   frame(type: number, flags: number, streamId: number, buffer: Buffer, start: number, end: number): void {
-    if (this.#blockStreamId > 0 && (type !== FrameType.continuation || streamId !== this.#blockStreamId)) {
-      throw new Http2ProtocolError(ErrorCode.protocolError, 'a frame inside a header block');
-    }
+    this.#blocks.checkTurn(type, streamId);
     if (this.#state === 'connecting' && (type !== FrameType.settings || (flags & Flag.ack) !== 0)) {
       throw new Http2ProtocolError(ErrorCode.protocolError, 'the first frame is not SETTINGS');
     }
     switch (type) {
       case FrameType.headers:
-        this.#onHeaders(flags, streamId, buffer, start, end);
+        this.#blocks.headers(flags, streamId, buffer, start, end);
         break;
       case FrameType.data:
         this.#onData(flags, streamId, buffer, start, end);
@@ -489,7 +447,8 @@ export class Http2Connection implements ConnectionHandle {
         this.#onGoaway(streamId, buffer, start, end);
         break;
       case FrameType.continuation:
-        this.#onContinuation(flags, streamId, buffer, start, end);
+        this.#countIdleFrame();
+        this.#blocks.continuation(flags, streamId, buffer, start, end);
         break;
       case FrameType.pushPromise:
         throw new Http2ProtocolError(ErrorCode.protocolError, 'PUSH_PROMISE, which we have disabled');
@@ -522,47 +481,8 @@ export class Http2Connection implements ConnectionHandle {
     return undefined;
   }
 
-  /** Where the payload of a padded frame ends (RFC 9113 §6.1); its first octet is the padding's length. */
-  #unpaddedEnd(flags: number, buffer: Buffer, start: number, end: number): number {
-    if ((flags & Flag.padded) === 0) return end;
-    const unpadded = end - (start < end ? buffer[start]! : end);
-    if (unpadded <= start) throw new Http2ProtocolError(ErrorCode.protocolError, 'padding longer than its frame');
-    return unpadded;
-  }
-
-  #onHeaders(flags: number, streamId: number, buffer: Buffer, start: number, end: number): void {
-    const blockEnd = this.#unpaddedEnd(flags, buffer, start, end);
-    let blockStart = (flags & Flag.padded) === 0 ? start : start + 1;
-    if ((flags & Flag.priority) !== 0) blockStart += 5;
-    if (blockStart > blockEnd) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'HEADERS too short');
-    if ((flags & Flag.endHeaders) !== 0) {
-      this.#onBlock(streamId, (flags & Flag.endStream) !== 0, buffer, blockStart, blockEnd);
-      return;
-    }
-    // Checked now, as the stream's end may come before the block's.
-    if (streamId === 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'HEADERS on stream 0');
-    this.#blockStreamId = streamId;
-    this.#blockFlags = flags;
-    this.#blockBytes = blockEnd - blockStart;
-    this.#blockParts = [Buffer.from(buffer.subarray(blockStart, blockEnd))];
-  }
-
-  #onContinuation(flags: number, streamId: number, buffer: Buffer, start: number, end: number): void {
-    if (this.#blockStreamId === 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'stray CONTINUATION');
-    this.#countIdleFrame();
-    this.#blockBytes += end - start;
-    if (this.#blockBytes > MAX_HEADER_BLOCK_BYTES) {
-      throw new Http2ProtocolError(ErrorCode.enhanceYourCalm, 'header block too large');
-    }
-    this.#blockParts.push(Buffer.from(buffer.subarray(start, end)));
-    if ((flags & Flag.endHeaders) === 0) return;
-    const block = Buffer.concat(this.#blockParts);
-    this.#blockStreamId = 0;
-    this.#blockParts = [];
-    this.#onBlock(streamId, (this.#blockFlags & Flag.endStream) !== 0, block, 0, block.length);
-  }
-
-  #onBlock(streamId: number, isEndStream: boolean, block: Buffer, start: number, end: number): void {
+  /** For `HeaderBlockReader`. */
+  headerBlock(streamId: number, isEndStream: boolean, block: Buffer, start: number, end: number): void {
     const exchange = this.#stream(streamId);
     const response = this.#response;
     response.reset();
@@ -592,8 +512,8 @@ export class Http2Connection implements ConnectionHandle {
 
   #onData(flags: number, streamId: number, buffer: Buffer, start: number, end: number): void {
     const exchange = this.#stream(streamId);
-    const unpaddedEnd = this.#unpaddedEnd(flags, buffer, start, end);
     const dataStart = (flags & Flag.padded) === 0 ? start : start + 1;
+    const dataEnd = unpaddedEnd(flags, buffer, start, end);
     this.#receiveWindow -= end - start;
     if (this.#receiveWindow < 0) throw new Http2ProtocolError(ErrorCode.flowControlError, 'window exceeded');
     if (this.#receiveWindow < RECEIVE_WINDOW_BYTES / 2) {
@@ -608,11 +528,11 @@ export class Http2Connection implements ConnectionHandle {
     }
 
     const isEndStream = (flags & Flag.endStream) !== 0;
-    if (dataStart === unpaddedEnd && !isEndStream) this.#countIdleFrame();
+    if (dataStart === dataEnd && !isEndStream) this.#countIdleFrame();
     exchange.received += end - start;
     const room = this.#limits.maxBodyBytes - exchange.body.length;
-    if (unpaddedEnd > dataStart) exchange.append(buffer.subarray(dataStart, Math.min(unpaddedEnd, dataStart + room)));
-    if (unpaddedEnd - dataStart > room || exchange.received > this.#limits.maxBodyBytes + DEFAULT_MAX_FRAME_BYTES) {
+    if (dataEnd > dataStart) exchange.append(buffer.subarray(dataStart, Math.min(dataEnd, dataStart + room)));
+    if (dataEnd - dataStart > room || exchange.received > this.#limits.maxBodyBytes + DEFAULT_MAX_FRAME_BYTES) {
       this.#cut(exchange, ErrorCode.cancel);
       this.#answer(exchange, false);
     } else if (isEndStream) {
@@ -625,12 +545,9 @@ export class Http2Connection implements ConnectionHandle {
     const increment = readUint32(buffer, start) & LARGEST_WINDOW_BYTES;
     if (streamId === 0) {
       this.#countIdleFrame();
-      this.#sendWindow += increment;
-      if (increment === 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'WINDOW_UPDATE of 0');
-      if (this.#sendWindow > LARGEST_WINDOW_BYTES) {
-        throw new Http2ProtocolError(ErrorCode.flowControlError, 'connection window too large');
-      }
-      if (this.#sendWindow - increment <= 0) this.#hasFreed = true;
+      const wasOpen = this.#bodies.isOpen;
+      this.#bodies.grow(increment);
+      if (!wasOpen) this.#hasFreed = true;
       this.#sendBlocked();
       return;
     }
@@ -692,23 +609,14 @@ export class Http2Connection implements ConnectionHandle {
       case Setting.maxConcurrentStreams:
         this.#peerMaxStreams = value;
         break;
-      case Setting.initialWindowSize: {
-        if (value > LARGEST_WINDOW_BYTES) throw new Http2ProtocolError(ErrorCode.flowControlError, 'window too large');
-        const change = value - this.#peerInitialWindow;
-        this.#peerInitialWindow = value;
-        for (const exchange of this.#streams.values()) {
-          exchange.sendWindow += change;
-          if (exchange.sendWindow > LARGEST_WINDOW_BYTES) {
-            throw new Http2ProtocolError(ErrorCode.flowControlError, 'stream window too large');
-          }
-        }
+      case Setting.initialWindowSize:
+        this.#bodies.setStreamWindow(value, this.#streams.values());
         break;
-      }
       case Setting.maxFrameSize:
         if (value < DEFAULT_MAX_FRAME_BYTES || value > LARGEST_MAX_FRAME_BYTES) {
           throw new Http2ProtocolError(ErrorCode.protocolError, 'MAX_FRAME_SIZE out of range');
         }
-        this.#peerMaxFrameBytes = value;
+        this.#bodies.maxFrameBytes = value;
         break;
     }
   };
@@ -768,7 +676,7 @@ export class Http2Connection implements ConnectionHandle {
 
   #forget(exchange: Exchange): void {
     this.#streams.delete(exchange.streamId);
-    if (exchange.unsent !== undefined) this.#blocked = this.#blocked.filter((other) => other !== exchange);
+    this.#bodies.forget(exchange);
     this.#hasFreed = true;
   }
 
@@ -847,7 +755,7 @@ export class Http2Connection implements ConnectionHandle {
       else this.#owner.exchangeUnanswered(exchange, lost, this.#evidence(exchange, more));
     }
     this.#streams.clear();
-    this.#blocked = [];
+    this.#bodies.clear();
     this.#owner.connectionClosed(this, error === undefined ? { cause } : { cause, error });
   }
 

@@ -186,6 +186,17 @@ export class FrameReader {
   }
 }
 
+/**
+ * Where the payload of a DATA or HEADERS frame ends: before its padding, whose length is the first octet (RFC 9113 §6.1).
+ * @throws {Http2ProtocolError} when the padding is longer than the frame.
+ */
+export function unpaddedEnd(flags: number, buffer: Buffer, start: number, end: number): number {
+  if ((flags & Flag.padded) === 0) return end;
+  const unpadded = end - (start < end ? buffer[start]! : end);
+  if (unpadded <= start) throw new Http2ProtocolError(ErrorCode.protocolError, 'padding longer than its frame');
+  return unpadded;
+}
+
 /** Big-endian, as a non-negative number. */
 export function readUint32(buffer: Uint8Array, at: number): number {
   return ((buffer[at]! << 24) | (buffer[at + 1]! << 16) | (buffer[at + 2]! << 8) | buffer[at + 3]!) >>> 0;
