@@ -1,4 +1,4 @@
-import { type Kysely, type Selectable, sql, type Transaction } from 'kysely';
+import { type Kysely, type RawBuilder, type Selectable, sql, type Transaction } from 'kysely';
 import type { Audience, Condition } from '../domain/audience.ts';
 import { type ApnsEnvironment, type Platform, type ProviderName, platforms, providerNames } from '../domain/device.ts';
 import type { JsonValue } from '../domain/message.ts';
@@ -51,10 +51,9 @@ export async function registerDevice(
   `.execute(trx);
   const existing = await lockDevices(trx, appId, [registration]);
   await retireFormerOwners(trx, existing, [registration]);
-  await upsertDevices(trx, appId, [registration], new Set());
-  const device = await findDevice(trx, appId, externalId);
-  if (!device) throw new Error('a device vanished within its own registration');
-  return { device, isNew: !existing.some((row) => row.externalId === externalId) };
+  const upsert = upsertOf(appId, [registration], new Set());
+  const { rows } = await sql<Selectable<DeviceRow>>`${upsert} returning *`.execute(trx);
+  return { device: toDevice(rows[0]!), isNew: !existing.some((row) => row.externalId === externalId) };
 }
 
 /**
@@ -80,7 +79,7 @@ export async function registerDevices(
   await retireFormerOwners(trx, await lockDevices(trx, appId, registrations), owning);
   for (const keepsProperties of [false, true]) {
     const group = registrations.filter(({ properties }) => (properties === undefined) === keepsProperties);
-    if (group.length > 0) await upsertDevices(trx, appId, group, former);
+    if (group.length > 0) await upsertOf(appId, group, former).execute(trx);
   }
 }
 
@@ -148,12 +147,7 @@ async function retireFormerOwners(
 }
 
 /** All with properties or all without: those without keep what is stored. */
-async function upsertDevices(
-  trx: Transaction<Database>,
-  appId: number,
-  registrations: DeviceRegistration[],
-  former: Set<string>,
-): Promise<void> {
+function upsertOf(appId: number, registrations: DeviceRegistration[], former: Set<string>): RawBuilder<unknown> {
   const rows = JSON.stringify(
     registrations.map((r) => ({
       e: r.externalId,
@@ -169,7 +163,7 @@ async function upsertDevices(
     })),
   );
   const keptProperties = registrations[0]?.properties === undefined;
-  await sql`
+  return sql`
     insert into devices (app_id, external_id, user_id, provider, platform, device_token, apns_environment, properties,
       locale, time_zone, retired_at, retired_reason)
     select ${appId}, r.e, r.u, r.p, r.f, r.t, r.a, r.j, r.l, r.z,
@@ -183,7 +177,7 @@ async function upsertDevices(
       locale = excluded.locale, time_zone = excluded.time_zone,
       retired_at = excluded.retired_at, retired_reason = excluded.retired_reason,
       registered_at = now(), updated_at = now()
-  `.execute(trx);
+  `;
 }
 
 export async function findDevice(db: Kysely<Database>, appId: number, externalId: string): Promise<Device | undefined> {
