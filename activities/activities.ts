@@ -13,6 +13,7 @@ import { type BatchPage, type NextBatchesInput, nextBatches } from './next-batch
 import type { PushProvider } from './providers/provider.ts';
 import { beginScheduled, type NotificationView, readNotification } from './read-notification.ts';
 import { settleCancelled } from './settle-cancelled.ts';
+import { whileBeating } from './while-beating.ts';
 
 export type { BatchPage, NotificationView };
 
@@ -45,10 +46,10 @@ export function createActivities(deps: ActivityDeps): Activities {
   return {
     readNotification: (notificationId) => readNotification(deps, notificationId),
     beginScheduled: (notificationId) => beginScheduled(deps, notificationId),
-    nextBatches: (input) => nextBatches(deps, input),
+    nextBatches: (input) => whileBeating((stop) => nextBatches(deps, input, stop)),
     deliverBatch: (input) => deliverBatch(deps, input),
-    settleCancelled: (notificationId) => settleCancelled(deps, notificationId),
-    closeBooks: (notificationId) => closeBooks(deps, notificationId),
+    settleCancelled: (notificationId) => whileBeating((stop) => settleCancelled(deps, notificationId, stop)),
+    closeBooks: (notificationId) => whileBeating(() => closeBooks(deps, notificationId)),
     cancelByOperator: (notificationId) => cancelByOperator(deps, notificationId),
   };
 }

@@ -18,24 +18,21 @@ export interface BatchPage {
 }
 
 /**
- * The next unfinished batches; plans a page of the audience when fewer than `limit` are there. Keyed by the plan cursor: a
- * repeat reads what the first call stored.
+ * The next unfinished batches; plans further pages of the audience when fewer than `limit` are there: one, or as many as it
+ * takes to find somebody and to know whether the audience is a small one. Keyed by the plan cursor: a repeat reads what the
+ * first call stored.
  */
-export async function nextBatches(deps: ActivityDeps, input: NextBatchesInput): Promise<BatchPage> {
-  for (;;) {
-    const before = await findPlan(deps.db, input.notificationId);
-    let batches = await listOpenBatches(deps.db, input.notificationId, input.afterSeq, input.limit);
-    if (batches.length < input.limit && !before.isPlanned) {
-      await deps.db.transaction().execute((trx) => planNextPage(trx, input.notificationId, deps.config.batchSize));
-      batches = await listOpenBatches(deps.db, input.notificationId, input.afterSeq, input.limit);
+export async function nextBatches(deps: ActivityDeps, input: NextBatchesInput, stop: AbortSignal): Promise<BatchPage> {
+  const { notificationId, afterSeq, limit } = input;
+  for (let pages = 0; ; pages++) {
+    const { isPlanned, audienceSize } = await findPlan(deps.db, notificationId);
+    const batches = await listOpenBatches(deps.db, notificationId, afterSeq, limit);
+    const isSmall = audienceSize <= urgentAudience;
+    const isEnough = batches.length === limit || (pages > 0 && batches.length > 0 && !isSmall);
+    if (isPlanned || isEnough) {
+      return { batches, isLast: isPlanned && batches.length < limit, isUrgent: isPlanned && isSmall };
     }
-    const now = await findPlan(deps.db, input.notificationId);
-    // A page without a single matching device says nothing about the next.
-    if (batches.length === 0 && !now.isPlanned) continue;
-    return {
-      batches,
-      isLast: now.isPlanned && batches.length < input.limit,
-      isUrgent: now.isPlanned && now.audienceSize <= urgentAudience,
-    };
+    stop.throwIfAborted();
+    await deps.db.transaction().execute((trx) => planNextPage(trx, notificationId, deps.config.batchSize));
   }
 }

@@ -1,4 +1,3 @@
-import { Context } from '@temporalio/activity';
 import { claimBatch, findPlan, listOpenBatches, planNextPage } from '../db/batches.ts';
 import { settleBatch } from '../db/deliveries.ts';
 import { getSummary } from '../db/notifications.ts';
@@ -8,14 +7,14 @@ import { closeBooks } from './close-books.ts';
 /**
  * After a cancellation: plans what is left of the audience, records `cancelled` for everybody without an outcome (`unknown`
  * for who may have got the message), and closes the books. One that was cancelled before its launch has no audience and is
- * closed already. Keyed by the rows: a repeat goes on with the batches still open.
+ * closed already. Keyed by the rows: one that was stopped between two steps goes on, when repeated, with what is still open.
  */
-export async function settleCancelled(deps: ActivityDeps, notificationId: string): Promise<void> {
+export async function settleCancelled(deps: ActivityDeps, notificationId: string, stop: AbortSignal): Promise<void> {
   const { finishedAt } = await getSummary(deps.db, notificationId);
   if (finishedAt !== null) return;
   while (!(await findPlan(deps.db, notificationId)).isPlanned) {
     await deps.db.transaction().execute((trx) => planNextPage(trx, notificationId, deps.config.batchSize));
-    beat();
+    stop.throwIfAborted();
   }
   for (;;) {
     const [batch] = await listOpenBatches(deps.db, notificationId, 0, 1);
@@ -24,14 +23,7 @@ export async function settleCancelled(deps: ActivityDeps, notificationId: string
       const claim = await claimBatch(trx, notificationId, batch.seq);
       if (claim) await settleBatch(trx, claim, 'cancelled');
     });
-    beat();
+    stop.throwIfAborted();
   }
   await closeBooks(deps, notificationId);
-}
-
-/** Ends here when the worker shuts down: what is stored is stored, and another goes on. */
-function beat(): void {
-  const { heartbeat, cancellationSignal } = Context.current();
-  heartbeat();
-  cancellationSignal.throwIfAborted();
 }

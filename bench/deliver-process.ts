@@ -163,7 +163,8 @@ async function launch(): Promise<{ id: string; batches: DeliverBatchInput[] }> {
   await launchNotification(db, appId, id);
   const batches: DeliverBatchInput[] = [];
   for (;;) {
-    const page = await nextBatches(deps, { notificationId: id, afterSeq: batches.length, limit: batchesOfPage });
+    const from = { notificationId: id, afterSeq: batches.length, limit: batchesOfPage };
+    const page = await nextBatches(deps, from, new AbortController().signal);
     batches.push(...page.batches.map((batch) => ({ notificationId: id, ...batch })));
     if (page.isLast) return { id, batches };
   }

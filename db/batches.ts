@@ -1,4 +1,4 @@
-import { type Kysely, sql, type Transaction } from 'kysely';
+import { type Kysely, type SqlBool, sql, type Transaction } from 'kysely';
 import type { Audience } from '../domain/audience.ts';
 import type { ProviderName } from '../domain/device.ts';
 import { audienceFilter } from './audience.ts';
@@ -11,8 +11,10 @@ export interface BatchSummary {
   size: number;
 }
 
-/** Devices that one statement plans at most. */
+/** Devices that one statement plans at most, … */
 const planPageSize = 50_000;
+/** … and looks at: one that finds almost nobody among a hundred million devices ends in a second or two all the same. */
+const planScanSize = 2_000_000;
 
 /**
  * Freezes the next page of the audience into batches and moves the plan cursor, in the caller's transaction. The lock on the
@@ -22,6 +24,7 @@ export async function planNextPage(
   trx: Transaction<Database>,
   notificationId: string,
   batchSize: number,
+  scanSize = planScanSize,
 ): Promise<void> {
   const notification = await trx
     .selectFrom('notifications')
@@ -31,22 +34,31 @@ export async function planNextPage(
     .executeTakeFirstOrThrow();
   if (notification.planned_at !== null || notification.device_ceiling === null) return;
   const audience = notification.audience as Audience;
+  const isListed = audience.externalIds !== undefined || audience.userIds !== undefined;
   // A page is read in the order of the primary key and ends at its last row. With statistics from before a large import the
-  // planner would rather collect and sort all that is left, for every page again. Listed devices have indexes of their own.
-  if (!audience.externalIds && !audience.userIds) await sql`set local enable_sort = off`.execute(trx);
+  // planner would rather collect and sort all that is left, for every page again.
+  if (!isListed) await sql`set local enable_sort = off`.execute(trx);
 
+  const { plan_cursor, device_ceiling } = notification;
+  const filter = audienceFilter(notification.app_id, audience);
+  const isLeft = sql<SqlBool>`id > ${plan_cursor} and id <= ${device_ceiling}`;
+  const scanned = trx.selectFrom('devices').where(isLeft).orderBy('id').limit(scanSize);
+  // Listed devices have indexes of their own. OFFSET 0 has them found by those, and only then looked at for the rest: with
+  // such statistics the planner would read the whole primary key in search of two devices.
+  const listed = trx.selectFrom('devices').where(filter).offset(0);
   const page = trx
-    .selectFrom('devices')
+    .selectFrom((isListed ? listed : scanned).selectAll().as('devices'))
     .select(['id', 'provider'])
-    .where('app_id', '=', notification.app_id)
-    .where('id', '>', notification.plan_cursor)
-    .where('id', '<=', notification.device_ceiling)
-    .where(audienceFilter(notification.app_id, audience))
+    .where(isListed ? isLeft : filter)
     .orderBy('id')
     .limit(planPageSize);
+  // Null: the scan came to the end of the audience. In the same statement as the page, so that both see the same devices.
+  const scannedTo = isListed
+    ? sql`null::bigint`
+    : sql`(select case when count(*) = ${scanSize} then max(id) end from (${scanned.select('id')}) as scanned)`;
 
   // Even slices per provider: 50 000 devices of one provider make five batches of 10 000.
-  const { rows } = await sql<{ last_id: number | null; devices: number; batches: number }>`
+  const { rows } = await sql<{ devices: number; batches: number; last_id: number | null; scanned_to: number | null }>`
     with page as materialized (${page}),
     counted as (
       select id, provider, row_number() over (partition by provider order by id) - 1 as place,
@@ -63,17 +75,19 @@ export async function planNextPage(
       from sliced group by provider, slice
       returning 1
     )
-    select (select max(id) from page) as last_id, (select count(*) from page) as devices,
-      (select count(*) from stored) as batches
+    select (select count(*) from page) as devices, (select count(*) from stored) as batches,
+      (select max(id) from page) as last_id,
+      case when (select count(*) from page) < ${planPageSize} then ${scannedTo} end as scanned_to
   `.execute(trx);
-  const { last_id, devices, batches } = rows[0]!;
+  const { devices, batches, last_id, scanned_to } = rows[0]!;
+  const reached = devices < planPageSize ? scanned_to : last_id;
   await trx
     .updateTable('notifications')
     .set({
-      plan_cursor: last_id ?? notification.device_ceiling,
+      plan_cursor: reached ?? notification.device_ceiling,
       batch_count: sql`batch_count + ${batches}`,
       audience_size: sql`audience_size + ${devices}`,
-      ...(devices < planPageSize && { planned_at: sql`clock_timestamp()` }),
+      ...(reached === null && { planned_at: sql`clock_timestamp()` }),
     })
     .where('id', '=', notificationId)
     .execute();

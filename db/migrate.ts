@@ -4,10 +4,15 @@ import { loadConfig } from '../domain/config.ts';
 import { connect } from './connect.ts';
 import * as books from './migrations/0001-books.ts';
 import * as windows from './migrations/0002-windows.ts';
+import * as liveTokenIndex from './migrations/0003-live-token-index.ts';
 import type { Database } from './schema.ts';
 
 /** Named imports instead of a folder scan: the same list on Node, on Deno and in an image. */
-const migrations: Record<string, Migration> = { '0001-books': books, '0002-windows': windows };
+const migrations: Record<string, Migration> = {
+  '0001-books': books,
+  '0002-windows': windows,
+  '0003-live-token-index': liveTokenIndex,
+};
 
 /**
  * Brings the schema up to date and makes the partitions of the coming months. Kysely's migrator takes an advisory lock, so

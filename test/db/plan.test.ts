@@ -37,11 +37,14 @@ async function launch(appId: number, audience: Audience = {}): Promise<string> {
   return id;
 }
 
-const planPage = (id: string, batchSize = 100) =>
-  database.db.transaction().execute((trx) => planNextPage(trx, id, batchSize));
+const planPage = (id: string, batchSize = 100, scanSize?: number) =>
+  database.db.transaction().execute((trx) => planNextPage(trx, id, batchSize, scanSize));
 
-async function planAll(id: string, batchSize = 100): Promise<void> {
-  while (!(await findPlan(database.db, id)).isPlanned) await planPage(id, batchSize);
+/** The number of pages that it took. */
+async function planAll(id: string, batchSize = 100, scanSize?: number): Promise<number> {
+  let pages = 0;
+  for (; !(await findPlan(database.db, id)).isPlanned; pages++) await planPage(id, batchSize, scanSize);
+  return pages;
 }
 
 async function plannedIds(id: string): Promise<number[]> {
@@ -128,6 +131,25 @@ describe('planning', () => {
       planned.toSorted((a, b) => a - b),
       await audienceIds(appId),
     );
+  });
+
+  test('of few among many looks at a bounded number of devices each time, and misses none of them', async () => {
+    const appId = await addApp(1_000);
+    await addApp(1_000);
+    const few = ['d1', 'd100', 'd101', 'd350', 'd999', 'd1000'];
+    const id = await launch(appId, { condition: { field: 'external_id', operator: 'in', value: few } });
+    assert.ok((await planAll(id, 100, 500)) >= 2);
+    const planned = await plannedIds(id);
+    const rows = await database.db.selectFrom('devices').select('external_id').where('id', 'in', planned).execute();
+    assert.deepEqual(rows.map((row) => row.external_id).toSorted(), few.toSorted());
+    assert.deepEqual(await findPlan(database.db, id), { isPlanned: true, audienceSize: few.length });
+  });
+
+  test('of listed devices looks for them alone, however many others there are', async () => {
+    const appId = await addApp(1_000);
+    const id = await launch(appId, { externalIds: ['d1', 'd999'] });
+    assert.equal(await planAll(id, 100, 100), 1);
+    assert.equal((await plannedIds(id)).length, 2);
   });
 
   test('that was rolled back begins again at the same place', async () => {

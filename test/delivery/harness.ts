@@ -186,7 +186,8 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
     });
     await launchNotification(db, 1, id);
     const planner = worker({ batchSize }).deps;
-    const { batches } = await nextBatches(planner, { notificationId: id, afterSeq: 0, limit: 10_000 });
+    const { signal } = new AbortController();
+    const { batches } = await nextBatches(planner, { notificationId: id, afterSeq: 0, limit: 10_000 }, signal);
     const rows = async () => {
       const stored = await db
         .selectFrom('deliveries')

@@ -24,7 +24,7 @@ after(() => bench.close());
 
 const settle = (send: TestSend) => {
   const environment = activityEnvironment();
-  return environment.run(() => settleCancelled(bench.worker().deps, send.id));
+  return environment.run(() => settleCancelled(bench.worker().deps, send.id, new AbortController().signal));
 };
 
 /** Two windows may be reserved when the state changes: one that is being dispatched and the next. */
