@@ -111,7 +111,8 @@ export async function startWorker(context: StackContext, number: number, env: En
     name,
     command: process.execPath,
     args: workerArguments,
-    env,
+    // As in the image.
+    env: { MALLOC_ARENA_MAX: '2', ...env },
     cwd: projectRoot,
     logFile: context.logFile(name.replace(' ', '-')),
     leash: context.leash,

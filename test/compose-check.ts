@@ -42,8 +42,8 @@ const foreignVariables: Record<string, readonly string[]> = {
   'temporalio/ui': ['TEMPORAL_ADDRESS', 'TEMPORAL_CORS_ORIGINS', 'TEMPORAL_UI_PORT'],
 };
 
-/** Read by `@temporalio/envconfig` and by Node. */
-const libraryVariables = /^(TEMPORAL_(ADDRESS|NAMESPACE|API_KEY|TLS(_[A-Z_]+)?|GRPC_META_[A-Z_]+)|NODE_[A-Z_]+)$/;
+/** Read by `@temporalio/envconfig`, by Node and by glibc. */
+const libraryVariables = /^(TEMPORAL_(ADDRESS|NAMESPACE|API_KEY|TLS(_[A-Z_]+)?|GRPC_META_[A-Z_]+)|NODE_[A-Z_]+|MALLOC_ARENA_MAX)$/;
 
 const temporalServices = 4;
 /** Kept by PostgreSQL for its administrator, and for a person with psql. */
