@@ -43,7 +43,8 @@ const foreignVariables: Record<string, readonly string[]> = {
 };
 
 /** Read by `@temporalio/envconfig`, by Node and by glibc. */
-const libraryVariables = /^(TEMPORAL_(ADDRESS|NAMESPACE|API_KEY|TLS(_[A-Z_]+)?|GRPC_META_[A-Z_]+)|NODE_[A-Z_]+|MALLOC_ARENA_MAX)$/;
+const libraryVariables =
+  /^(TEMPORAL_(ADDRESS|NAMESPACE|API_KEY|TLS(_[A-Z_]+)?|GRPC_META_[A-Z_]+)|NODE_[A-Z_]+|MALLOC_ARENA_MAX)$/;
 
 const temporalServices = 4;
 /** Kept by PostgreSQL for its administrator, and for a person with psql. */
