@@ -10,8 +10,8 @@ import type { ActivityDeps } from './activities.ts';
 import { BatchSender, type SendEnd } from './delivery/batch-sender.ts';
 import { PendingDevices } from './delivery/pending-devices.ts';
 import { PayloadError, type PreparedMessage, type PushProvider } from './providers/provider.ts';
+import { whileBeating } from './while-beating.ts';
 
-const heartbeatMs = 1_000;
 /** A batch that fails so often is poison: somebody must look, and the rest of the send must not wait for it. */
 const maxActivityAttempts = 10;
 /** The shortest wait worth a durable timer. */
@@ -22,57 +22,56 @@ const minWaitMs = 50;
  * same time or later, takes the batch over and goes on with the devices that have no outcome; the first writes nothing more.
  */
 export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput): Promise<DeliverBatchResult> {
-  const context = Context.current();
+  const { attempt } = Context.current().info;
   const { notificationId, seq } = input;
-  const log = { notificationId, batch: seq, provider: input.provider, activityAttempt: context.info.attempt };
-  const signals = createSignals(context, deps.config.shutdownGraceMs);
+  const log = { notificationId, batch: seq, provider: input.provider, activityAttempt: attempt };
   let sender: BatchSender | undefined;
-  const beat = () => context.heartbeat({ dispatched: sender?.dispatched ?? 0, answered: sender?.answered ?? 0 });
-  const timer = setInterval(beat, heartbeatMs);
-  beat();
-  try {
-    const notification = await retryDatabase(() => getNotification(deps.db, notificationId), signals.stop);
-    if (notification.state !== 'sending') return report(deps, input, 'stopped', notification.state);
-    if (context.info.attempt >= maxActivityAttempts) {
-      await halt(
-        deps,
-        log,
-        notificationId,
-        'poison_batch',
-        `Batch ${seq} failed ${context.info.attempt - 1} times; its last error is in Temporal's UI.`,
-      );
-      return report(deps, input, 'stopped', 'poison batch');
+  const progress = () => ({ dispatched: sender?.dispatched ?? 0, answered: sender?.answered ?? 0 });
+  return whileBeating(async (stop) => {
+    const grace = startGrace(stop, deps.config.shutdownGraceMs);
+    try {
+      const notification = await retryDatabase(() => getNotification(deps.db, notificationId), stop);
+      if (notification.state !== 'sending') return report(deps, input, 'stopped', notification.state);
+      if (attempt >= maxActivityAttempts) {
+        await halt(
+          deps,
+          log,
+          notificationId,
+          'poison_batch',
+          `Batch ${seq} failed ${attempt - 1} times; its last error is in Temporal's UI.`,
+        );
+        return report(deps, input, 'stopped', 'poison batch');
+      }
+      const ready = prepare(deps.providers[input.provider], input, notification);
+      if ('fault' in ready) {
+        await halt(deps, log, notificationId, ready.fault, ready.detail);
+        return report(deps, input, 'stopped', ready.fault);
+      }
+      const claim = await retryDatabase(() => claimBatch(deps.db, notificationId, seq), stop);
+      if (claim === undefined) return report(deps, input, 'finished', 'every device has its outcome');
+      const pending = await retryDatabase(() => PendingDevices.load(deps.db, claim), stop);
+      sender = new BatchSender({
+        db: deps.db,
+        pool: deps.pool,
+        claim,
+        appId: notification.appId,
+        expiresAt: notification.expiresAt,
+        inDoubtPolicy: notification.inDoubtPolicy,
+        ...ready,
+        pending,
+        overload: deps.overload,
+        config: deps.config,
+        random: deps.random ?? Math.random,
+        stop,
+        giveUp: grace.giveUp,
+      });
+      const end = await sender.run();
+      if (sender.inFlight > 0) deps.log.warn({ ...log, inFlight: sender.inFlight }, 'left answers behind: in doubt');
+      return await conclude(deps, input, log, claim, sender, pending, end);
+    } finally {
+      grace.release();
     }
-    const ready = prepare(deps.providers[input.provider], input, notification);
-    if ('fault' in ready) {
-      await halt(deps, log, notificationId, ready.fault, ready.detail);
-      return report(deps, input, 'stopped', ready.fault);
-    }
-    const claim = await retryDatabase(() => claimBatch(deps.db, notificationId, seq), signals.stop);
-    if (claim === undefined) return report(deps, input, 'finished', 'every device has its outcome');
-    const pending = await retryDatabase(() => PendingDevices.load(deps.db, claim), signals.stop);
-    sender = new BatchSender({
-      db: deps.db,
-      pool: deps.pool,
-      claim,
-      appId: notification.appId,
-      expiresAt: notification.expiresAt,
-      inDoubtPolicy: notification.inDoubtPolicy,
-      ...ready,
-      pending,
-      overload: deps.overload,
-      config: deps.config,
-      random: deps.random ?? Math.random,
-      stop: signals.stop,
-      giveUp: signals.giveUp,
-    });
-    const end = await sender.run();
-    if (sender.inFlight > 0) deps.log.warn({ ...log, inFlight: sender.inFlight }, 'left answers behind: in doubt');
-    return await conclude(deps, input, log, claim, sender, pending, end);
-  } finally {
-    clearInterval(timer);
-    signals.release();
-  }
+  }, progress);
 }
 
 async function conclude(
@@ -161,11 +160,7 @@ async function report(
  * `stop`: cancelled or shutting down, dispatch nothing more. `giveUp`: the grace for answers under way is over too, well
  * before the worker is forced to end.
  */
-function createSignals(
-  context: Context,
-  graceMs: number,
-): { stop: AbortSignal; giveUp: AbortSignal; release: () => void } {
-  const stop = context.cancellationSignal;
+function startGrace(stop: AbortSignal, graceMs: number): { giveUp: AbortSignal; release: () => void } {
   const giveUp = new AbortController();
   let timer: NodeJS.Timeout | undefined;
   const onStop = () => {
@@ -174,7 +169,6 @@ function createSignals(
   if (stop.aborted) onStop();
   else stop.addEventListener('abort', onStop, { once: true });
   return {
-    stop,
     giveUp: giveUp.signal,
     release: () => {
       clearTimeout(timer);
