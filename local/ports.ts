@@ -1,5 +1,9 @@
+import { randomInt } from 'node:crypto';
 import { createServer } from 'node:net';
 
+/** Below the ports that systems give to outgoing connections: one of those may come between the look and the first use. */
+const [firstPort, lastPort] = [20_000, 29_999];
+const maxAttempts = 1_000;
 const chosen = new Set<number>();
 
 /**
@@ -7,26 +11,26 @@ const chosen = new Set<number>();
  * never handed out twice by one process, even before its first user has bound it.
  */
 export async function findFreePort(preferred?: number): Promise<number> {
-  if (preferred !== undefined && !chosen.has(preferred) && (await canListen(preferred)) !== undefined) {
-    chosen.add(preferred);
-    return preferred;
+  if (preferred !== undefined && (await take(preferred))) return preferred;
+  for (let attempt = 0; attempt < maxAttempts; attempt++) {
+    const port = randomInt(firstPort, lastPort + 1);
+    if (await take(port)) return port;
   }
-  for (;;) {
-    const port = await canListen(0);
-    if (port !== undefined && !chosen.has(port)) {
-      chosen.add(port);
-      return port;
-    }
-  }
+  throw new Error(`no free port was found between ${firstPort} and ${lastPort}`);
 }
 
-function canListen(port: number): Promise<number | undefined> {
+async function take(port: number): Promise<boolean> {
+  if (chosen.has(port)) return false;
+  chosen.add(port);
+  if (await canListen(port)) return true;
+  chosen.delete(port);
+  return false;
+}
+
+function canListen(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer();
-    server.once('error', () => resolve(undefined));
-    server.listen({ port, host: '127.0.0.1', exclusive: true }, () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : undefined));
-    });
+    server.once('error', () => resolve(false));
+    server.listen({ port, host: '127.0.0.1', exclusive: true }, () => server.close(() => resolve(true)));
   });
 }
