@@ -66,7 +66,7 @@ const runs: Record<Part, () => Promise<Partial<BenchReport>>> = {
       say,
     ),
   }),
-  latency: () => (quick ? benchLatency(200_000, 3, say) : benchLatency(1_000_000, 10, say)),
+  latency: () => (quick ? benchLatency(300_000, 3, say) : benchLatency(1_000_000, 10, say)),
   api: () => benchApi(quick, say),
 };
 const startedAt = performance.now();
