@@ -24,7 +24,7 @@ RUN apt-get update \
   && apt-get install --yes --no-install-recommends ca-certificates \
   && rm -rf /var/lib/apt/lists/*
 ENV NODE_ENV=production
-# glibc gives every thread a heap of its own, which cost a worker 30 MB and kept growing (mallopt(3)).
+# glibc gives every thread a heap of its own, which cost a worker 30 MB at two million devices (mallopt(3)).
 ENV MALLOC_ARENA_MAX=2
 ENV CARILLON_WORKFLOW_BUNDLE=/carillon/dist/workflow-bundle.js
 WORKDIR /carillon

@@ -7,7 +7,7 @@ export interface ConnectOptions {
   maxConnections?: number;
   /** Shown in pg_stat_activity. */
   applicationName?: string;
-  /** A statement that runs longer is ended by PostgreSQL; default 60 000. */
+  /** A statement that runs longer is ended by PostgreSQL; default 60 000, 0: never. */
   statementTimeoutMs?: number;
   /** Called when an idle connection breaks (PostgreSQL restarted): the pool replaces it by itself. */
   onIdleError?: (error: Error) => void;

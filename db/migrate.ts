@@ -36,6 +36,8 @@ if (import.meta.main) {
   const { db } = connect(loadConfig(process.env).databaseUrl, {
     maxConnections: 1,
     applicationName: 'carillon-migrate',
+    // An index over a hundred million devices takes what it takes.
+    statementTimeoutMs: 0,
   });
   const applied = await migrate(db);
   await db.destroy();

@@ -150,7 +150,7 @@ async function all<T extends readonly unknown[]>(starts: { [K in keyof T]: T[K] 
 
 /** Migrates; returns the API key when one was made. */
 async function prepareDatabase(databaseUrl: string, apiKey: 'first' | 'new'): Promise<string | undefined> {
-  const { db } = connect(databaseUrl, { maxConnections: 2, applicationName: 'carillon-local' });
+  const { db } = connect(databaseUrl, { maxConnections: 2, applicationName: 'carillon-local', statementTimeoutMs: 0 });
   try {
     await migrate(db);
     const first = await ensureFirstApiKey(db);

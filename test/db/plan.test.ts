@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { sql } from 'kysely';
+import { audienceFilter } from '../../db/audience.ts';
 import { findPlan, listOpenBatches, planNextPage } from '../../db/batches.ts';
 import { deleteDevice, registerDevice } from '../../db/devices.ts';
 import { insertNotification, launchNotification } from '../../db/notifications.ts';
@@ -150,6 +151,23 @@ describe('planning', () => {
     const id = await launch(appId, { externalIds: ['d1', 'd999'] });
     assert.equal(await planAll(id, 100, 100), 1);
     assert.equal((await plannedIds(id)).length, 2);
+  });
+
+  test('of listed devices takes their own index, even with no statistics of the table', async () => {
+    const unanalyzed = await createTestDatabase();
+    try {
+      await sql`alter table devices set (autovacuum_enabled = off)`.execute(unanalyzed.db);
+      await sql`
+        insert into devices (app_id, external_id, provider, platform, device_token)
+        select 1, 'd' || n, 'fcm', 'android', 't' || n from generate_series(1, 100000) n
+      `.execute(unanalyzed.db);
+      const { rows } = await sql<{ 'QUERY PLAN': string }>`
+        explain select id from devices where ${audienceFilter(1, { externalIds: ['d1', 'd999'] })}
+      `.execute(unanalyzed.db);
+      assert.match(rows.map((row) => row['QUERY PLAN']).join('\n'), / devices_app_external_id_key /);
+    } finally {
+      await unanalyzed.close();
+    }
   });
 
   test('that was rolled back begins again at the same place', async () => {
