@@ -75,6 +75,7 @@ export class BatchSender {
   /** The earliest fresh device that was reserved and not dispatched; with the deferred ones it is given back at the end. */
   #undispatched: { position: number | undefined; deferredIds: number[] } = { position: undefined, deferredIds: [] };
   #blockedUntil = 0;
+  #blockWritten: Promise<void> = Promise.resolve();
   dispatched = 0;
   answered = 0;
 
@@ -106,6 +107,7 @@ export class BatchSender {
     }
     await this.#answersInFlight();
     this.#judge(this.#breaker.finish());
+    await this.#blockWritten;
     try {
       await this.#recorder.flush();
       await this.#giveBack();
@@ -313,14 +315,18 @@ export class BatchSender {
     this.#defer(device, waitMs, reason, httpStatus, { attempts: 1, doubts: 1 });
   }
 
-  /** Every worker of this app and provider waits. One write for each answer would be too many: only a later end is written. */
+  /**
+   * Every worker of this app and provider waits. This one stops at once: the rest of its window is reserved already, and would
+   * meet the same refusal. One write for each answer would be too many: only a later end is written.
+   */
   #blockProvider(waitMs: number): void {
+    this.#stopFor({ kind: 'wait', waitMs, reason: 'rate limit' });
     const until = Date.now() + waitMs;
     if (until <= this.#blockedUntil + 1_000) return;
     this.#blockedUntil = until;
-    retryDatabase(() => blockUntil(this.#o.db, this.#scope, new Date(until)), this.#o.giveUp).catch((error: unknown) =>
-      this.#stopFor({ kind: 'failed', error }),
-    );
+    const write = () => retryDatabase(() => blockUntil(this.#o.db, this.#scope, new Date(until)), this.#o.giveUp);
+    // Without it the other batches learn from refusals of their own: no reason to fail this one.
+    this.#blockWritten = this.#blockWritten.then(write).catch(() => {});
   }
 
   #defer(
