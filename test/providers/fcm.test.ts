@@ -419,6 +419,14 @@ describe('the access token', () => {
     assert.match(verdict.detail, /65 min ahead/);
   });
 
+  test('two tokens lost at once, the one in use and the one just fetched, are no fault of the credential', async () => {
+    const provider = open();
+    await sendOne(provider);
+    send = ({ headers }) => (headers.authorization === 'Bearer ya29.3' ? ok : refusal(401, 'UNAUTHENTICATED', 'x'));
+    assert.deepEqual(kinds(await sendMany(provider, 50)), ['accepted']);
+    assert.equal(tokenRequests().length, 3);
+  });
+
   test('a token refused again and again is misconfigured, without a loop of refreshes', async () => {
     send = () => refusal(401, 'UNAUTHENTICATED', 'x');
     const provider = open();

@@ -19,8 +19,8 @@ export interface AccessToken {
   /** On the monotonic clock. */
   readonly fetchedAtMs: number;
   readonly expiresAtMs: number;
-  /** True when it came in place of one that FCM refused. */
-  readonly isReplacement: boolean;
+  /** Tokens before this one that FCM refused in a row; those that had worked until then count as the first. */
+  readonly refusedBefore: number;
   /** Set by the sender at the first answer that was not about the token. */
   hasWorked: boolean;
 }
@@ -41,6 +41,11 @@ const maxAnswerBytes = 64 * 1024;
 const firstPauseMs = 1_000;
 const longestPauseMs = 30_000;
 const faultPauseMs = 5_000;
+/**
+ * So many tokens refused in a row are replaced. One proves nothing: the second may have been fetched before whatever made
+ * Google forget the first, and have gone with it.
+ */
+export const maxRefusedInARow = 2;
 /** A clock that is this far off is what Google's "short-lived token" is about: it allows five minutes. */
 const clockFaultMs = 60_000;
 
@@ -86,28 +91,29 @@ export class AccessTokenSource {
     if (leftMs <= 0) return undefined;
     // A failure is kept for whoever needs it; the token in hand works on.
     const isDue = leftMs <= Math.min(earlyMs, (token.expiresAtMs - token.fetchedAtMs) / 3);
-    if (isDue && this.#refresh === undefined && nowMs >= this.#pausedUntilMs) void this.#renew(false);
+    if (isDue && this.#refresh === undefined && nowMs >= this.#pausedUntilMs) void this.#renew(0);
     return token;
   }
 
   /** Never rejects. */
   get(): Promise<AccessTokenResult> {
     const token = this.current;
-    return token === undefined ? this.#renew(false) : Promise.resolve({ ok: true, token });
+    return token === undefined ? this.#renew(0) : Promise.resolve({ ok: true, token });
   }
 
   /**
    * Another token than the one FCM refused: the one that others have fetched already, or a new one, fetched once for all.
-   * `undefined` when the refused one was itself fresh and has never worked: a third would be no better.
+   * `undefined` when too many in a row were fresh, never worked and were refused: another would be no better.
    */
   async replace(refused: AccessToken): Promise<AccessTokenResult | undefined> {
     const token = this.#current;
     if (token !== undefined && token !== refused) return { ok: true, token };
-    if (refused.isReplacement && !refused.hasWorked) {
+    const refusedInARow = refused.hasWorked ? 1 : refused.refusedBefore + 1;
+    if (refusedInARow > maxRefusedInARow) {
       // Whoever resumes after the fix starts with a new one.
       if (this.#clock.monotonicMs() - refused.fetchedAtMs < faultPauseMs) return undefined;
     }
-    return await this.#renew(true);
+    return await this.#renew(refusedInARow);
   }
 
   /** A refresh under way ends first. A repeat waits for the same end. */
@@ -116,7 +122,7 @@ export class AccessTokenSource {
     return this.#closing;
   }
 
-  #renew(isReplacement: boolean): Promise<AccessTokenResult> {
+  #renew(refusedBefore: number): Promise<AccessTokenResult> {
     if (this.#refresh !== undefined) return this.#refresh;
     const leftMs = this.#pausedUntilMs - this.#clock.monotonicMs();
     if (leftMs > 0 && this.#lastFailure !== undefined) {
@@ -124,13 +130,13 @@ export class AccessTokenSource {
       const isWait = failure.kind === 'unsent';
       return Promise.resolve({ ok: false, failure: isWait ? { ...failure, afterMs: Math.ceil(leftMs) } : failure });
     }
-    this.#refresh = this.#fetch(isReplacement).finally(() => {
+    this.#refresh = this.#fetch(refusedBefore).finally(() => {
       this.#refresh = undefined;
     });
     return this.#refresh;
   }
 
-  async #fetch(isReplacement: boolean): Promise<AccessTokenResult> {
+  async #fetch(refusedBefore: number): Promise<AccessTokenResult> {
     const fetchedAtMs = this.#clock.monotonicMs();
     let answer: ProviderAnswer;
     try {
@@ -148,7 +154,7 @@ export class AccessTokenSource {
       authorization: `Bearer ${text}`,
       fetchedAtMs,
       expiresAtMs: fetchedAtMs + lifetimeSeconds * 1000,
-      isReplacement,
+      refusedBefore,
       hasWorked: false,
     };
     this.#current = token;

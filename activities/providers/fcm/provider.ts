@@ -10,7 +10,7 @@ import { OncePerKey, type ProviderLogger, silentLogger } from '../logger.ts';
 import { verdictOnUnanswered, verdictOnUnsent } from '../outcome.ts';
 import type { DeviceAddress, PreparedMessage, PushProvider, Verdict } from '../provider.ts';
 import { within } from '../within.ts';
-import { type AccessToken, type AccessTokenResult, AccessTokenSource } from './access-token.ts';
+import { type AccessToken, type AccessTokenResult, AccessTokenSource, maxRefusedInARow } from './access-token.ts';
 import { defaultFcmWaits, type FcmReading, type FcmWaits, fcmVerdict, readFcmAnswer } from './errors.ts';
 import { PreparedFcmMessage } from './prepared-message.ts';
 
@@ -89,7 +89,7 @@ class FcmProvider implements PushProvider {
       if (!result.ok) return result.failure;
       token = result.token;
     }
-    let hasReplacedToken = false;
+    let refusedTokens = 0;
     for (let timeoutMs = this.#deadlineMs; ; timeoutMs = deadlineAt - this.#clock.monotonicMs()) {
       if (timeoutMs <= 0) return noToken;
       const result = await this.#pool.send({ template: this.#templateFor(token), path: this.#path, body, timeoutMs });
@@ -122,9 +122,9 @@ class FcmProvider implements PushProvider {
         return verdict;
       }
 
-      // 401 for our own access token: one refresh, shared by all that were refused, and the same message once more.
-      if (hasReplacedToken) return this.#refusedToken(answer, reading);
-      hasReplacedToken = true;
+      // 401 for our own access token: one refresh, shared by all that were refused, and the same message again.
+      refusedTokens += 1;
+      if (refusedTokens > maxRefusedInARow) return this.#refusedToken(answer, reading);
       const next: AccessTokenResult | undefined | 'refused_too' = await within(
         this.#tokens.replace(token).then((other) => other ?? 'refused_too'),
         deadlineAt - this.#clock.monotonicMs(),
