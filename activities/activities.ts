@@ -20,7 +20,7 @@ export type { BatchPage, NotificationView };
 /** What activities need of the world; the entry makes it once per process. */
 export interface ActivityDeps {
   db: Kysely<Database>;
-  /** The pool under `db`, for COPY. */
+  /** The pool under `db`, for prepared statements. */
   pool: pg.Pool;
   /** Undefined: no credential is configured for this provider. */
   providers: Record<ProviderName, PushProvider | undefined>;

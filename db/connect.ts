@@ -13,7 +13,7 @@ export interface ConnectOptions {
   onIdleError?: (error: Error) => void;
 }
 
-/** One pool and the Kysely over it. `pool` serves what Kysely cannot: COPY. `db.destroy()` ends both. */
+/** One pool and the Kysely over it. `pool` serves what Kysely cannot: statements that PostgreSQL keeps prepared. `db.destroy()` ends both. */
 export interface DatabaseHandle {
   db: Kysely<Database>;
   pool: pg.Pool;
@@ -50,7 +50,7 @@ export function connect(databaseUrl: string, options: ConnectOptions = {}): Data
 }
 
 /**
- * One transaction with both faces: Kysely for statements, the raw client for COPY. Rolled back when `run` throws.
+ * One transaction with both faces: Kysely, and the raw client for prepared statements. Rolled back when `run` throws.
  * A client whose transaction did not end cleanly is thrown away, not returned to the pool.
  */
 export async function transactionWithClient<T>(

@@ -4,16 +4,14 @@ import type { Claim } from '../../db/batches.ts';
 import { transactionWithClient } from '../../db/connect.ts';
 import { type Deferral, storeDeferrals } from '../../db/deferrals.ts';
 import {
-  addToBatch,
-  copyDeliveries,
   type DeliveryRecord,
   deleteDeferrals,
   type Retirement,
+  recordDeliveries,
   retireDevices,
 } from '../../db/deliveries.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import type { Database } from '../../db/schema.ts';
-import { emptyOutcomeCounts } from '../../domain/outcome.ts';
 
 /** A chunk is written when it has so many outcomes, or when its first one is so old. */
 const chunkSize = 500;
@@ -123,11 +121,10 @@ export class Recorder {
       // The connection may have broken after the commit: a chunk is stored whole or not at all, so one row tells.
       if (mayBeStored && (await this.#isStored(chunk))) return this.#isBatchFinished();
       mayBeStored = true;
+      // The ordinary chunk is one statement and one round trip.
+      if (hasOutcomesOnly(chunk)) return recordDeliveries(this.#pool, this.#claim, chunk.records);
       return transactionWithClient(this.#pool, async (trx, client) => {
-        const counts = emptyOutcomeCounts();
-        for (const record of chunk.records) counts[record.outcome] += 1;
-        const isFinished = await addToBatch(trx, this.#claim, counts);
-        if (chunk.records.length > 0) await copyDeliveries(client, this.#claim, chunk.records);
+        const isFinished = await recordDeliveries(client, this.#claim, chunk.records);
         await storeDeferrals(trx, this.#claim, [...chunk.deferrals.values()]);
         await deleteDeferrals(trx, this.#claim, chunk.ended);
         await retireDevices(trx, chunk.retirements);
@@ -161,6 +158,10 @@ export class Recorder {
 
 function emptyChunk(): Chunk {
   return { records: [], retirements: [], deferrals: new Map(), ended: [] };
+}
+
+function hasOutcomesOnly({ deferrals, ended, retirements }: Chunk): boolean {
+  return deferrals.size === 0 && ended.length === 0 && retirements.length === 0;
 }
 
 function isEmpty(chunk: Chunk): boolean {

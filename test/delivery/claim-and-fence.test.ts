@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { claimBatch, reserveWindow, returnReserved } from '../../db/batches.ts';
-import { addToBatch, FencedError, settleBatch } from '../../db/deliveries.ts';
-import { emptyOutcomeCounts } from '../../domain/outcome.ts';
+import { FencedError, recordDeliveries, settleBatch } from '../../db/deliveries.ts';
 import { until } from '../support/until.ts';
 import {
   accepted,
@@ -197,9 +196,10 @@ describe('windows', () => {
     await claimBatch(db, send.id, 1);
     assert.deepEqual(await reserve(claim, [0]), { answer: 'fenced' });
     assert.equal(await horizonOf(send.id), 0);
-    const counts = { ...emptyOutcomeCounts(), accepted: 1 };
+    const [deviceId] = send.deviceIds;
+    const record = { outcome: 'accepted', reason: null, httpStatus: 200, providerMessageId: null } as const;
     await assert.rejects(
-      db.transaction().execute((trx) => addToBatch(trx, claim, counts)),
+      recordDeliveries(bench.database.pool, claim, [{ deviceId: deviceId!, ...record, attempts: 1, inDoubt: false }]),
       FencedError,
     );
     await assert.rejects(

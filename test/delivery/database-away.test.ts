@@ -26,9 +26,11 @@ after(async () => {
 const connectLossy = () => bench.connect({ url: lossy.url, maxConnections: 4 });
 
 /** Everybody was sent to once and nobody is in doubt: an absent PostgreSQL costs time, not certainty. */
-async function checkSentOnce(send: TestSend, calls: number, devices: number) {
+async function checkSentOnce(send: TestSend, calls: number, devices: number, unregistered?: number) {
   assert.equal(calls, devices);
-  await send.checkBooks({ accepted: devices });
+  await send.checkBooks(
+    unregistered === undefined ? { accepted: devices } : { accepted: devices - unregistered, unregistered },
+  );
   assert.ok((await send.rows()).every((row) => row.attempts === 1 && !row.inDoubt));
 }
 
@@ -114,25 +116,12 @@ describe('PostgreSQL goes away', () => {
 });
 
 describe('a connection breaks', () => {
-  const isCopy = (text: string) => /copy deliveries/.test(text);
-
-  test('while outcomes are copied: they are copied again, once', async () => {
-    const send = await bench.launch({ devices: 60 });
-    const lost = lossy.loseNext(isCopy, true);
-    const provider = createScriptedProvider();
-    await bench.worker({ provider, database: connectLossy() }).deliver(send.batches[0]!);
-    await lost;
-    await checkSentOnce(send, provider.calls.length, 60);
-  });
+  const isRecording = (text: string) => /record_deliveries/.test(text);
 
   for (const sent of [true, false]) {
-    test(`at the commit of outcomes, ${sent ? 'after' : 'before'} it was carried out: recorded once, the batch's counts too`, async () => {
+    test(`while outcomes are recorded, ${sent ? 'after' : 'before'} it was carried out: recorded once, the batch's counts too`, async () => {
       const send = await bench.launch({ devices: 60 });
-      const copying = new Set<number>();
-      const lost = lossy.loseNext((text, connection) => {
-        if (isCopy(text)) copying.add(connection);
-        return copying.has(connection) && /commit/i.test(text);
-      }, sent);
+      const lost = lossy.loseNext(isRecording, sent);
       const provider = createScriptedProvider();
       const result = await bench.worker({ provider, database: connectLossy() }).deliver(send.batches[0]!);
       await lost;
@@ -140,6 +129,28 @@ describe('a connection breaks', () => {
       await checkSentOnce(send, provider.calls.length, 60);
       const { books } = await send.read();
       assert.deepEqual([books.outcomes.accepted, books.pending, books.batchesFinished], [60, 0, 1]);
+    });
+
+    test(`at the commit of outcomes and dead tokens, ${sent ? 'after' : 'before'} it was carried out: the same`, async () => {
+      const send = await bench.launch({ devices: 60 });
+      const recording = new Set<number>();
+      const lost = lossy.loseNext((text, connection) => {
+        if (isRecording(text)) recording.add(connection);
+        return recording.has(connection) && /commit/i.test(text);
+      }, sent);
+      const unregistered = {
+        kind: 'unregistered',
+        httpStatus: 410,
+        reason: 'Unregistered',
+        isSuspicious: false,
+      } as const;
+      const provider = createScriptedProvider(({ number }) => (number % 10 === 0 ? unregistered : accepted));
+      const result = await bench.worker({ provider, database: connectLossy() }).deliver(send.batches[0]!);
+      await lost;
+      assert.equal(result.status, 'finished');
+      await checkSentOnce(send, provider.calls.length, 60, 6);
+      const { books } = await send.read();
+      assert.deepEqual([books.outcomes.accepted, books.pending, books.batchesFinished], [54, 0, 1]);
     });
 
     test(`at the reservation of a window, ${sent ? 'after' : 'before'} it was carried out: every device is sent to once`, async () => {
