@@ -49,7 +49,7 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
       }
       const claim = await retryDatabase(() => claimBatch(deps.db, notificationId, seq), stop);
       if (claim === undefined) return report(deps, input, 'finished', 'every device has its outcome');
-      const pending = await retryDatabase(() => PendingDevices.load(deps.db, claim), stop);
+      const pending = await retryDatabase(() => PendingDevices.load(deps, claim), stop);
       sender = new BatchSender({
         db: deps.db,
         pool: deps.pool,

@@ -121,7 +121,7 @@ async function measureParts(): Promise<DeliverReport['parts']> {
   for (const { seq } of batches) claims.push((await claimBatch(db, id, seq))!);
   const read = await measure(async () => {
     for (const claim of claims) {
-      const pending = await PendingDevices.load(db, claim);
+      const pending = await PendingDevices.load({ db, pool }, claim);
       for (;;) {
         const devices = await pending.peek(readAtOnce);
         if (devices.length === 0) break;

@@ -2,6 +2,7 @@ import { type Kysely, type SqlBool, sql, type Transaction } from 'kysely';
 import type { Audience } from '../domain/audience.ts';
 import type { ProviderName } from '../domain/device.ts';
 import { audienceFilter } from './audience.ts';
+import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
 import type { Database } from './schema.ts';
 
 export interface BatchSummary {
@@ -153,17 +154,24 @@ export type Reservation =
   | { answer: 'wait'; waitMs: number }
   | { answer: 'fenced' | 'paused' | 'halted' | 'cancelled' | 'expired' };
 
+const reserveWindowStatement: PreparedStatement = {
+  name: 'reserve_window',
+  text: 'select answer, granted, wait_ms from reserve_window($1, $2, $3, $4::integer[], $5::bigint[], $6)',
+};
+
 /** One window, reserved before it is dispatched; see `migrations/0002-windows.ts`. */
 export async function reserveWindow(
-  db: Kysely<Database>,
+  client: StatementClient,
   claim: Claim,
   window: { positions: number[]; deferredIds: number[]; providerScope: string },
 ): Promise<Reservation> {
-  const { rows } = await sql<{ answer: Reservation['answer']; granted: number; wait_ms: number }>`
-    select answer, granted, wait_ms from reserve_window(
-      ${claim.notificationId}, ${claim.seq}, ${claim.fence}, ${window.positions}::integer[],
-      ${window.deferredIds}::bigint[], ${window.providerScope})
-  `.execute(db);
+  const { rows } = await client.query<{ answer: Reservation['answer']; granted: number; wait_ms: number }>({
+    ...reserveWindowStatement,
+    values: [
+      ...[claim.notificationId, claim.seq, claim.fence],
+      ...[numberArray(window.positions), numberArray(window.deferredIds), window.providerScope],
+    ],
+  });
   const { answer, granted, wait_ms } = rows[0]!;
   if (answer === 'go') return { answer, granted };
   if (answer === 'wait') return { answer, waitMs: wait_ms };

@@ -1,8 +1,8 @@
 import { CompiledQuery, type Kysely, sql, type Transaction } from 'kysely';
-import type pg from 'pg';
 import type { Totals } from '../domain/notification.ts';
 import { emptyOutcomeCounts, type Outcome, type OutcomeCounts, outcomes } from '../domain/outcome.ts';
 import type { Claim } from './batches.ts';
+import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
 import type { Database } from './schema.ts';
 
 /** How one device ended; one row, written once. */
@@ -56,7 +56,7 @@ const addToBatch = `
  * common is one element for each slice of them ($7 to $13): for PostgreSQL about half the work of a COPY, which reads every
  * column of every row from text.
  */
-const recordDeliveriesStatement = {
+const recordDeliveriesStatement: PreparedStatement = {
   name: 'record_deliveries',
   text: `
     with batch as (${addToBatch}), recorded as (
@@ -79,7 +79,7 @@ const recordDeliveriesStatement = {
  * @throws {FencedError}
  */
 export async function recordDeliveries(
-  client: Pick<pg.ClientBase, 'query'>,
+  client: StatementClient,
   claim: Claim,
   records: DeliveryRecord[],
 ): Promise<boolean> {
@@ -95,7 +95,7 @@ export async function recordDeliveries(
       claim.seq,
       claim.fence,
       outcomes.map((outcome) => records.filter((record) => record.outcome === outcome).length),
-      `{${sorted.map((record) => record.deviceId).join()}}`,
+      numberArray(sorted.map((record) => record.deviceId)),
       sorted.some((record) => record.providerMessageId !== null)
         ? sorted.map((record) => record.providerMessageId)
         : null,

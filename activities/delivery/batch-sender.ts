@@ -134,7 +134,7 @@ export class BatchSender {
 
   /** Reserves the next window; undefined: nothing to send now, and `#end` says why when that is not plain exhaustion. */
   async #nextWindow(): Promise<Window | undefined> {
-    const { db, claim, pending, giveUp } = this.#o;
+    const { pool, claim, pending, giveUp } = this.#o;
     while (this.#end === undefined) {
       await this.#recorder.room(maxUnwritten);
       const devices = await retryDatabase(() => pending.peek(this.#windowSize), giveUp);
@@ -149,7 +149,7 @@ export class BatchSender {
       if (deferredIds.length > 0) await this.#recorder.flush();
       if (this.#end !== undefined) return undefined;
       const reservation = await retryDatabase(
-        () => reserveWindow(db, claim, { positions, deferredIds, providerScope: this.#scope }),
+        () => reserveWindow(pool, claim, { positions, deferredIds, providerScope: this.#scope }),
         giveUp,
       );
       if (reservation.answer === 'go') {

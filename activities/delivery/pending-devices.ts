@@ -1,9 +1,9 @@
-import type { Kysely } from 'kysely';
+import type pg from 'pg';
 import type { Claim } from '../../db/batches.ts';
+import type { DatabaseHandle } from '../../db/connect.ts';
 import { type Deferral, listDeferrals, noteDoubts } from '../../db/deferrals.ts';
 import { listRecordedDeviceIds } from '../../db/deliveries.ts';
 import { type Address, listAddresses } from '../../db/device-addresses.ts';
-import type { Database } from '../../db/schema.ts';
 
 /** A device of the batch that has no outcome yet. */
 export interface PendingDevice {
@@ -32,7 +32,7 @@ const maxAddressAgeMs = 5_000;
  * before, once their time has come. Who may have got the message by an earlier claim is among the latter.
  */
 export class PendingDevices {
-  readonly #db: Kysely<Database>;
+  readonly #pool: pg.Pool;
   readonly #claim: Claim;
   /** Positions without an outcome and without a deferral, ascending. */
   #open: number[] = [];
@@ -40,13 +40,13 @@ export class PendingDevices {
   readonly #deferred = new Map<number, Deferral>();
   #buffer: PendingDevice[] = [];
 
-  private constructor(db: Kysely<Database>, claim: Claim) {
-    this.#db = db;
+  private constructor(pool: pg.Pool, claim: Claim) {
+    this.#pool = pool;
     this.#claim = claim;
   }
 
-  static async load(db: Kysely<Database>, claim: Claim): Promise<PendingDevices> {
-    const pending = new PendingDevices(db, claim);
+  static async load({ db, pool }: DatabaseHandle, claim: Claim): Promise<PendingDevices> {
+    const pending = new PendingDevices(pool, claim);
     // A batch that nobody touched has neither outcomes nor deferrals: no need to ask.
     const isFresh = claim.horizon === 0;
     await noteDoubts(db, claim);
@@ -101,7 +101,7 @@ export class PendingDevices {
     const positions = this.#open.slice(this.#openAt, this.#openAt + readAhead);
     const readAt = new Date();
     const deviceIds = positions.map((position) => this.#claim.deviceIds[position]!);
-    const addresses = await listAddresses(this.#db, this.#claim.provider, deviceIds);
+    const addresses = await listAddresses(this.#pool, this.#claim.provider, deviceIds);
     this.#openAt += positions.length;
     for (let i = 0; i < positions.length; i++) {
       this.#buffer.push({
@@ -119,7 +119,7 @@ export class PendingDevices {
   async #readAgain(): Promise<void> {
     const readAt = new Date();
     const deviceIds = this.#buffer.map(({ deviceId }) => deviceId);
-    const addresses = await listAddresses(this.#db, this.#claim.provider, deviceIds);
+    const addresses = await listAddresses(this.#pool, this.#claim.provider, deviceIds);
     this.#buffer = this.#buffer.map((device) => ({ ...device, address: addresses.get(device.deviceId), readAt }));
   }
 
@@ -133,7 +133,7 @@ export class PendingDevices {
     if (due.length === 0) return;
     const readAt = new Date();
     const addresses = await listAddresses(
-      this.#db,
+      this.#pool,
       this.#claim.provider,
       due.map((deferral) => deferral.deviceId),
     );

@@ -56,7 +56,7 @@ const deferral = (deviceId: number, more: Partial<Deferral> = {}): Deferral => (
 const defer = (claim: Claim, deferrals: Deferral[]) =>
   database.db.transaction().execute((trx) => storeDeferrals(trx, claim, deferrals));
 const reserve = (claim: Claim, positions: number[], deferredIds: number[] = [], providerScope = 'none') =>
-  reserveWindow(database.db, claim, { positions, deferredIds, providerScope });
+  reserveWindow(database.pool, claim, { positions, deferredIds, providerScope });
 
 describe('outcomes', () => {
   test('are recorded in chunks; the last one closes the batch', async () => {

@@ -159,7 +159,7 @@ describe('windows', () => {
     return { send, claim: claim! };
   }
   const reserve = (claim: Parameters<typeof reserveWindow>[1], positions: number[], deferredIds: number[] = []) =>
-    reserveWindow(bench.database.db, claim, { positions, deferredIds, providerScope: 'test:none' });
+    reserveWindow(bench.database.pool, claim, { positions, deferredIds, providerScope: 'test:none' });
   const horizonOf = async (id: string) => {
     const row = await bench.database.db
       .selectFrom('batches')
