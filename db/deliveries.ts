@@ -84,17 +84,21 @@ export async function recordDeliveries(
   records: DeliveryRecord[],
 ): Promise<boolean> {
   const groups = groupAlike(records);
-  const sorted = groups.flat();
   const firsts = groups.map(([first]) => first!);
-  let end = 0;
-  const lasts = groups.map((group) => (end += group.length));
+  const sizes = groups.map((group) => group.length);
+  const lasts = sizes.map((_, i) => sizes.slice(0, i + 1).reduce((sum, size) => sum + size));
+  const sorted = groups.flat();
+  const counts = emptyOutcomeCounts();
+  groups.forEach((group, i) => {
+    counts[firsts[i]!.outcome] += group.length;
+  });
   const { rows } = await client.query<{ finished_at: Date | null }>({
     ...recordDeliveriesStatement,
     values: [
       claim.notificationId,
       claim.seq,
       claim.fence,
-      outcomes.map((outcome) => records.filter((record) => record.outcome === outcome).length),
+      outcomes.map((outcome) => counts[outcome]),
       numberArray(sorted.map((record) => record.deviceId)),
       sorted.some((record) => record.providerMessageId !== null)
         ? sorted.map((record) => record.providerMessageId)
@@ -104,7 +108,7 @@ export async function recordDeliveries(
       firsts.map((record) => record.attempts),
       firsts.map((record) => record.inDoubt),
       firsts.map((record) => record.reason),
-      groups.map((group, i) => lasts[i]! - group.length + 1),
+      lasts.map((last, i) => last - sizes[i]! + 1),
       lasts,
     ],
   });
@@ -115,15 +119,24 @@ export async function recordDeliveries(
 
 /** Records that differ in device and message id alone, by device id: PostgreSQL fills its index faster in order. */
 function groupAlike(records: DeliveryRecord[]): DeliveryRecord[][] {
-  const groups = new Map<string, DeliveryRecord[]>();
+  const groups: DeliveryRecord[][] = [];
   for (const record of records) {
-    const { outcome, httpStatus, attempts, inDoubt, reason } = record;
-    const key = `${outcome} ${httpStatus} ${attempts} ${inDoubt} ${reason}`;
-    const group = groups.get(key);
+    const group = groups.find(([first]) => isAlike(first!, record));
     if (group) group.push(record);
-    else groups.set(key, [record]);
+    else groups.push([record]);
   }
-  return [...groups.values()].map((group) => group.sort((a, b) => a.deviceId - b.deviceId));
+  for (const group of groups) group.sort((a, b) => a.deviceId - b.deviceId);
+  return groups;
+}
+
+function isAlike(a: DeliveryRecord, b: DeliveryRecord): boolean {
+  return (
+    a.outcome === b.outcome &&
+    a.httpStatus === b.httpStatus &&
+    a.attempts === b.attempts &&
+    a.inDoubt === b.inDoubt &&
+    a.reason === b.reason
+  );
 }
 
 /** Provider text that PostgreSQL can store: NUL is legal JSON but no legal text. Cut to 200 characters. */
