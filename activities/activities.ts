@@ -9,13 +9,14 @@ import { cancelByOperator } from './cancel-by-operator.ts';
 import { closeBooks } from './close-books.ts';
 import { deliverBatch } from './deliver-batch.ts';
 import type { OverloadWatch } from './delivery/overload-watch.ts';
+import { type FirstLook, firstLook } from './first-look.ts';
 import { type BatchPage, type NextBatchesInput, nextBatches } from './next-batches.ts';
 import type { PushProvider } from './providers/provider.ts';
 import { beginScheduled, type NotificationView, readNotification } from './read-notification.ts';
 import { settleCancelled } from './settle-cancelled.ts';
 import { whileBeating } from './while-beating.ts';
 
-export type { BatchPage, NotificationView };
+export type { BatchPage, FirstLook, NotificationView };
 
 /** What activities need of the world; the entry makes it once per process. */
 export interface ActivityDeps {
@@ -33,6 +34,7 @@ export interface ActivityDeps {
 
 /** Every activity takes and returns ids and counts only. Workflows see this type alone. */
 export interface Activities {
+  firstLook(notificationId: string): Promise<FirstLook | undefined>;
   readNotification(notificationId: string): Promise<NotificationView | undefined>;
   beginScheduled(notificationId: string): Promise<void>;
   nextBatches(input: NextBatchesInput): Promise<BatchPage>;
@@ -44,6 +46,7 @@ export interface Activities {
 
 export function createActivities(deps: ActivityDeps): Activities {
   return {
+    firstLook: (notificationId) => whileBeating((stop) => firstLook(deps, notificationId, stop)),
     readNotification: (notificationId) => readNotification(deps, notificationId),
     beginScheduled: (notificationId) => beginScheduled(deps, notificationId),
     nextBatches: (input) => whileBeating((stop) => nextBatches(deps, input, stop)),

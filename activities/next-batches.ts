@@ -7,10 +7,10 @@ const urgentAudience = 1_000;
 export interface NextBatchesInput {
   notificationId: string;
   afterSeq: number;
-  limit: number;
 }
 
 export interface BatchPage {
+  /** At most twice as many as may be open at once. */
   batches: BatchSummary[];
   /** Nothing is left to plan and nothing unfinished follows. */
   isLast: boolean;
@@ -18,12 +18,18 @@ export interface BatchPage {
 }
 
 /**
- * The next unfinished batches; plans further pages of the audience when fewer than `limit` are there: one, or as many as it
- * takes to find somebody and to know whether the audience is a small one. Keyed by the plan cursor: a repeat reads what the
+ * The next unfinished batches; plans further pages of the audience when too few are there: one, or as many as it takes to find
+ * somebody and to know whether the audience is a small one. When `maxPages` do not tell, there are no batches yet. Keyed by the plan cursor: a repeat reads what the
  * first call stored.
  */
-export async function nextBatches(deps: ActivityDeps, input: NextBatchesInput, stop: AbortSignal): Promise<BatchPage> {
-  const { notificationId, afterSeq, limit } = input;
+export async function nextBatches(
+  deps: ActivityDeps,
+  input: NextBatchesInput,
+  stop: AbortSignal,
+  maxPages = Number.POSITIVE_INFINITY,
+): Promise<BatchPage> {
+  const { notificationId, afterSeq } = input;
+  const limit = 2 * deps.config.openBatches;
   for (let pages = 0; ; pages++) {
     const { isPlanned, audienceSize } = await findPlan(deps.db, notificationId);
     const batches = await listOpenBatches(deps.db, notificationId, afterSeq, limit);
@@ -32,6 +38,7 @@ export async function nextBatches(deps: ActivityDeps, input: NextBatchesInput, s
     if (isPlanned || isEnough) {
       return { batches, isLast: isPlanned && batches.length < limit, isUrgent: isPlanned && isSmall };
     }
+    if (pages === maxPages) return { batches: [], isLast: false, isUrgent: false };
     stop.throwIfAborted();
     await deps.db.transaction().execute((trx) => planNextPage(trx, notificationId, deps.config.batchSize));
   }

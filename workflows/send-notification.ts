@@ -14,7 +14,7 @@ import {
   WorkflowIdReusePolicy,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { Activities, BatchPage, NotificationView } from '../activities/activities.ts';
+import type { Activities, BatchPage, FirstLook, NotificationView } from '../activities/activities.ts';
 import type { ProviderName } from '../domain/device.ts';
 import { batchWorkflowId } from '../domain/ids.ts';
 import { deliveryTaskQueue, taskQueuePrefix } from '../domain/task-queues.ts';
@@ -44,6 +44,7 @@ const options = {
   retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '10s' },
 } as const;
 const summarised = (summary: string) => proxyActivities<Activities>({ ...options, summary });
+const { firstLook } = summarised('read state and books, list the first batches');
 const { readNotification } = summarised('read state and books');
 const { beginScheduled } = summarised('the time has come: begin');
 const { nextBatches } = summarised('plan and list the next batches');
@@ -71,9 +72,9 @@ export async function sendNotificationWorkflow(input: SendNotificationInput): Pr
     woken = true;
   });
   try {
-    for (;;) {
+    for (let isFirst = true; ; isFirst = false) {
       woken = false;
-      const view = await readNotification(notificationId);
+      const view: FirstLook | undefined = await (isFirst ? firstLook : readNotification)(notificationId);
       if (view) setCurrentDetails(describe(view));
       if (view === undefined || view.isFinished || view.state === 'draft') {
         // A signal that came during the read is seen here: the server refuses to close a workflow behind its back.
@@ -156,6 +157,7 @@ class SendPass {
   readonly #open: Record<ProviderName, number> = { apns: 0, fcm: 0 };
   /** Of the run before. */
   readonly #dueAt: Waits['batches'];
+  #firstPage: BatchPage | undefined;
   #plannedTo = 0;
   #isExhausted = false;
   #isUrgent = false;
@@ -168,13 +170,14 @@ class SendPass {
 
   constructor(
     notificationId: string,
-    view: NotificationView,
+    view: FirstLook,
     waits: Waits | undefined,
     isWoken: () => boolean,
     clearWoken: () => void,
   ) {
     this.#notificationId = notificationId;
     this.#view = view;
+    this.#firstPage = view.firstPage;
     this.#dueAt = waits?.batches ?? {};
     this.#blockedUntil = { ...waits?.providers };
     this.#isWoken = isWoken;
@@ -336,11 +339,9 @@ class SendPass {
 
   async #fetchPage(): Promise<void> {
     try {
-      const page = await nextBatches({
-        notificationId: this.#notificationId,
-        afterSeq: this.#plannedTo,
-        limit: this.#view.settings.openBatches * 2,
-      });
+      const page =
+        this.#firstPage ?? (await nextBatches({ notificationId: this.#notificationId, afterSeq: this.#plannedTo }));
+      this.#firstPage = undefined;
       for (const batch of page.batches) {
         const dueAt = this.#dueAt[batch.seq];
         if (dueAt === undefined) this.#queue.push(batch);

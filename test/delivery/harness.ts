@@ -185,9 +185,9 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
       ratePerSecond: options.ratePerSecond ?? null,
     });
     await launchNotification(db, 1, id);
-    const planner = worker({ batchSize }).deps;
+    const planner = worker({ batchSize, openBatches: 5_000 }).deps;
     const { signal } = new AbortController();
-    const { batches } = await nextBatches(planner, { notificationId: id, afterSeq: 0, limit: 10_000 }, signal);
+    const { batches } = await nextBatches(planner, { notificationId: id, afterSeq: 0 }, signal);
     const rows = async () => {
       const stored = await db
         .selectFrom('deliveries')

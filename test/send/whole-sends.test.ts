@@ -63,6 +63,20 @@ test('no device, no device token and no list of ids is in a history', async () =
 });
 
 describe('B40: urgent', () => {
+  test('a small send is on its way after one activity of its workflow', async () => {
+    const send = await bench.launch({ devices: 1 });
+    await send.until('completed');
+    await send.handle.result();
+    const { events } = await send.handle.fetchHistory();
+    const steps = events!.flatMap(
+      ({
+        activityTaskScheduledEventAttributes: activity,
+        startChildWorkflowExecutionInitiatedEventAttributes: child,
+      }) => activity?.activityType?.name ?? child?.workflowType?.name ?? [],
+    );
+    assert.deepEqual(steps, ['firstLook', 'deliverBatchWorkflow', 'closeBooks', 'readNotification']);
+  });
+
   test('a small send is out while a large one holds every slot of its own queue', async () => {
     const answers = gate();
     const large = await bench.launch({ devices: 1_200 });
