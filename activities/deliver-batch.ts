@@ -1,5 +1,5 @@
 import { Context } from '@temporalio/activity';
-import { type Claim, claimBatch } from '../db/batches.ts';
+import { type Claim, claimBatch, isAnybodyUntried } from '../db/batches.ts';
 import { settleBatch } from '../db/deliveries.ts';
 import { getNotification, getSummary, haltNotification } from '../db/notifications.ts';
 import { retryDatabase } from '../db/retry-database.ts';
@@ -16,6 +16,8 @@ import { whileBeating } from './while-beating.ts';
 const maxActivityAttempts = 10;
 /** The shortest wait worth a durable timer. */
 const minWaitMs = 50;
+/** How long a platform that cannot be sent to waits for the rest of the send. */
+const heldWaitMs = 300_000;
 
 /**
  * Sends one batch until every device has its outcome or the rest must wait. Keyed by the batch's fence: a second run, at the
@@ -57,6 +59,7 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
         appId: notification.appId,
         expiresAt: notification.expiresAt,
         inDoubtPolicy: notification.inDoubtPolicy,
+        hasAccepted: notification.books.outcomes.accepted > 0,
         ...ready,
         pending,
         overload: deps.overload,
@@ -100,6 +103,16 @@ async function conclude(
     case 'misconfigured':
       await halt(deps, log, input.notificationId, end.fault, end.detail);
       return report(deps, input, 'stopped', end.fault);
+    case 'held': {
+      const nextDeferredMs = pending.msUntilNextDeferred(Date.now());
+      if (nextDeferredMs === undefined && !(await isAnybodyUntried(deps.db, input.notificationId))) {
+        await halt(deps, log, input.notificationId, end.fault, end.detail);
+        return report(deps, input, 'stopped', end.fault);
+      }
+      deps.log.warn({ ...log, devices: sender.setAside, reason: end.fault, detail: end.detail }, 'a platform waits');
+      const waitMs = Math.max(minWaitMs, Math.min(heldWaitMs, nextDeferredMs ?? heldWaitMs));
+      return report(deps, input, 'deferred', end.fault, waitMs, pending.deferred + sender.setAside);
+    }
     case 'stopped':
       deps.log.info({ ...log, reason: end.reason }, 'batch stopped');
       return report(deps, input, 'stopped', end.reason, 0, pending.deferred);

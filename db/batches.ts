@@ -221,3 +221,24 @@ export async function findPlan(
     .executeTakeFirstOrThrow();
   return { isPlanned: row.planned_at !== null, audienceSize: row.audience_size };
 }
+
+/** Whether the notification has devices that no window has reached yet, or may still have some: it is not all planned. */
+export async function isAnybodyUntried(db: Kysely<Database>, notificationId: string): Promise<boolean> {
+  const row = await db
+    .selectFrom('notifications')
+    .select((eb) => [
+      'planned_at',
+      eb
+        .exists(
+          eb
+            .selectFrom('batches')
+            .whereRef('batches.notification_id', '=', 'notifications.id')
+            .where('batches.finished_at', 'is', null)
+            .whereRef('batches.horizon', '<', 'batches.size'),
+        )
+        .as('is_open'),
+    ])
+    .where('id', '=', notificationId)
+    .executeTakeFirstOrThrow();
+  return row.planned_at === null || Boolean(row.is_open);
+}

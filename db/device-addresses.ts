@@ -1,10 +1,11 @@
-import type { ApnsEnvironment, ProviderName } from '../domain/device.ts';
+import type { ApnsEnvironment, Platform, ProviderName } from '../domain/device.ts';
 import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
 
 /** Where a live device is reached. */
 export interface Address {
   deviceToken: string;
   apnsEnvironment: ApnsEnvironment | null;
+  platform: Platform;
 }
 
 /**
@@ -14,7 +15,7 @@ export interface Address {
 const listAddressesStatement: PreparedStatement = {
   name: 'list_addresses',
   text: `
-    select id, apns_environment, case when provider = $1 and retired_at is null then device_token end
+    select id, platform, apns_environment, case when provider = $1 and retired_at is null then device_token end
     from devices where id = any ($2::bigint[])`,
 };
 
@@ -24,14 +25,16 @@ export async function listAddresses(
   provider: ProviderName,
   deviceIds: number[],
 ): Promise<Map<number, Address>> {
-  const { rows } = await client.query<[id: number, environment: ApnsEnvironment | null, deviceToken: string | null]>({
+  const { rows } = await client.query<
+    [id: number, platform: Platform, apnsEnvironment: ApnsEnvironment | null, deviceToken: string | null]
+  >({
     ...listAddressesStatement,
     rowMode: 'array',
     values: [provider, numberArray(deviceIds)],
   });
   const addresses = new Map<number, Address>();
-  for (const [id, apnsEnvironment, deviceToken] of rows) {
-    if (deviceToken !== null) addresses.set(id, { deviceToken, apnsEnvironment });
+  for (const [id, platform, apnsEnvironment, deviceToken] of rows) {
+    if (deviceToken !== null) addresses.set(id, { deviceToken, apnsEnvironment, platform });
   }
   return addresses;
 }

@@ -6,10 +6,11 @@ import { blockUntil, providerScope } from '../../db/rate-limits.ts';
 import { pause, retryDatabase } from '../../db/retry-database.ts';
 import type { Database } from '../../db/schema.ts';
 import type { WorkerConfig } from '../../domain/config.ts';
+import type { Platform } from '../../domain/device.ts';
 import type { HaltReason, InDoubtPolicy } from '../../domain/notification-state.ts';
 import type { Outcome } from '../../domain/outcome.ts';
 import { retryDelayMs } from '../../domain/retry-policy.ts';
-import type { PreparedMessage, PushProvider, Verdict } from '../providers/provider.ts';
+import type { MisconfiguredVerdict, PreparedMessage, PushProvider, Verdict } from '../providers/provider.ts';
 import { Breaker, type Judgement } from './breaker.ts';
 import type { OverloadWatch } from './overload-watch.ts';
 import type { PendingDevice, PendingDevices } from './pending-devices.ts';
@@ -32,6 +33,8 @@ export type SendEnd =
   | { kind: 'stopped'; reason: 'paused' | 'halted' | 'cancelled' | 'fenced' }
   | { kind: 'expired' }
   | { kind: 'misconfigured'; fault: HaltReason; detail: string }
+  /** All but one platform were sent to: a configuration fault of that platform keeps its devices waiting. */
+  | { kind: 'held'; fault: HaltReason; detail: string }
   | { kind: 'shutdown' }
   | { kind: 'failed'; error: unknown };
 
@@ -42,6 +45,8 @@ export interface BatchSenderOptions {
   appId: number;
   expiresAt: Date | null;
   inDoubtPolicy: InDoubtPolicy;
+  /** Whether anybody of the notification was accepted before. */
+  hasAccepted: boolean;
   provider: PushProvider;
   prepared: PreparedMessage;
   pending: PendingDevices;
@@ -74,10 +79,14 @@ export class BatchSender {
   #windowSize = smallestWindow;
   /** The earliest fresh device that was reserved and not dispatched; with the deferred ones it is given back at the end. */
   #undispatched: { position: number | undefined; deferredIds: number[] } = { position: undefined, deferredIds: [] };
+  /** Platforms that cannot be sent to, and why. */
+  readonly #held = new Map<Platform, MisconfiguredVerdict>();
   #blockedUntil = 0;
   #blockWritten: Promise<void> = Promise.resolve();
   dispatched = 0;
   answered = 0;
+  /** Devices that wait because of their platform. */
+  setAside = 0;
 
   constructor(options: BatchSenderOptions) {
     this.#o = options;
@@ -115,7 +124,8 @@ export class BatchSender {
       this.#stopFor(isFenced(error) ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error });
     }
     this.#o.stop.removeEventListener('abort', onStop);
-    return this.#end ?? { kind: 'exhausted' };
+    const [held] = this.#held.values();
+    return this.#end ?? (held ? { kind: 'held', fault: held.fault, detail: held.detail } : { kind: 'exhausted' });
   }
 
   async #dispatchWindows(): Promise<void> {
@@ -215,6 +225,10 @@ export class BatchSender {
       this.#record(device, 'unknown', 'in_doubt', null);
       return;
     }
+    if (this.#held.has(device.address.platform)) {
+      this.#setAside(device);
+      return;
+    }
     this.#inFlight += 1;
     this.dispatched += 1;
     const { provider, prepared } = this.#o;
@@ -279,14 +293,48 @@ export class BatchSender {
         this.#stopFor({ kind: 'wait', waitMs: verdict.afterMs, reason: verdict.reason });
         return;
       case 'misconfigured':
-        if (!this.#breaker.noteFault() && verdict.httpStatus !== null) {
-          const { httpStatus, reason } = verdict;
-          this.#later(device, { kind: 'later', httpStatus, reason, scope: 'device' }, false);
-          return;
-        }
-        this.#stopFor({ kind: 'misconfigured', fault: verdict.fault, detail: verdict.detail });
-        this.#defer(device, 0, verdict.reason, verdict.httpStatus, { attempts: 0, doubts: 0 });
+        this.#misconfigured(device, verdict);
     }
+  }
+
+  #misconfigured(device: PendingDevice, verdict: MisconfiguredVerdict): void {
+    const { platform } = device.address!;
+    if (this.#held.has(platform)) {
+      this.#setAside(device);
+    } else if (!this.#breaker.noteFault() && verdict.httpStatus !== null) {
+      const { httpStatus, reason } = verdict;
+      this.#later(device, { kind: 'later', httpStatus, reason, scope: 'device' }, false);
+    } else if (verdict.isOnePlatform && this.#canGoOnWithout(platform)) {
+      this.#held.set(platform, verdict);
+      this.#setAside(device);
+    } else {
+      this.#stopFor({ kind: 'misconfigured', fault: verdict.fault, detail: verdict.detail });
+      this.#defer(device, 0, verdict.reason, verdict.httpStatus, { attempts: 0, doubts: 0 });
+    }
+  }
+
+  /** False: the audience seems to be of this platform alone, and a handful of refusals must be the end of it. */
+  #canGoOnWithout(platform: Platform): boolean {
+    return this.#breaker.isProven || this.#o.hasAccepted || this.#o.pending.hasOtherThan(platform);
+  }
+
+  /** Not sent to by this claim and not in doubt: a fresh device is deferred, a deferred one given back. */
+  #setAside(device: PendingDevice): void {
+    this.setAside += 1;
+    if (device.position === undefined) {
+      this.#undispatched.deferredIds.push(device.deviceId);
+      return;
+    }
+    const { deviceId, attempts, doubts } = device;
+    const { reason, httpStatus } = this.#held.get(device.address!.platform)!;
+    this.#recorder.defer({
+      deviceId,
+      notBefore: new Date(),
+      attempts,
+      doubts,
+      reason: cleanReason(reason),
+      httpStatus,
+    });
   }
 
   #later(device: PendingDevice, verdict: Verdict & { kind: 'later' }, isOverload: boolean): void {

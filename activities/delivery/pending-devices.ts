@@ -4,6 +4,7 @@ import type { DatabaseHandle } from '../../db/connect.ts';
 import { type Deferral, listDeferrals, noteDoubts } from '../../db/deferrals.ts';
 import { listRecordedDeviceIds } from '../../db/deliveries.ts';
 import { type Address, listAddresses } from '../../db/device-addresses.ts';
+import type { Platform } from '../../domain/device.ts';
 
 /** A device of the batch that has no outcome yet. */
 export interface PendingDevice {
@@ -79,6 +80,11 @@ export class PendingDevices {
       if (earliest === undefined || notBefore.getTime() < earliest) earliest = notBefore.getTime();
     }
     return earliest === undefined ? undefined : Math.max(0, earliest - now);
+  }
+
+  /** Whether devices of another platform are among those that come next. */
+  hasOtherThan(platform: Platform): boolean {
+    return this.#buffer.some(({ address }) => address !== undefined && address.platform !== platform);
   }
 
   /** Up to `size` devices of one kind, fresh or deferred, not yet taken; empty: nothing can be sent now. */

@@ -110,7 +110,7 @@ export interface UnansweredVerdict {
   reason: string;
 }
 
-/** Credential, topic, project or clock is wrong: every send of this app would end so. Nothing is recorded for the device. */
+/** Credential, topic, project or clock is wrong: every send of this app, or of one platform of it, would end so. Nothing is recorded for the device. */
 export interface MisconfiguredVerdict {
   kind: 'misconfigured';
   httpStatus: number | null;
@@ -118,6 +118,8 @@ export interface MisconfiguredVerdict {
   fault: ConfigurationFault;
   /** One sentence for the person on call: what was refused and what to check. */
   detail: string;
+  /** True when devices of other platforms are not affected: FCM passes messages on to Apple with a key of its own. */
+  isOnePlatform?: boolean;
 }
 
 export type ConfigurationFault = 'credentials' | 'clock' | 'topic' | 'project' | 'environment';

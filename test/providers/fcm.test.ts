@@ -142,6 +142,7 @@ describe('every error of FCM has its verdict', () => {
   const suspicious = { kind: 'unregistered', isSuspicious: true };
   const payloadFault = { kind: 'rejected', isPayloadFault: true };
   const config = (fault: string) => ({ kind: 'misconfigured', fault });
+  const configOfOnePlatform = (fault: string) => ({ ...config(fault), isOnePlatform: true });
   const later = (scope: string, afterMs: number) => ({ kind: 'later', scope, afterMs });
 
   const codes = {
@@ -169,9 +170,12 @@ describe('every error of FCM has its verdict', () => {
         fcmError('THIRD_PARTY_AUTH_ERROR'),
         apnsError(403, 'InvalidProviderToken'),
       ),
-      config('credentials'),
+      configOfOnePlatform('credentials'),
     ],
-    APNS_AUTH_ERROR: [refusal(401, 'UNAUTHENTICATED', 'x', fcmError('APNS_AUTH_ERROR')), config('credentials')],
+    APNS_AUTH_ERROR: [
+      refusal(401, 'UNAUTHENTICATED', 'x', fcmError('APNS_AUTH_ERROR')),
+      configOfOnePlatform('credentials'),
+    ],
   } satisfies Record<FcmErrorCode, [FakeAnswer, object]>;
 
   const violation = (...fields: string[]) =>
@@ -208,7 +212,7 @@ describe('every error of FCM has its verdict', () => {
     'a dead iOS token, ApnsError only': [refusal(404, 'NOT_FOUND', 'x', apnsError(410, 'Unregistered')), dead],
     'a wrong APNs key in the Firebase project, ApnsError only': [
       refusal(401, 'UNAUTHENTICATED', 'x', apnsError(403, 'BadEnvironmentKeyInToken')),
-      config('credentials'),
+      configOfOnePlatform('credentials'),
     ],
     'no permission': [
       refusal(

@@ -28,7 +28,7 @@ export type FcmReaction =
   | { kind: 'unregistered'; isSuspicious: boolean }
   | { kind: 'rejected'; isPayloadFault: boolean }
   | { kind: 'later'; scope: 'device' | 'provider'; wait: keyof FcmWaits }
-  | { kind: 'misconfigured'; fault: ConfigurationFault; detail: string }
+  | { kind: 'misconfigured'; fault: ConfigurationFault; detail: string; isOnePlatform?: true }
   /** The access token is stale: one shared refresh, one more try. */
   | { kind: 'refresh' };
 
@@ -47,20 +47,26 @@ const unregistered: FcmReaction = { kind: 'unregistered', isSuspicious: false };
 const suspicious: FcmReaction = { kind: 'unregistered', isSuspicious: true };
 const badMessage: FcmReaction = { kind: 'rejected', isPayloadFault: true };
 const laterForDevice: FcmReaction = { kind: 'later', scope: 'device', wait: 'serverErrorMs' };
-const misconfigured = (fault: ConfigurationFault, detail: string): FcmReaction => ({
-  kind: 'misconfigured',
+const misconfigured = (fault: ConfigurationFault, detail: string) => ({
+  kind: 'misconfigured' as const,
   fault,
   detail,
 });
 
-const applePushKeyFault = misconfigured(
-  'credentials',
-  'Apple (or the web push service) refused the key that is stored in the Firebase project. Check Project settings, Cloud Messaging, in the Firebase console. Android devices are not affected.',
-);
-const appleTopicFault = misconfigured(
-  'topic',
-  'Apple refused the topic of the iOS app. Check the bundle id of the app in the Firebase project.',
-);
+const applePushKeyFault: FcmReaction = {
+  ...misconfigured(
+    'credentials',
+    'Apple (or the web push service) refused the key that is stored in the Firebase project. Check Project settings, Cloud Messaging, in the Firebase console. Android devices are not affected.',
+  ),
+  isOnePlatform: true,
+};
+const appleTopicFault: FcmReaction = {
+  ...misconfigured(
+    'topic',
+    'Apple refused the topic of the iOS app. Check the bundle id of the app in the Firebase project.',
+  ),
+  isOnePlatform: true,
+};
 
 /** `undefined`: the code says nothing by itself, look at the next detail. */
 export const fcmReactions = {
@@ -283,7 +289,7 @@ export function fcmVerdict(
       return { kind: 'later', httpStatus, reason, scope, afterMs: asked ?? waits[reaction.wait] };
     }
     case 'misconfigured':
-      return { kind: 'misconfigured', httpStatus, reason, fault: reaction.fault, detail: reaction.detail };
+      return { ...reaction, httpStatus, reason };
     case 'refresh':
       return undefined;
   }
