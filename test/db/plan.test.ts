@@ -124,7 +124,7 @@ describe('planning', () => {
     const appId = await addApp(120_000, 7);
     const id = await launch(appId);
     await planPage(id, 10_000);
-    assert.deepEqual(await findPlan(database.db, id), { isPlanned: false, audienceSize: 50_000 });
+    assert.deepEqual(await findPlan(database.db, id), { isPlanned: false, audienceSize: 100_000 });
     await planAll(id, 10_000);
     const planned = await plannedIds(id);
     assert.equal(planned.length, 120_000);
