@@ -55,19 +55,20 @@ say(`\n${columns.map((name) => name.padStart(10)).join('')}  result`);
 let failures = 0;
 for (let run = 0; run < seeds && !signal.aborted; run++) {
   try {
-    const result = await runChaos(stack, firstSeed + run, run, devices);
+    const result = await runChaos(stack, firstSeed + run, run, devices, signal);
     show(result);
     if (result.problems.length > 0) failures++;
     if (values.json) console.log(JSON.stringify(result.report));
   } catch (error) {
+    if (signal.aborted) break;
     failures++;
     say(`seed ${firstSeed + run}: ${error instanceof Error ? error.stack : error}`);
   }
 }
 await stack.stop();
-if (signal.aborted) failures++;
-say(failures === 0 ? 'Every promise was kept.' : `${failures} of ${seeds} runs are not as they must be.`);
-process.exit(failures === 0 ? 0 : 1);
+if (signal.aborted) say('Stopped before the end.');
+else say(failures === 0 ? 'Every promise was kept.' : `${failures} of ${seeds} runs are not as they must be.`);
+process.exit(failures === 0 && !signal.aborted ? 0 : 1);
 
 /** Parts that complain of each other's absence are what a run is made of. */
 function sayCalmly(line: string): void {

@@ -50,15 +50,19 @@ export interface ChaosResult {
 const settleMs = 30_000;
 const againMs = 100;
 
-/** @param runNumber tells apart runs on one stack */
+/**
+ * @param runNumber tells apart runs on one stack
+ * @param stop aborted: the run is given up
+ */
 export async function runChaos(
   stack: Stack,
   seed: number,
   runNumber: number,
   count: number,
-  scenario: Scenario = drawScenario(seed),
+  stop?: AbortSignal,
 ): Promise<ChaosResult> {
   const startedAt = performance.now();
+  const scenario = drawScenario(seed);
   const control = stack.simulator!.control;
   const { db } = connect(stack.databaseUrl, { maxConnections: 4, applicationName: 'carillon-chaos' });
   const connection = await Connection.connect({ address: stack.temporalAddress });
@@ -80,7 +84,7 @@ export async function runChaos(
     const operator = createOperator(stack.apiUrl, stack.apiKey!, notificationId);
     const run: ChaosRun = { stack, operator, temporal, db, notificationId, devices, ratePerSecond, tally };
     const watch = new Watch(run, scenario.disturbances);
-    const view = await watch.untilTheEnd();
+    const view = await watch.untilTheEnd(stop);
     const leftovers = await settle(() => readLeftovers(db, temporal, control, notificationId));
     const ledger = await control.ledgerSummary(notificationId);
     const rules = await control.listRules();

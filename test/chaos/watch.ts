@@ -6,7 +6,7 @@ import { type ChaosRun, disturb } from './disturbances.ts';
 import { type Disturbance, targetsOf } from './scenario.ts';
 
 const pollMs = 50;
-/** A send that moves nothing for so long, with nothing under way, has come to a stand. */
+/** A send that moves nothing for so long, with nothing under way, has come to a stand; so has an API that does not answer. */
 const stallMs = 60_000;
 
 export class Watch {
@@ -29,11 +29,18 @@ export class Watch {
     this.#waiting = [...disturbances];
   }
 
-  /** @returns the notification in its final state, or as it stands when nothing moves any more */
-  async untilTheEnd(): Promise<NotificationView> {
-    for (;;) {
+  /**
+   * @returns the notification in its final state, or as it stands when nothing moves any more
+   * @throws when `stop` is aborted, or the API is away for longer than anything here takes it away
+   */
+  async untilTheEnd(stop?: AbortSignal): Promise<NotificationView> {
+    for (let seenAt = performance.now(); ; ) {
+      stop?.throwIfAborted();
       const view = await this.#run.operator.look();
-      if (view !== undefined) {
+      if (view === undefined) {
+        if (performance.now() - seenAt > stallMs) throw new Error(`the API has not answered for ${stallMs / 1000} s`);
+      } else {
+        seenAt = performance.now();
         this.#compareWithBefore(view);
         await this.#audit();
         const isOver = view.finished_at !== null || performance.now() - this.#movedAt > stallMs;
