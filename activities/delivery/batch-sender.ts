@@ -21,8 +21,6 @@ const unprovenInFlight = 5;
 /** A window holds about so much sending, so that a crash leaves few devices in doubt. */
 const windowMs = 100;
 const smallestWindow = 20;
-/** Outcomes not yet written that hold back the next window. */
-const maxUnwritten = 2_000;
 /** A rate limit that frees this soon is waited for here; a longer one on a durable timer. */
 const maxWaitHereMs = 2_000;
 
@@ -91,7 +89,8 @@ export class BatchSender {
   constructor(options: BatchSenderOptions) {
     this.#o = options;
     this.#scope = providerScope(options.appId, options.claim.provider);
-    this.#recorder = new Recorder(options.db, options.pool, options.claim, options.giveUp, (error) =>
+    const { db, pool, claim, config, giveUp } = options;
+    this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) =>
       this.#stopFor(isFenced(error) ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error }),
     );
   }
@@ -144,9 +143,10 @@ export class BatchSender {
 
   /** Reserves the next window; undefined: nothing to send now, and `#end` says why when that is not plain exhaustion. */
   async #nextWindow(): Promise<Window | undefined> {
-    const { pool, claim, pending, giveUp } = this.#o;
+    const { pool, claim, config, pending, giveUp } = this.#o;
     while (this.#end === undefined) {
-      await this.#recorder.room(maxUnwritten);
+      // So a crash leaves at most three windows in doubt, one of outcomes not written, one being sent, the next, and what is under way.
+      await this.#recorder.room(config.windowSize);
       const devices = await retryDatabase(() => pending.peek(this.#windowSize), giveUp);
       if (devices.length === 0) return undefined;
       const positions: number[] = [];

@@ -13,8 +13,8 @@ import {
 import { retryDatabase } from '../../db/retry-database.ts';
 import type { Database } from '../../db/schema.ts';
 
-/** A chunk is written when it has so many outcomes, or when its first one is so old. */
-const chunkSize = 500;
+/** A chunk is written when it has so many outcomes, or as many as one window, or when its first one is so old. */
+const maxChunkSize = 500;
 const chunkMs = 100;
 
 interface Chunk {
@@ -35,6 +35,7 @@ export class Recorder {
   readonly #claim: Claim;
   readonly #giveUp: AbortSignal;
   readonly #onFailure: (error: unknown) => void;
+  readonly #chunkSize: number;
   #chunk = emptyChunk();
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> | undefined;
@@ -49,12 +50,14 @@ export class Recorder {
     db: Kysely<Database>,
     pool: pg.Pool,
     claim: Claim,
+    windowSize: number,
     giveUp: AbortSignal,
     onFailure: (error: unknown) => void,
   ) {
     this.#db = db;
     this.#pool = pool;
     this.#claim = claim;
+    this.#chunkSize = Math.min(maxChunkSize, windowSize);
     this.#giveUp = giveUp;
     this.#onFailure = onFailure;
   }
@@ -89,7 +92,7 @@ export class Recorder {
 
   #grow(): void {
     this.#unwritten += 1;
-    if (this.#unwritten >= chunkSize) this.#write();
+    if (this.#unwritten >= this.#chunkSize) this.#write();
     else this.#timer ??= setTimeout(() => this.#write(), chunkMs);
   }
 
@@ -110,7 +113,7 @@ export class Recorder {
       .finally(() => {
         this.#writing = undefined;
         for (const wake of this.#roomWaiters.splice(0)) wake();
-        if (this.#unwritten >= chunkSize) this.#write();
+        if (this.#unwritten >= this.#chunkSize) this.#write();
         else if (!isEmpty(this.#chunk)) this.#timer ??= setTimeout(() => this.#write(), chunkMs);
       });
   }

@@ -11,7 +11,7 @@ const maxAttempts = 5;
 /** What follows from the settings for whoever judges the books. */
 export const chaosLimits = {
   maxAttempts,
-  /** A window being sent, the next one reserved, one whose answers are out, and outcomes not written yet. */
+  /** A window of outcomes not written, one being sent, the next one reserved, and the requests under way. */
   inFlightOfBatch: 3 * windowSize + maxInFlight,
   /** Requests that all workers together have under way, also those that a provider has not read yet. */
   inFlightOfSend: openBatches * maxInFlight,
