@@ -109,9 +109,12 @@ async function conclude(
         await halt(deps, log, input.notificationId, end.fault, end.detail);
         return report(deps, input, 'stopped', end.fault);
       }
-      deps.log.warn({ ...log, devices: sender.setAside, reason: end.fault, detail: end.detail }, 'a platform waits');
+      deps.log.warn(
+        { ...log, devices: sender.devicesSetAside, reason: end.fault, detail: end.detail },
+        'a platform waits',
+      );
       const waitMs = Math.max(minWaitMs, Math.min(heldWaitMs, nextDeferredMs ?? heldWaitMs));
-      return report(deps, input, 'deferred', end.fault, waitMs, pending.deferred + sender.setAside);
+      return report(deps, input, 'deferred', end.fault, waitMs, pending.deferred + sender.devicesSetAside);
     }
     case 'stopped':
       deps.log.info({ ...log, reason: end.reason }, 'batch stopped');

@@ -1,6 +1,7 @@
 import { type Kysely, type SqlBool, sql, type Transaction } from 'kysely';
 import type { Audience } from '../domain/audience.ts';
 import { type ProviderName, providerNames } from '../domain/device.ts';
+import { outcomes } from '../domain/outcome.ts';
 import { audienceFilter } from './audience.ts';
 import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
 import type { Database } from './schema.ts';
@@ -225,23 +226,27 @@ export async function findPlan(
   return { isPlanned: row.planned_at !== null, audienceSize: row.audience_size };
 }
 
-/** Whether the notification has devices that no window has reached yet, or may still have some: it is not all planned. */
+/**
+ * Whether somebody of the notification has neither an outcome nor a deferral: not planned, not reserved, or under way. Batches that no
+ * window has gone through yet are looked for first: deferrals need be counted only when there is none.
+ */
 export async function isAnybodyUntried(db: Kysely<Database>, notificationId: string): Promise<boolean> {
-  const row = await db
-    .selectFrom('notifications')
-    .select((eb) => [
-      'planned_at',
-      eb
-        .exists(
-          eb
-            .selectFrom('batches')
-            .whereRef('batches.notification_id', '=', 'notifications.id')
-            .where('batches.finished_at', 'is', null)
-            .whereRef('batches.horizon', '<', 'batches.size'),
-        )
-        .as('is_open'),
-    ])
-    .where('id', '=', notificationId)
-    .executeTakeFirstOrThrow();
-  return row.planned_at === null || Boolean(row.is_open);
+  const total = sql.join(
+    outcomes.map((outcome) => sql.ref(`b.${outcome}`)),
+    sql` + `,
+  );
+  const { rows } = await sql<{ is_untried: boolean }>`
+    select n.planned_at is null
+      or exists (
+        select from batches b where b.notification_id = n.id and b.finished_at is null and b.horizon < b.size
+      )
+      or exists (
+        select from batches b where b.notification_id = n.id and b.finished_at is null
+          and b.size > ${total} + (
+            select count(*) from deferrals f where f.notification_id = b.notification_id and f.batch_seq = b.seq
+          )
+      ) as is_untried
+    from notifications n where n.id = ${notificationId}
+  `.execute(db);
+  return rows[0]!.is_untried;
 }

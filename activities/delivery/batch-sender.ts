@@ -84,7 +84,7 @@ export class BatchSender {
   dispatched = 0;
   answered = 0;
   /** Devices that wait because of their platform. */
-  setAside = 0;
+  devicesSetAside = 0;
 
   constructor(options: BatchSenderOptions) {
     this.#o = options;
@@ -145,7 +145,8 @@ export class BatchSender {
   async #nextWindow(): Promise<Window | undefined> {
     const { pool, claim, config, pending, giveUp } = this.#o;
     while (this.#end === undefined) {
-      // So a crash leaves at most three windows in doubt, one of outcomes not written, one being sent, the next, and what is under way.
+      // So a crash leaves at most three windows in doubt (outcomes not written, the one being sent, the next), the requests under way,
+      // and the answers that the breaker holds.
       await this.#recorder.room(config.windowSize);
       const devices = await retryDatabase(() => pending.peek(this.#windowSize), giveUp);
       if (devices.length === 0) return undefined;
@@ -320,7 +321,7 @@ export class BatchSender {
 
   /** Not sent to by this claim and not in doubt: a fresh device is deferred, a deferred one given back. */
   #setAside(device: PendingDevice): void {
-    this.setAside += 1;
+    this.devicesSetAside += 1;
     if (device.position === undefined) {
       this.#undispatched.deferredIds.push(device.deviceId);
       return;

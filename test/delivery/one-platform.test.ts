@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Verdict } from '../../activities/providers/provider.ts';
-import { accepted, createDeliveryBench, createScriptedProvider, type DeliveryBench, type TestSend } from './harness.ts';
+import { until } from '../support/until.ts';
+import {
+  accepted,
+  createDeliveryBench,
+  createScriptedProvider,
+  type DeliveryBench,
+  gate,
+  type TestSend,
+} from './harness.ts';
 
 let bench: DeliveryBench;
 before(async () => {
@@ -66,6 +74,29 @@ describe('a fault of one platform', () => {
     assert.equal((await worker.deliver(send.batches[1]!)).status, 'stopped');
     await send.checkBooks({ accepted: 200 });
     assert.deepEqual([(await send.read()).state, phones.size], ['halted', 200]);
+  });
+
+  test('does not halt the send while another batch is under way', async () => {
+    const { send, phones, provider } = await launchMixed(400, 2, 200);
+    const refused = provider.answer;
+    const answers = gate();
+    const late = new Set(send.deviceIds.slice(200));
+    provider.answer = async (call) => {
+      if (late.has(call.deviceId) && !phones.has(call.deviceId)) await answers.opened;
+      return refused(call);
+    };
+    const worker = bench.worker({ provider });
+    const second = worker.deliver(send.batches[1]!);
+    await until(() => provider.open > 0);
+    // As when all of it is reserved and some of it not answered.
+    await bench.database.pool.query(`update batches set horizon = size where notification_id = $1 and seq = 2`, [
+      send.id,
+    ]);
+    assert.equal((await worker.deliver(send.batches[0]!)).status, 'deferred');
+    assert.equal((await send.read()).state, 'sending');
+    answers.open();
+    assert.equal((await second).status, 'stopped');
+    await send.checkBooks({ accepted: 200 });
   });
 
   test('waits for devices of the others that were refused for now', async () => {
