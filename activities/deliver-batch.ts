@@ -49,28 +49,32 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
         await halt(deps, log, notificationId, ready.fault, ready.detail);
         return report(deps, input, 'stopped', ready.fault);
       }
-      const claim = await retryDatabase(() => claimBatch(deps.db, notificationId, seq), stop);
-      if (claim === undefined) return report(deps, input, 'finished', 'every device has its outcome');
-      const pending = await retryDatabase(() => PendingDevices.load(deps, claim), stop);
-      sender = new BatchSender({
-        db: deps.db,
-        pool: deps.pool,
-        claim,
-        appId: notification.appId,
-        expiresAt: notification.expiresAt,
-        inDoubtPolicy: notification.inDoubtPolicy,
-        hasAccepted: notification.books.outcomes.accepted > 0,
-        ...ready,
-        pending,
-        overload: deps.overload,
-        config: deps.config,
-        random: deps.random ?? Math.random,
-        stop,
-        giveUp: grace.giveUp,
-      });
-      const end = await sender.run();
-      if (sender.inFlight > 0) deps.log.warn({ ...log, inFlight: sender.inFlight }, 'left answers behind: in doubt');
-      return await conclude(deps, input, log, claim, sender, pending, end);
+      for (let elsewhere = { devices: 0, suspects: 0 }; ; ) {
+        const claim = await retryDatabase(() => claimBatch(deps.db, notificationId, seq), stop);
+        if (claim === undefined) return report(deps, input, 'finished', 'every device has its outcome');
+        const pending = await retryDatabase(() => PendingDevices.load(deps, claim), stop);
+        if (elsewhere.devices > 0) await pending.askElsewhere(deps.db, elsewhere.devices);
+        sender = new BatchSender({
+          db: deps.db,
+          pool: deps.pool,
+          claim,
+          appId: notification.appId,
+          expiresAt: notification.expiresAt,
+          inDoubtPolicy: notification.inDoubtPolicy,
+          ...ready,
+          pending,
+          suspectsBefore: elsewhere.suspects,
+          overload: deps.overload,
+          config: deps.config,
+          random: deps.random ?? Math.random,
+          stop,
+          giveUp: grace.giveUp,
+        });
+        const end = await sender.run();
+        if (sender.inFlight > 0) deps.log.warn({ ...log, inFlight: sender.inFlight }, 'left answers behind: in doubt');
+        if (end.kind !== 'askElsewhere') return await conclude(deps, input, log, claim, sender, pending, end);
+        elsewhere = end;
+      }
     } finally {
       grace.release();
     }
@@ -84,7 +88,7 @@ async function conclude(
   claim: Claim,
   sender: BatchSender,
   pending: PendingDevices,
-  end: SendEnd,
+  end: Exclude<SendEnd, { kind: 'askElsewhere' }>,
 ): Promise<DeliverBatchResult> {
   if (sender.isFinished) return report(deps, input, 'finished', 'every device has its outcome');
   switch (end.kind) {

@@ -57,6 +57,7 @@ const sink: PushProvider = {
   name: 'apns',
   prepare: (content) => provider.prepare(content),
   send: async () => ({ kind: 'accepted', httpStatus: 200 }),
+  configurationOf: (prepared, device) => provider.configurationOf(prepared, device),
   close: async () => {},
 };
 const control = new SimulatorControl(task.controlUrl);

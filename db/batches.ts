@@ -3,6 +3,7 @@ import type { Audience } from '../domain/audience.ts';
 import { type ProviderName, providerNames } from '../domain/device.ts';
 import { outcomes } from '../domain/outcome.ts';
 import { audienceFilter } from './audience.ts';
+import { FencedError } from './fenced-error.ts';
 import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
 import type { Database } from './schema.ts';
 
@@ -131,6 +132,8 @@ export interface Claim {
   /** Positions below it may have been handed to the provider by an earlier claim. */
   horizon: number;
   deviceIds: number[];
+  /** Devices of the whole notification that this provider has accepted. */
+  accepted: number;
 }
 
 /** Makes every earlier claim of the batch a zombie. Undefined: the batch is finished. */
@@ -146,6 +149,14 @@ export async function claimBatch(
     .where('seq', '=', seq)
     .where('finished_at', 'is', null)
     .returning(['provider', 'fence', 'horizon', 'device_ids'])
+    .returning((eb) =>
+      eb
+        .selectFrom('batches as others')
+        .whereRef('others.notification_id', '=', 'batches.notification_id')
+        .whereRef('others.provider', '=', 'batches.provider')
+        .select(({ fn }) => fn.sum<number>('others.accepted').as('accepted'))
+        .as('accepted'),
+    )
     .executeTakeFirst();
   return (
     row && {
@@ -155,8 +166,22 @@ export async function claimBatch(
       fence: row.fence,
       horizon: row.horizon,
       deviceIds: row.device_ids,
+      accepted: row.accepted ?? 0,
     }
   );
+}
+
+/** Locks the batch for the caller's transaction. @throws {FencedError} when a later claim owns it. */
+export async function lockBatch(trx: Transaction<Database>, claim: Claim): Promise<void> {
+  const owned = await trx
+    .selectFrom('batches')
+    .select('seq')
+    .where('notification_id', '=', claim.notificationId)
+    .where('seq', '=', claim.seq)
+    .where('fence', '=', claim.fence)
+    .forUpdate()
+    .executeTakeFirst();
+  if (!owned) throw new FencedError(claim);
 }
 
 export type Reservation =

@@ -8,6 +8,8 @@ export interface Deferral {
   notBefore: Date;
   /** Attempts so far that the provider answered or may have processed. */
   attempts: number;
+  /** How many of them ended through no fault of the device. */
+  excused: number;
   /** How many of them ended without an answer. */
   doubts: number;
   reason: string;
@@ -18,7 +20,7 @@ export interface Deferral {
 export async function listDeferrals(db: Kysely<Database>, notificationId: string, seq: number): Promise<Deferral[]> {
   const rows = await db
     .selectFrom('deferrals')
-    .select(['device_id', 'not_before', 'attempts', 'doubts', 'reason', 'http_status'])
+    .select(['device_id', 'not_before', 'attempts', 'excused', 'doubts', 'reason', 'http_status'])
     .where('notification_id', '=', notificationId)
     .where('batch_seq', '=', seq)
     .execute();
@@ -26,6 +28,7 @@ export async function listDeferrals(db: Kysely<Database>, notificationId: string
     deviceId: row.device_id,
     notBefore: row.not_before,
     attempts: row.attempts,
+    excused: row.excused,
     doubts: row.doubts,
     reason: row.reason,
     httpStatus: row.http_status,
@@ -65,18 +68,20 @@ export async function storeDeferrals(trx: Transaction<Database>, claim: Claim, d
   if (deferrals.length === 0) return;
   await sql`
     insert into deferrals
-      (notification_id, batch_seq, device_id, not_before, attempts, doubts, reason, http_status, dispatched)
-    select ${claim.notificationId}, ${claim.seq}, u.device_id, u.not_before, u.attempts, u.doubts, u.reason, u.http_status, false
+      (notification_id, batch_seq, device_id, not_before, attempts, excused, doubts, reason, http_status, dispatched)
+    select ${claim.notificationId}, ${claim.seq}, u.device_id, u.not_before, u.attempts, u.excused, u.doubts, u.reason,
+      u.http_status, false
     from unnest(
       ${deferrals.map((d) => d.deviceId)}::bigint[],
       ${deferrals.map((d) => d.notBefore)}::timestamptz[],
       ${deferrals.map((d) => d.attempts)}::smallint[],
+      ${deferrals.map((d) => d.excused)}::smallint[],
       ${deferrals.map((d) => d.doubts)}::smallint[],
       ${deferrals.map((d) => d.reason)}::text[],
       ${deferrals.map((d) => d.httpStatus)}::smallint[]
-    ) as u (device_id, not_before, attempts, doubts, reason, http_status)
+    ) as u (device_id, not_before, attempts, excused, doubts, reason, http_status)
     on conflict (notification_id, device_id) do update set
-      not_before = excluded.not_before, attempts = excluded.attempts, doubts = excluded.doubts,
-      reason = excluded.reason, http_status = excluded.http_status, dispatched = false
+      not_before = excluded.not_before, attempts = excluded.attempts, excused = excluded.excused,
+      doubts = excluded.doubts, reason = excluded.reason, http_status = excluded.http_status, dispatched = false
   `.execute(trx);
 }

@@ -2,6 +2,7 @@ import { CompiledQuery, type Kysely, sql, type Transaction } from 'kysely';
 import type { Totals } from '../domain/notification.ts';
 import { emptyOutcomeCounts, type Outcome, type OutcomeCounts, outcomes } from '../domain/outcome.ts';
 import type { Claim } from './batches.ts';
+import { FencedError } from './fenced-error.ts';
 import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
 import type { Database } from './schema.ts';
 
@@ -26,16 +27,6 @@ export interface Retirement {
   /** A registration after this instant stays alive. */
   invalidAt: Date;
   reason: string;
-}
-
-/** The batch belongs to a later claim: nothing was written and nothing may be sent. */
-export class FencedError extends Error {
-  readonly code = 'fenced';
-
-  constructor(claim: Claim) {
-    super(`batch ${claim.seq} of notification ${claim.notificationId} was claimed again after fence ${claim.fence}`);
-    this.name = 'FencedError';
-  }
 }
 
 const counted = outcomes.map((outcome, i) => `${outcome} + ($4::integer[])[${i + 1}]`);

@@ -140,6 +140,8 @@ export interface DeferralRow {
   not_before: Date;
   /** Attempts so far that the provider answered or may have processed. */
   attempts: number;
+  /** How many of them ended through no fault of the device. */
+  excused: Default<number>;
   /** How many of them ended without an answer. */
   doubts: Default<number>;
   /** True while a window that holds this device is reserved: after a crash the device is in doubt. */

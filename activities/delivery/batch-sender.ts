@@ -1,19 +1,31 @@
 import type { Kysely } from 'kysely';
 import type pg from 'pg';
 import { type Claim, type Reservation, reserveWindow, returnReserved } from '../../db/batches.ts';
-import { cleanReason, type DeliveryRecord, type Retirement } from '../../db/deliveries.ts';
+import { cleanReason, type Retirement } from '../../db/deliveries.ts';
+import type { Address } from '../../db/device-addresses.ts';
 import { blockUntil, providerScope } from '../../db/rate-limits.ts';
 import { pause, retryDatabase } from '../../db/retry-database.ts';
 import type { Database } from '../../db/schema.ts';
+import { keepEvidence, reviveSuspects } from '../../db/token-evidence.ts';
 import type { WorkerConfig } from '../../domain/config.ts';
-import type { Platform } from '../../domain/device.ts';
 import type { HaltReason, InDoubtPolicy } from '../../domain/notification-state.ts';
 import type { Outcome } from '../../domain/outcome.ts';
-import { retryDelayMs } from '../../domain/retry-policy.ts';
-import type { MisconfiguredVerdict, PreparedMessage, PushProvider, Verdict } from '../providers/provider.ts';
-import { Breaker, type Judgement } from './breaker.ts';
-import type { OverloadWatch } from './overload-watch.ts';
-import type { PendingDevice, PendingDevices } from './pending-devices.ts';
+import { weighTokens } from '../../domain/token-evidence.ts';
+import type {
+  DeviceAddress,
+  LaterVerdict,
+  MisconfiguredVerdict,
+  PreparedMessage,
+  PushProvider,
+  RejectedVerdict,
+  UnansweredVerdict,
+  UnregisteredVerdict,
+  Verdict,
+} from '../providers/provider.ts';
+import { Breaker, type BreakerCall, type Suspect, suspicionOf } from './breaker.ts';
+import { type Decision, type DeliveryRules, decide, orExpire } from './decide.ts';
+import type { OverloadWatch, ProviderHealth, ProviderSign } from './overload-watch.ts';
+import { isSamePart, type PendingDevice, type PendingDevices } from './pending-devices.ts';
 import { Recorder } from './recorder.ts';
 
 /** Requests under way until the first device was accepted: a wrong key or topic must not meet a whole window. */
@@ -33,6 +45,8 @@ export type SendEnd =
   | { kind: 'misconfigured'; fault: HaltReason; detail: string }
   /** All but one platform were sent to: a configuration fault of that platform keeps its devices waiting. */
   | { kind: 'held'; fault: HaltReason; detail: string }
+  /** Before a halt on suspicion, so many devices elsewhere in the audience are to be asked. */
+  | { kind: 'askElsewhere'; devices: number; suspects: number }
   | { kind: 'shutdown' }
   | { kind: 'failed'; error: unknown };
 
@@ -43,11 +57,11 @@ export interface BatchSenderOptions {
   appId: number;
   expiresAt: Date | null;
   inDoubtPolicy: InDoubtPolicy;
-  /** Whether anybody of the notification was accepted before. */
-  hasAccepted: boolean;
   provider: PushProvider;
   prepared: PreparedMessage;
   pending: PendingDevices;
+  /** How many called for `pending.askElsewhere`. */
+  suspectsBefore: number;
   overload: OverloadWatch;
   config: WorkerConfig;
   random: () => number;
@@ -61,6 +75,23 @@ interface Window {
   devices: PendingDevice[];
 }
 
+/** Acceptances are told to the evidence at least so often, so that others need not wait for the end of the batch. */
+const evidenceMs = 10_000;
+/** More suspects are never held: a crash would leave them in doubt. */
+const maxSuspects = 200;
+/** One device that meets a configuration fault for ever is at fault itself when so many others were accepted. */
+const acceptedForOneFault = 9;
+
+/** Devices of the batch that stand or fall together: one platform and environment, sent to with one configuration. */
+interface Part extends Pick<Address, 'platform' | 'apnsEnvironment'> {
+  configuration: string;
+  scope: string;
+  breaker: Breaker;
+  health: ProviderHealth;
+  /** Why its devices wait for a halt while the others are sent to. */
+  held: { fault: HaltReason; detail: string; reason: string; httpStatus: number | null } | undefined;
+}
+
 /**
  * Sends one claimed batch: reserves a window in the books, dispatches it while the next one is being reserved, and turns
  * every verdict into an outcome, a deferral or the end of the send.
@@ -68,31 +99,33 @@ interface Window {
 export class BatchSender {
   readonly #o: BatchSenderOptions;
   readonly #recorder: Recorder;
-  readonly #breaker = new Breaker();
   readonly #scope: string;
+  readonly #parts: Part[] = [];
   #end: SendEnd | undefined;
   #inFlight = 0;
+  #maxInFlight = unprovenInFlight;
   #wakeDispatcher: (() => void) | undefined;
   #onDrained: (() => void) | undefined;
   #windowSize = smallestWindow;
   /** The earliest fresh device that was reserved and not dispatched; with the deferred ones it is given back at the end. */
   #undispatched: { position: number | undefined; deferredIds: number[] } = { position: undefined, deferredIds: [] };
-  /** Platforms that cannot be sent to, and why. */
-  readonly #held = new Map<Platform, MisconfiguredVerdict>();
+  /** Judgements under way, one after the other. */
+  #judging: Promise<void> = Promise.resolve();
+  #evidenceKeptAt = performance.now();
+  /** Devices that nobody has tried, reserved and not dispatched yet. */
+  #reservedUntried = 0;
   #blockedUntil = 0;
   #blockWritten: Promise<void> = Promise.resolve();
   dispatched = 0;
   answered = 0;
-  /** Devices that wait because of their platform. */
+  /** Devices that wait because of their platform or environment. */
   devicesSetAside = 0;
 
   constructor(options: BatchSenderOptions) {
     this.#o = options;
     this.#scope = providerScope(options.appId, options.claim.provider);
     const { db, pool, claim, config, giveUp } = options;
-    this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) =>
-      this.#stopFor(isFenced(error) ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error }),
-    );
+    this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) => this.#fail(error));
   }
 
   get inFlight(): number {
@@ -109,22 +142,35 @@ export class BatchSender {
     if (this.#o.stop.aborted) onStop();
     this.#o.stop.addEventListener('abort', onStop);
     try {
+      if (this.#o.pending.isAskingElsewhere) await this.#askElsewhere();
       await this.#dispatchWindows();
     } catch (error) {
-      this.#stopFor(isFenced(error) ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error });
+      this.#fail(error);
     }
     await this.#answersInFlight();
-    this.#judge(this.#breaker.finish());
-    await this.#blockWritten;
     try {
+      await this.#judging;
+      await this.#judgeWhoIsHeld();
+      await this.#blockWritten;
       await this.#recorder.flush();
       await this.#giveBack();
     } catch (error) {
-      this.#stopFor(isFenced(error) ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error });
+      this.#fail(error);
     }
     this.#o.stop.removeEventListener('abort', onStop);
-    const [held] = this.#held.values();
+    const held = this.#parts.find((part) => part.held !== undefined)?.held;
     return this.#end ?? (held ? { kind: 'held', fault: held.fault, detail: held.detail } : { kind: 'exhausted' });
+  }
+
+  /** Only the devices that were brought forward; what they say decides whether the others are sent to. */
+  async #askElsewhere(): Promise<void> {
+    await this.#dispatchWindows();
+    await this.#answersInFlight();
+    this.#o.pending.endElsewhere();
+    if (this.#end !== undefined) return;
+    for (const part of this.#parts) {
+      if (part.breaker.judgeElsewhere() === 'halt') await this.#haltForTokens(part);
+    }
   }
 
   async #dispatchWindows(): Promise<void> {
@@ -148,6 +194,7 @@ export class BatchSender {
       // So a crash leaves at most three windows in doubt (outcomes not written, the one being sent, the next), the requests under way,
       // and the answers that the breaker holds.
       await this.#recorder.room(config.windowSize);
+      this.#tellAcceptances();
       const devices = await retryDatabase(() => pending.peek(this.#windowSize), giveUp);
       if (devices.length === 0) return undefined;
       const positions: number[] = [];
@@ -165,6 +212,7 @@ export class BatchSender {
       );
       if (reservation.answer === 'go') {
         pending.take(reservation.granted);
+        this.#reservedUntried += Math.min(positions.length, reservation.granted);
         return { devices: devices.slice(0, reservation.granted) };
       }
       await this.#holdBack(reservation);
@@ -192,7 +240,7 @@ export class BatchSender {
   async #dispatch(window: Window): Promise<void> {
     const { devices } = window;
     for (let i = 0; i < devices.length; i++) {
-      while (this.#end === undefined && this.#inFlight >= this.#limit()) {
+      while (this.#end === undefined && this.#inFlight >= this.#maxInFlight) {
         await new Promise<void>((resolve) => {
           this.#wakeDispatcher = resolve;
         });
@@ -205,10 +253,6 @@ export class BatchSender {
     }
   }
 
-  #limit(): number {
-    return this.#breaker.isProven ? this.#o.config.maxInFlight : unprovenInFlight;
-  }
-
   /** Half-way towards the number of devices that `windowMs` would have sent. */
   #adaptWindow(devices: number, elapsedMs: number): void {
     const fitting = (devices * windowMs) / Math.max(1, elapsedMs);
@@ -217,217 +261,333 @@ export class BatchSender {
   }
 
   #send(device: PendingDevice): void {
-    if (device.address === undefined) {
+    const { address, doubts } = device;
+    const { inDoubtPolicy, config, provider, prepared } = this.#o;
+    if (device.position !== undefined) this.#reservedUntried -= 1;
+    if (address === undefined) {
       // Whoever is gone may still have got an earlier attempt.
-      this.#record(device, device.isInDoubt ? 'unknown' : 'skipped', 'device_gone', null);
+      this.#recordUnsent(device, doubts > 0 ? 'unknown' : 'skipped', 'device_gone');
       return;
     }
-    if (device.isInDoubt && (this.#o.inDoubtPolicy === 'skip' || device.doubts > this.#o.config.maxDoubts)) {
-      this.#record(device, 'unknown', 'in_doubt', null);
+    if (doubts > 0 && (inDoubtPolicy === 'skip' || doubts > config.maxDoubts)) {
+      this.#recordUnsent(device, 'unknown', 'in_doubt');
       return;
     }
-    if (this.#held.has(device.address.platform)) {
-      this.#setAside(device);
+    const { deviceToken, apnsEnvironment } = address;
+    const target: DeviceAddress = { deviceId: device.deviceId, deviceToken, apnsEnvironment };
+    const part = this.#partOf(address, target);
+    if (part.held !== undefined) {
+      this.#setAside(device, part.held);
       return;
     }
     this.#inFlight += 1;
     this.dispatched += 1;
-    const { provider, prepared } = this.#o;
-    provider
-      .send(prepared, {
-        deviceId: device.deviceId,
-        deviceToken: device.address.deviceToken,
-        apnsEnvironment: device.address.apnsEnvironment,
-      })
-      .then(
-        (verdict) => this.#settle(device, verdict),
-        // `send` always resolves; should it break its word, the device is in doubt, and the batch goes on.
-        (error: unknown) => this.#settle(device, { kind: 'unanswered', httpStatus: null, reason: String(error) }),
-      );
+    const number = part.health.begin();
+    provider.send(prepared, target).then(
+      (verdict) => this.#settle(device, part, number, verdict),
+      // `send` always resolves; should it break its word, the device is in doubt, and the batch goes on.
+      (error: unknown) =>
+        this.#settle(device, part, number, { kind: 'unanswered', httpStatus: null, reason: String(error) }),
+    );
   }
 
-  #settle(device: PendingDevice, verdict: Verdict): void {
+  #partOf(address: Address, target: DeviceAddress): Part {
+    for (const part of this.#parts) if (isSamePart(part, address)) return part;
+    const { platform, apnsEnvironment } = address;
+    const { appId, claim, provider, prepared, overload, pending } = this.#o;
+    const configuration = `${claim.provider} ${platform} ${provider.configurationOf(prepared, target)}`;
+    const breaker = new Breaker();
+    if (pending.isAskingElsewhere) breaker.askElsewhere(this.#o.suspectsBefore);
+    const scope = this.#scope;
+    const health = overload.of(`${appId} ${configuration}`);
+    const part: Part = { platform, apnsEnvironment, configuration, scope, breaker, health, held: undefined };
+    this.#parts.push(part);
+    return part;
+  }
+
+  #settle(device: PendingDevice, part: Part, number: number, verdict: Verdict): void {
     this.#inFlight -= 1;
     this.answered += 1;
-    this.#apply(device, verdict);
+    this.#apply(device, part, number, verdict);
     if (this.#inFlight === 0) this.#onDrained?.();
-    if (this.#wakeDispatcher !== undefined && (this.#end !== undefined || this.#inFlight < this.#limit())) {
+    if (this.#wakeDispatcher !== undefined && (this.#end !== undefined || this.#inFlight < this.#maxInFlight)) {
       const wake = this.#wakeDispatcher;
       this.#wakeDispatcher = undefined;
       wake();
     }
   }
 
-  #apply(device: PendingDevice, verdict: Verdict): void {
-    const isRefusal = verdict.kind === 'later' && verdict.scope === 'provider';
-    const isOverload = this.#o.overload.note(this.#scope, isRefusal);
+  #apply(device: PendingDevice, part: Part, number: number, verdict: Verdict): void {
+    const { breaker, health } = part;
     switch (verdict.kind) {
       case 'accepted':
-        this.#record(device, 'accepted', null, verdict.httpStatus, 1, verdict.providerMessageId);
-        this.#judge(this.#breaker.noteAnswer(true));
+        health.note(number, 'well');
+        this.#record(device, {
+          kind: 'record',
+          outcome: 'accepted',
+          reason: null,
+          httpStatus: verdict.httpStatus,
+          attempts: device.attempts + 1,
+          excused: device.excused,
+          doubts: device.doubts,
+          providerMessageId: verdict.providerMessageId,
+        });
+        this.#noteProof(part, breaker.noteAccepted());
         return;
       case 'unregistered':
+        health.note(number, 'well');
         if (verdict.isSuspicious) {
-          this.#judge(this.#breaker.noteSuspicious(device, verdict));
+          this.#heed(part, breaker.noteSuspicious({ device, verdict }));
           return;
         }
-        this.#recordUnregistered(device, verdict);
-        this.#judge(this.#breaker.noteAnswer(true));
+        this.#retire(device, verdict);
+        this.#noteProof(part, breaker.noteProof());
         return;
       case 'rejected':
-        if (verdict.isPayloadFault) {
-          this.#judge(this.#breaker.notePayloadFault(device, verdict));
+        health.note(number, 'well');
+        if (verdict.isPayloadFault && !breaker.isProven) {
+          if (breaker.notePayloadFault({ device, verdict })) this.#haltForPayload(part, verdict);
           return;
         }
-        this.#record(device, 'rejected', verdict.reason, verdict.httpStatus, 1);
-        this.#judge(this.#breaker.noteAnswer(false));
+        this.#carryOut(device, decide(verdict, device, this.#rules()));
+        this.#heed(part, breaker.noteAnswer());
         return;
       case 'later':
-        this.#later(device, verdict, isOverload);
-        this.#judge(this.#breaker.noteAnswer(false));
+      case 'unanswered': {
+        const decision = decide(verdict, device, this.#rules());
+        this.#carryOut(device, decision);
+        const sign = signOf(verdict);
+        if (health.note(number, sign)) this.#holdBackAll(part, sign, decision);
+        if (verdict.kind === 'later') this.#heed(part, breaker.noteAnswer());
         return;
-      case 'unanswered':
-        this.#unanswered(device, verdict.reason, verdict.httpStatus);
-        return;
+      }
       case 'unsent':
-        this.#defer(device, verdict.afterMs, verdict.reason, null, { attempts: 0, doubts: 0 });
+        this.#carryOut(device, decide(verdict, device, this.#rules()));
         this.#stopFor({ kind: 'wait', waitMs: verdict.afterMs, reason: verdict.reason });
         return;
       case 'misconfigured':
-        this.#misconfigured(device, verdict);
+        health.note(number, 'well');
+        this.#misconfigured(device, part, verdict);
     }
   }
 
-  #misconfigured(device: PendingDevice, verdict: MisconfiguredVerdict): void {
-    const { platform } = device.address!;
-    if (this.#held.has(platform)) {
-      this.#setAside(device);
-    } else if (!this.#breaker.noteFault() && verdict.httpStatus !== null) {
-      const { httpStatus, reason } = verdict;
-      this.#later(device, { kind: 'later', httpStatus, reason, scope: 'device' }, false);
-    } else if (verdict.isOnePlatform && this.#canGoOnWithout(platform)) {
-      this.#held.set(platform, verdict);
-      this.#setAside(device);
+  /** Somebody was taken: all may be sent to at full speed, and whoever refused the message did so for itself. */
+  #noteProof(part: Part, call: BreakerCall): void {
+    this.#maxInFlight = this.#o.config.maxInFlight;
+    const { payloadFaults } = part.breaker;
+    if (payloadFaults.length > 0) {
+      for (const { device, verdict } of payloadFaults.splice(0)) {
+        this.#carryOut(device, decide(verdict, device, this.#rules()));
+      }
+    }
+    this.#heed(part, call);
+  }
+
+  #heed(part: Part, call: BreakerCall): void {
+    switch (call) {
+      case 'nothing':
+        return;
+      case 'askElsewhere':
+        if (this.#o.pending.hasUntried || this.#reservedUntried > 0) {
+          const { sizeOfElsewhere, suspects } = part.breaker;
+          this.#stopFor({ kind: 'askElsewhere', devices: sizeOfElsewhere, suspects: suspects.length });
+        } else if (part.breaker.suspects.length >= maxSuspects) this.#judgeLater(() => this.#weigh(part));
+        return;
+      case 'weigh':
+        this.#judgeLater(() => this.#weigh(part));
+    }
+  }
+
+  #judgeLater(judge: () => Promise<unknown>): void {
+    this.#judging = this.#judging.then(judge).then(
+      () => {},
+      (error: unknown) => this.#fail(error),
+    );
+  }
+
+  #misconfigured(device: PendingDevice, part: Part, verdict: MisconfiguredVerdict): void {
+    const { claim } = this.#o;
+    const { httpStatus, reason, fault, detail } = verdict;
+    if (part.held !== undefined) {
+      this.#setAside(device, part.held);
+      return;
+    }
+    if (!part.breaker.noteFault(device, claim.accepted > 0) && httpStatus !== null) {
+      const next = decide({ kind: 'later', httpStatus, reason, scope: 'device' }, device, this.#rules());
+      if (next.kind === 'defer') {
+        this.#carryOut(device, next);
+        return;
+      }
+      if (claim.accepted >= acceptedForOneFault) {
+        this.#record(device, { ...next, outcome: next.outcome === 'failed' ? 'rejected' : next.outcome, reason });
+        return;
+      }
+    }
+    const isPartial = verdict.isOnePlatform === true || fault === 'environment';
+    if (isPartial && (claim.accepted > 0 || part.breaker.isProven || this.#canGoOnWithout(part))) {
+      part.held = { fault, detail, reason, httpStatus };
+      this.#setAside(device, part.held);
     } else {
-      this.#stopFor({ kind: 'misconfigured', fault: verdict.fault, detail: verdict.detail });
-      this.#defer(device, 0, verdict.reason, verdict.httpStatus, { attempts: 0, doubts: 0 });
+      this.#haltFor(fault, detail);
+      this.#putOff(device, 0, reason, httpStatus);
     }
   }
 
-  /** False: the audience seems to be of this platform alone, and a handful of refusals must be the end of it. */
-  #canGoOnWithout(platform: Platform): boolean {
-    return this.#breaker.isProven || this.#o.hasAccepted || this.#o.pending.hasOtherThan(platform);
+  /** False: the audience seems to be of this part alone, and a handful of refusals must be the end of it. */
+  #canGoOnWithout(part: Part): boolean {
+    const isOtherProven = this.#parts.some((other) => other !== part && other.breaker.isProven);
+    return isOtherProven || this.#o.pending.hasOtherThan(part);
   }
 
   /** Not sent to by this claim and not in doubt: a fresh device is deferred, a deferred one given back. */
-  #setAside(device: PendingDevice): void {
+  #setAside(device: PendingDevice, { reason, httpStatus }: NonNullable<Part['held']>): void {
     this.devicesSetAside += 1;
     if (device.position === undefined) {
       this.#undispatched.deferredIds.push(device.deviceId);
       return;
     }
-    const { deviceId, attempts, doubts } = device;
-    const { reason, httpStatus } = this.#held.get(device.address!.platform)!;
+    const { deviceId, attempts, excused, doubts } = device;
+    const notBefore = new Date();
     this.#recorder.defer({
-      deviceId,
-      notBefore: new Date(),
-      attempts,
-      doubts,
+      ...{ deviceId, notBefore, attempts, excused, doubts, httpStatus },
       reason: cleanReason(reason),
-      httpStatus,
     });
-  }
-
-  #later(device: PendingDevice, verdict: Verdict & { kind: 'later' }, isOverload: boolean): void {
-    const { config, random } = this.#o;
-    const attempts = device.attempts + 1;
-    if (attempts >= config.maxAttempts) {
-      this.#record(device, 'failed', `retry_exhausted: ${verdict.reason}`, verdict.httpStatus, 1);
-      return;
-    }
-    const policy = { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs, maxAttempts: config.maxAttempts };
-    const waitMs = retryDelayMs(policy, attempts, verdict.afterMs, random());
-    if (isOverload) this.#blockProvider(waitMs);
-    this.#defer(device, waitMs, verdict.reason, verdict.httpStatus, { attempts: 1, doubts: 0 });
-  }
-
-  #unanswered(device: PendingDevice, reason: string, httpStatus: number | null): void {
-    const { config, inDoubtPolicy, random } = this.#o;
-    const doubts = device.doubts + 1;
-    device.isInDoubt = true;
-    if (inDoubtPolicy === 'skip' || doubts > config.maxDoubts || device.attempts + 1 >= config.maxAttempts) {
-      this.#record(device, 'unknown', reason, httpStatus, 1);
-      return;
-    }
-    const policy = { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs, maxAttempts: config.maxAttempts };
-    const waitMs = retryDelayMs(policy, doubts, config.retryBaseMs, random());
-    this.#defer(device, waitMs, reason, httpStatus, { attempts: 1, doubts: 1 });
   }
 
   /**
    * Every worker of this app and provider waits. This one stops at once: the rest of its window is reserved already, and would
    * meet the same refusal. One write for each answer would be too many: only a later end is written.
    */
-  #blockProvider(waitMs: number): void {
-    this.#stopFor({ kind: 'wait', waitMs, reason: 'rate limit' });
+  #holdBackAll(part: Part, sign: ProviderSign, decision: Decision): void {
+    if (this.#end?.kind === 'wait' && sign === 'failure') return;
+    const { retryBaseMs, retryMaxMs } = this.#o.config;
+    const outageMs = sign === 'failure' ? Math.min(retryMaxMs, part.health.outageWaitMs(retryBaseMs)) : 0;
+    const waitMs = Math.max(outageMs, decision.kind === 'defer' ? decision.waitMs : 0);
+    this.#stopFor({ kind: 'wait', waitMs, reason: sign === 'failure' ? 'provider fails' : 'rate limit' });
     const until = Date.now() + waitMs;
     if (until <= this.#blockedUntil + 1_000) return;
     this.#blockedUntil = until;
-    const write = () => retryDatabase(() => blockUntil(this.#o.db, this.#scope, new Date(until)), this.#o.giveUp);
+    const write = () => retryDatabase(() => blockUntil(this.#o.db, part.scope, new Date(until)), this.#o.giveUp);
     // Without it the other batches learn from refusals of their own: no reason to fail this one.
     this.#blockWritten = this.#blockWritten.then(write).catch(() => {});
   }
 
-  #defer(
-    device: PendingDevice,
-    waitMs: number,
-    reason: string,
-    httpStatus: number | null,
-    add: { attempts: number; doubts: number },
-  ): void {
-    const notBefore = new Date(Date.now() + waitMs);
-    const { expiresAt } = this.#o;
-    if (expiresAt !== null && notBefore >= expiresAt) {
-      const isInDoubt = device.doubts + add.doubts > 0;
-      this.#record(device, isInDoubt ? 'unknown' : 'expired', reason, httpStatus, add.attempts);
-      return;
+  // Judgement of those whose answer may speak of the configuration
+
+  /** Others judge by it too: sends to a few devices, and batches of other workers. */
+  #tellAcceptances(): void {
+    if (performance.now() - this.#evidenceKeptAt < evidenceMs) return;
+    this.#evidenceKeptAt = performance.now();
+    for (const part of this.#parts) {
+      if (part.breaker.acceptedUnkept > 0) this.#judgeLater(() => this.#keepEvidence(part, []));
     }
-    const deferral = {
-      deviceId: device.deviceId,
-      notBefore,
-      attempts: device.attempts + add.attempts,
-      doubts: device.doubts + add.doubts,
-      reason: cleanReason(reason),
-      httpStatus,
+  }
+
+  #keepEvidence(part: Part, suspects: Suspect[]) {
+    const { db, appId, giveUp } = this.#o;
+    const accepted = part.breaker.acceptedUnkept;
+    part.breaker.acceptedUnkept = 0;
+    const suspectIds = suspects.map(({ device }) => device.deviceId);
+    return retryDatabase(() => keepEvidence(db, appId, part.configuration, { accepted, suspectIds }), giveUp);
+  }
+
+  /** In mid-run: whoever can't be judged yet is held on. */
+  async #weigh(part: Part): Promise<void> {
+    const suspects = part.breaker.suspects.splice(0);
+    if (suspects.length === 0) return;
+    const judgement = weighTokens(await this.#keepEvidence(part, suspects));
+    if (judgement === 'dead' && this.#end?.kind !== 'misconfigured') this.#believe(suspects);
+    else part.breaker.suspects.unshift(...suspects);
+    if (judgement === 'fault') await this.#haltForTokens(part);
+  }
+
+  /** At the end of the run, when nothing more is under way. */
+  async #judgeWhoIsHeld(): Promise<void> {
+    const { pending } = this.#o;
+    const isLastRun = this.#end === undefined && !pending.hasUntried && pending.deferred + this.devicesSetAside === 0;
+    for (const part of this.#parts) {
+      const { breaker } = part;
+      if (breaker.acceptedUnkept + breaker.suspects.length > 0) {
+        const judgement = weighTokens(await this.#keepEvidence(part, breaker.suspects));
+        if (this.#end?.kind !== 'misconfigured' && this.#end?.kind !== 'askElsewhere') {
+          if (judgement === 'dead') this.#believe(breaker.suspects.splice(0));
+          else if (judgement === 'fault' && (this.#end === undefined || this.#end.kind === 'wait')) {
+            await this.#haltForTokens(part);
+          }
+        }
+      }
+      // Believed or not, the provider will not take the message for them.
+      for (const { device, verdict } of [...breaker.suspects.splice(0), ...breaker.payloadFaults.splice(0)]) {
+        if (isLastRun && this.#end === undefined) this.#reject(device, verdict);
+        else this.#putOff(device, this.#waitOfOthers(), verdict.reason, verdict.httpStatus);
+      }
+    }
+  }
+
+  #believe(suspects: Suspect[]): void {
+    for (const { device, verdict } of suspects) {
+      if (verdict.isOtherTopic) this.#reject(device, verdict);
+      else this.#retire(device, verdict);
+    }
+  }
+
+  /** The configuration must be wrong: nobody who is held is at fault, nor were those who were retired for the same today. */
+  async #haltForTokens(part: Part): Promise<void> {
+    const { db, appId, giveUp } = this.#o;
+    const suspects = part.breaker.suspects.splice(0);
+    const { accepted, suspicious } = await this.#keepEvidence(part, suspects);
+    const revived = await retryDatabase(() => reviveSuspects(db, appId, part.configuration), giveUp);
+    const { reason, fault, check } = suspicionOf(suspects);
+    const answers = `${Math.round(suspicious)} of the last ${Math.round(accepted + suspicious)} answers were ${reason}`;
+    const live =
+      revived === 0 ? 'No device was retired.' : `${revived} devices that were retired for it are live again.`;
+    const detail = `${answers}: ${check} ${live}`;
+    if (this.#canGoOnWithout(part)) part.held = { fault, detail, reason, httpStatus: 400 };
+    else this.#haltFor(fault, detail);
+    for (const { device, verdict } of suspects) this.#putOff(device, 0, verdict.reason, verdict.httpStatus);
+  }
+
+  #haltForPayload(part: Part, verdict: RejectedVerdict): void {
+    const { payloadFaults } = part.breaker;
+    const text = verdict.detail ? `${verdict.reason}, ${verdict.detail}` : verdict.reason;
+    this.#haltFor('payload', `The first ${payloadFaults.length} devices refused the message itself: ${text}.`);
+  }
+
+  /** Stronger than a wait. */
+  #haltFor(fault: HaltReason, detail: string): void {
+    if (this.#end?.kind === 'wait' || this.#end?.kind === 'askElsewhere') this.#end = undefined;
+    this.#stopFor({ kind: 'misconfigured', fault, detail });
+  }
+
+  // Carrying out
+
+  #rules(): DeliveryRules {
+    const { config, inDoubtPolicy, random, expiresAt } = this.#o;
+    return {
+      retry: { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs, maxAttempts: config.maxAttempts },
+      maxDoubts: config.maxDoubts,
+      inDoubtPolicy,
+      msLeft: expiresAt === null ? undefined : expiresAt.getTime() - Date.now(),
+      random: random(),
     };
-    this.#recorder.defer(deferral);
-    this.#o.pending.defer(deferral);
   }
 
-  #judge(judgement: Judgement): void {
-    if (judgement.kind === 'hold') return;
-    if (judgement.kind === 'halt') {
-      for (const { device, verdict } of judgement.held) {
-        this.#defer(device, 0, verdict.reason, verdict.httpStatus, { attempts: 0, doubts: 0 });
-      }
-      this.#stopFor({ kind: 'misconfigured', fault: judgement.fault, detail: judgement.detail });
-      return;
-    }
-    for (const { device, verdict } of judgement.held) {
-      // A later judgement must not bring back what an earlier one halted for.
-      if (this.#end?.kind === 'misconfigured') {
-        this.#defer(device, 0, verdict.reason, verdict.httpStatus, { attempts: 0, doubts: 0 });
-      } else if (verdict.kind === 'unregistered') {
-        this.#recordUnregistered(device, verdict);
-      } else {
-        this.#record(device, 'rejected', verdict.detail ?? verdict.reason, verdict.httpStatus, 1);
-      }
-    }
+  /** When those who wait anyway are tried again. */
+  #waitOfOthers(): number {
+    if (this.#end?.kind === 'wait') return this.#end.waitMs;
+    return this.#end === undefined ? (this.#o.pending.msUntilNextDeferred(Date.now()) ?? 0) : 0;
   }
 
-  #recordUnregistered(device: PendingDevice, verdict: Verdict & { kind: 'unregistered' }): void {
+  /** As if it had not been sent to. */
+  #putOff(device: PendingDevice, waitMs: number, reason: string, httpStatus: number | null): void {
+    const { attempts, excused, doubts } = device;
+    const decision = { kind: 'defer', waitMs, reason, httpStatus, attempts, excused, doubts } as const;
+    this.#carryOut(device, orExpire(decision, this.#rules()));
+  }
+
+  #retire(device: PendingDevice, verdict: UnregisteredVerdict): void {
     const { deviceId, address, readAt } = device;
-    this.#record(device, 'unregistered', verdict.reason, verdict.httpStatus, 1, undefined, {
+    this.#carryOut(device, decide(verdict, device, this.#rules()), {
       deviceId,
       deviceToken: address!.deviceToken,
       invalidAt: verdict.invalidAt !== undefined && verdict.invalidAt < readAt ? verdict.invalidAt : readAt,
@@ -435,25 +595,52 @@ export class BatchSender {
     });
   }
 
-  #record(
-    device: PendingDevice,
-    outcome: Outcome,
-    reason: string | null,
-    httpStatus: number | null,
-    addAttempts = 0,
-    providerMessageId?: string,
-    retirement?: Retirement,
-  ): void {
-    const record: DeliveryRecord = {
+  /** The provider does not take the message for it, and nothing more is concluded. */
+  #reject(device: PendingDevice, verdict: RejectedVerdict | UnregisteredVerdict): void {
+    const rejected = { ...verdict, kind: 'rejected', isPayloadFault: false } as const;
+    this.#carryOut(device, decide(rejected, device, this.#rules()));
+  }
+
+  #recordUnsent(device: PendingDevice, outcome: Outcome, reason: string): void {
+    const { attempts, excused, doubts } = device;
+    this.#record(device, { kind: 'record', outcome, reason, httpStatus: null, attempts, excused, doubts });
+  }
+
+  #carryOut(device: PendingDevice, decision: Decision, retirement?: Retirement): void {
+    if (decision.kind === 'record') {
+      this.#record(device, decision, retirement);
+      return;
+    }
+    const { waitMs, reason, httpStatus, attempts, excused, doubts } = decision;
+    const deferral = {
       deviceId: device.deviceId,
-      outcome,
-      reason: reason === null ? null : cleanReason(reason),
-      httpStatus,
-      providerMessageId: providerMessageId ?? null,
-      attempts: device.attempts + addAttempts,
-      inDoubt: device.isInDoubt,
+      notBefore: new Date(Date.now() + waitMs),
+      ...{ attempts, excused, doubts, httpStatus },
+      reason: cleanReason(reason ?? ''),
     };
-    this.#recorder.add(record, device.position === undefined, retirement);
+    this.#recorder.defer(deferral);
+    this.#o.pending.defer(deferral);
+  }
+
+  #record(device: PendingDevice, decision: Decision & { kind: 'record' }, retirement?: Retirement): void {
+    const { outcome, reason, httpStatus, providerMessageId, attempts, doubts } = decision;
+    this.#recorder.add(
+      {
+        deviceId: device.deviceId,
+        outcome,
+        reason: reason === null ? null : cleanReason(reason),
+        httpStatus,
+        providerMessageId: providerMessageId ?? null,
+        attempts,
+        inDoubt: doubts > 0,
+      },
+      device.position === undefined,
+      retirement,
+    );
+  }
+
+  #fail(error: unknown): void {
+    this.#stopFor(isFenced(error) ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error });
   }
 
   /** The first reason counts. */
@@ -496,4 +683,9 @@ export class BatchSender {
 
 function isFenced(error: unknown): boolean {
   return error instanceof Error && (error as { code?: unknown }).code === 'fenced';
+}
+
+function signOf(verdict: LaterVerdict | UnansweredVerdict): ProviderSign {
+  if (verdict.scope === 'provider') return 'refusal';
+  return verdict.kind === 'unanswered' ? 'failure' : 'well';
 }

@@ -3,28 +3,88 @@ const minRefusals = 5;
 const minShare = 0.05;
 /** Answers after which older ones count half. */
 const memory = 200;
+/** Requests in a row that a provider failed, each sent after the first of them had failed, before everybody waits. */
+const maxFailuresInARow = 5;
+/** The wait grows with each outage in a row up to this: a provider that is back must not stand idle for long. */
+const longestOutageWaitMs = 60_000;
 
 /**
- * Tells a provider that is overloaded, or a quota that is used up, from a refusal here and there. Both look the same in one
- * answer (APNs 503, FCM 429 without a scope); if each single one stopped the app's sends, one bad server in a thousand
- * requests would hold up a campaign. The refused device itself always waits. One for all sends of a process.
+ * How a provider has lately been, at one host and by one process:
+ * - `well`: it took the message, or refused it for a reason of the device.
+ * - `refusal`: it said that it wants less of everybody (APNs 503, FCM 429 without a scope).
+ * - `failure`: an error of the server, or no answer at all.
  */
-export class OverloadWatch {
-  readonly #counts = new Map<string, { answered: number; refused: number }>();
+export type ProviderSign = 'well' | 'refusal' | 'failure';
 
-  /** Notes one answer of the provider scope. @returns true when everybody should wait */
-  note(scope: string, isRefused: boolean): boolean {
-    let counts = this.#counts.get(scope);
-    if (counts === undefined) {
-      counts = { answered: 0, refused: 0 };
-      this.#counts.set(scope, counts);
-    } else if (counts.answered >= memory) {
-      counts.answered /= 2;
-      counts.refused /= 2;
+/**
+ * Tells a provider that is overloaded, or a quota that is used up, or an outage, from a fault here and there. They look the same in one
+ * answer; if each single one stopped the app's sends, one bad server in a thousand requests would hold up a campaign. The
+ * refused device itself always waits.
+ */
+export class ProviderHealth {
+  #answered = 0;
+  #refused = 0;
+  #sent = 0;
+  /** Number of the last request sent when the first of the failures in a row came; undefined: the last answer was well. */
+  #failingSince: number | undefined;
+  #failuresInARow = 0;
+  #outages = 0;
+
+  /** A request leaves. @returns its number, for `note` */
+  begin(): number {
+    this.#sent += 1;
+    return this.#sent;
+  }
+
+  /** Whether nothing but failures has come lately: only a few are to be sent at once. */
+  get isFailing(): boolean {
+    return this.#failuresInARow >= maxFailuresInARow;
+  }
+
+  /** Notes one answer. @returns true when everybody should wait */
+  note(number: number, sign: ProviderSign): boolean {
+    if (this.#answered >= memory) {
+      this.#answered /= 2;
+      this.#refused /= 2;
     }
-    counts.answered += 1;
-    if (!isRefused) return false;
-    counts.refused += 1;
-    return counts.refused >= minRefusals && counts.refused >= counts.answered * minShare;
+    this.#answered += 1;
+    if (sign === 'well') {
+      this.#failingSince = undefined;
+      this.#failuresInARow = 0;
+      this.#outages = 0;
+      return false;
+    }
+    if (sign === 'refusal') {
+      this.#refused += 1;
+      return this.#refused >= minRefusals && this.#refused >= this.#answered * minShare;
+    }
+    // Those already under way say nothing new: a connection that breaks takes all of its requests with it.
+    if (this.#failingSince === undefined) {
+      this.#failingSince = this.#sent;
+      this.#failuresInARow = 1;
+    } else if (number > this.#failingSince) this.#failuresInARow += 1;
+    return this.isFailing;
+  }
+
+  /** How long everybody waits now: twice as long with each time that nothing had changed. */
+  outageWaitMs(baseMs: number): number {
+    const waitMs = Math.min(baseMs * 2 ** Math.min(this.#outages, 30), longestOutageWaitMs);
+    this.#outages += 1;
+    return waitMs;
+  }
+}
+
+/** One for all sends of a process. */
+export class OverloadWatch {
+  readonly #scopes = new Map<string, ProviderHealth>();
+
+  /** The health of what is behind a scope: one app's provider at one host. */
+  of(scope: string): ProviderHealth {
+    let health = this.#scopes.get(scope);
+    if (health === undefined) {
+      health = new ProviderHealth();
+      this.#scopes.set(scope, health);
+    }
+    return health;
   }
 }

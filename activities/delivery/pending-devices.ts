@@ -1,10 +1,11 @@
+import type { Kysely } from 'kysely';
 import type pg from 'pg';
-import type { Claim } from '../../db/batches.ts';
+import { type Claim, lockBatch } from '../../db/batches.ts';
 import type { DatabaseHandle } from '../../db/connect.ts';
-import { type Deferral, listDeferrals, noteDoubts } from '../../db/deferrals.ts';
+import { type Deferral, listDeferrals, noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
 import { listRecordedDeviceIds } from '../../db/deliveries.ts';
 import { type Address, listAddresses } from '../../db/device-addresses.ts';
-import type { Platform } from '../../domain/device.ts';
+import type { Database } from '../../db/schema.ts';
 
 /** A device of the batch that has no outcome yet. */
 export interface PendingDevice {
@@ -17,6 +18,8 @@ export interface PendingDevice {
   readAt: Date;
   /** Attempts before this one. */
   attempts: number;
+  /** How many of them ended through no fault of the device. */
+  excused: number;
   /** How many of them ended without an answer. */
   doubts: number;
   /** The provider may have got the message by an earlier attempt. */
@@ -39,6 +42,8 @@ export class PendingDevices {
   #open: number[] = [];
   #openAt = 0;
   readonly #deferred = new Map<number, Deferral>();
+  /** Devices asked before all others; see `askElsewhere`. */
+  #elsewhere: Set<number> | undefined;
   #buffer: PendingDevice[] = [];
 
   private constructor(pool: pg.Pool, claim: Claim) {
@@ -82,14 +87,50 @@ export class PendingDevices {
     return earliest === undefined ? undefined : Math.max(0, earliest - now);
   }
 
-  /** Whether devices of another platform are among those that come next. */
-  hasOtherThan(platform: Platform): boolean {
-    return this.#buffer.some(({ address }) => address !== undefined && address.platform !== platform);
+  /** Whether devices that another platform or environment reaches are among those that come next. */
+  hasOtherThan(part: Pick<Address, 'platform' | 'apnsEnvironment'>): boolean {
+    return this.#buffer.some(({ address }) => address !== undefined && !isSamePart(address, part));
+  }
+
+  /** Whether anybody in the batch has not been tried yet. */
+  get hasUntried(): boolean {
+    return this.#openAt < this.#open.length || this.#buffer.some(({ position }) => position !== undefined);
+  }
+
+  /**
+   * Brings up to `count` devices forward, from all over the part of the batch that nobody has tried. They are deferrals from now
+   * on, as the horizon, which says who was tried, knows no gaps. Until `endElsewhere` only they are to be sent to.
+   */
+  async askElsewhere(db: Kysely<Database>, count: number): Promise<void> {
+    const step = Math.max(1, this.#open.length / count);
+    const chosen = new Set<number>();
+    // From the end, so that the first one is not the neighbour of those who were asked before.
+    for (let at = this.#open.length - 1; at >= 0 && chosen.size < count; at -= step)
+      chosen.add(this.#open[Math.floor(at)]!);
+    const deferrals = [...chosen].map((position) => ({
+      ...{ deviceId: this.#claim.deviceIds[position]!, notBefore: new Date(0), attempts: 0, excused: 0, doubts: 0 },
+      ...{ reason: 'asked_elsewhere', httpStatus: null },
+    }));
+    await db.transaction().execute(async (trx) => {
+      await lockBatch(trx, this.#claim);
+      await storeDeferrals(trx, this.#claim, deferrals);
+    });
+    this.#open = this.#open.filter((position) => !chosen.has(position));
+    for (const deferral of deferrals) this.#deferred.set(deferral.deviceId, deferral);
+    this.#elsewhere = new Set(deferrals.map(({ deviceId }) => deviceId));
+  }
+
+  get isAskingElsewhere(): boolean {
+    return this.#elsewhere !== undefined;
+  }
+
+  endElsewhere(): void {
+    this.#elsewhere = undefined;
   }
 
   /** Up to `size` devices of one kind, fresh or deferred, not yet taken; empty: nothing can be sent now. */
   async peek(size: number): Promise<PendingDevice[]> {
-    if (this.#buffer.length < size && this.#openAt < this.#open.length) {
+    if (this.#elsewhere === undefined && this.#buffer.length < size && this.#openAt < this.#open.length) {
       await this.#readFresh();
     }
     if (this.#buffer.length === 0) await this.#readDue(size);
@@ -116,6 +157,7 @@ export class PendingDevices {
         address: addresses.get(deviceIds[i]!),
         readAt,
         attempts: 0,
+        excused: 0,
         doubts: 0,
         isInDoubt: false,
       });
@@ -133,6 +175,7 @@ export class PendingDevices {
     const now = Date.now();
     const due: Deferral[] = [];
     for (const deferral of this.#deferred.values()) {
+      if (this.#elsewhere?.has(deferral.deviceId) === false) continue;
       if (deferral.notBefore.getTime() <= now) due.push(deferral);
       if (due.length === size) break;
     }
@@ -143,7 +186,7 @@ export class PendingDevices {
       this.#claim.provider,
       due.map((deferral) => deferral.deviceId),
     );
-    for (const { deviceId, attempts, doubts } of due) {
+    for (const { deviceId, attempts, excused, doubts } of due) {
       this.#deferred.delete(deviceId);
       this.#buffer.push({
         deviceId,
@@ -151,9 +194,18 @@ export class PendingDevices {
         address: addresses.get(deviceId),
         readAt,
         attempts,
+        excused,
         doubts,
         isInDoubt: doubts > 0,
       });
     }
   }
+}
+
+/** Devices of one provider that stand or fall together: with the same app, topic and credential. */
+export function isSamePart(
+  a: Pick<Address, 'platform' | 'apnsEnvironment'>,
+  b: Pick<Address, 'platform' | 'apnsEnvironment'>,
+): boolean {
+  return a.platform === b.platform && a.apnsEnvironment === b.apnsEnvironment;
 }

@@ -23,6 +23,12 @@ export interface PushProvider {
   /** Hands one message to the provider. Always resolves, exactly once, within the request's deadline. */
   send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict>;
 
+  /**
+   * What else than the device the answer to it depends on: host, topic or project, credential, in a stable form without secrets.
+   * Devices for which this is the same vouch for each other.
+   */
+  configurationOf(prepared: PreparedMessage, device: DeviceAddress): string;
+
   /** Refuses new sends, lets those in flight end (bounded), closes every connection. A repeat is harmless. */
   close(): Promise<void>;
 }
@@ -73,6 +79,8 @@ export interface UnregisteredVerdict {
    * (`BadDeviceToken`, `DeviceTokenNotForTopic`, `SENDER_ID_MISMATCH`, …): a high share of these is a configuration fault.
    */
   isSuspicious: boolean;
+  /** True when the token may be alive for another topic or push type of the app: never a reason to retire the device. */
+  isOtherTopic?: boolean;
 }
 
 /** This message can never be taken for this device. */
@@ -108,6 +116,10 @@ export interface UnansweredVerdict {
   kind: 'unanswered';
   httpStatus: number | null;
   reason: string;
+  /** From Retry-After, where there was an answer. */
+  afterMs?: number;
+  /** As for `LaterVerdict`; undefined: `device`. */
+  scope?: 'device' | 'provider';
 }
 
 /** Credential, topic, project or clock is wrong: every send of this app, or of one platform of it, would end so. Nothing is recorded for the device. */

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { claimBatch, reserveWindow, returnReserved } from '../../db/batches.ts';
-import { FencedError, recordDeliveries, settleBatch } from '../../db/deliveries.ts';
+import { recordDeliveries, settleBatch } from '../../db/deliveries.ts';
+import { FencedError } from '../../db/fenced-error.ts';
 import { until } from '../support/until.ts';
 import {
   accepted,

@@ -41,6 +41,8 @@ export interface ScriptedProvider extends PushProvider {
   /** Calls that have not been answered. */
   readonly open: number;
   callsFor(deviceId: number): number;
+  /** What its answers depend on besides the device: those of one name vouch for each other. */
+  configuration: string;
 }
 
 export function createScriptedProvider(
@@ -74,6 +76,10 @@ export function createScriptedProvider(
       } finally {
         open -= 1;
       }
+    },
+    configuration: 'scripted',
+    configurationOf(_prepared, { apnsEnvironment }) {
+      return `${this.configuration} ${apnsEnvironment}`;
     },
     close: async () => {},
   };

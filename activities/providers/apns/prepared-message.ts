@@ -11,6 +11,9 @@ export class PreparedApnsMessage implements PreparedMessage {
   readonly provider = 'apns';
   readonly payloadBytes: number;
   readonly body: Buffer;
+  readonly topic: string;
+  /** Tokens of the app itself are registered for its bundle id, not for this topic. */
+  readonly isOtherTopic: boolean;
   /** Followed by the device's own twelve digits. */
   readonly apnsIdPrefix: string;
   readonly #fields: readonly TemplateField[];
@@ -24,6 +27,8 @@ export class PreparedApnsMessage implements PreparedMessage {
       'apns-topic': apnsTopic + apnsPushTypeRules[built.pushType].topicSuffix,
       ...built.headers,
     };
+    this.topic = fields['apns-topic']!;
+    this.isOtherTopic = this.topic !== apnsTopic;
     const collapseId = fields['apns-collapse-id'];
     if (collapseId !== undefined) fields['apns-collapse-id'] = asHeaderText(collapseId);
     this.#fields = Object.entries(fields).map(([name, value]) => ({ name, value }));

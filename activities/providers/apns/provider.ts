@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { ApnsCertificate } from '../../../domain/credentials/apns-certificate.ts';
 import type { ApnsKey } from '../../../domain/credentials/apns-key.ts';
 import type { ApnsEnvironment } from '../../../domain/device.ts';
@@ -77,6 +78,7 @@ class ApnsProvider implements PushProvider {
   readonly #random: () => number;
   readonly #logger: ProviderLogger;
   readonly #unknownReasons = new OncePerKey();
+  readonly #credentialName: string;
   #isClosed = false;
 
   constructor(options: ApnsProviderOptions) {
@@ -87,6 +89,7 @@ class ApnsProvider implements PushProvider {
     this.#random = options.random ?? Math.random;
     this.#logger = options.logger ?? silentLogger;
     const { credential, providerTokenStore: store } = options;
+    this.#credentialName = nameOf(credential);
     if (credential.kind === 'key') {
       this.#tokens = new ProviderTokenSource({ key: credential, store, clock: this.#clock, logger: this.#logger });
     }
@@ -133,6 +136,9 @@ class ApnsProvider implements PushProvider {
       this.#noteUnknown(answer, reading);
       this.#act(reading, result, token);
       const verdict = apnsVerdict(answer, reading, this.#waits, this.#random);
+      if (verdict?.kind === 'unregistered' && verdict.isSuspicious && prepared.isOtherTopic) {
+        return { ...verdict, isOtherTopic: true };
+      }
       if (verdict !== undefined) return this.#withClockInMind(verdict, answer);
 
       // Refused because of the connection or the provider token: the same once more, on another connection.
@@ -147,6 +153,11 @@ class ApnsProvider implements PushProvider {
       const limit = reading.reaction.kind === 'resend' ? maxConnectionResends : maxResends;
       if (resends >= limit || timeoutMs <= 0) return refusedAgain(answer, reading);
     }
+  }
+
+  configurationOf(prepared: PreparedMessage, device: DeviceAddress): string {
+    const { authority } = this.#host(device.apnsEnvironment ?? this.#options.defaultEnvironment ?? 'production');
+    return `${authority} ${(prepared as PreparedApnsMessage).topic} ${this.#credentialName}`;
   }
 
   async close(): Promise<void> {
@@ -233,6 +244,12 @@ class ApnsProvider implements PushProvider {
 /** The token may be good and the connection still refuse it for the sake of the one before. */
 function isOlderThanToken(connectionId: number, host: Host, token: ProviderToken | undefined): boolean {
   return token !== undefined && token === host.replacement && connectionId <= host.lastOldConnectionId;
+}
+
+/** Tells credentials apart without giving them away. */
+function nameOf(credential: ApnsKey | ApnsCertificate): string {
+  if (credential.kind === 'key') return `${credential.teamId}/${credential.keyId}`;
+  return createHash('sha256').update(credential.certificatePem).digest('base64url');
 }
 
 const noToken: Verdict = { kind: 'unsent', reason: 'no_provider_token', afterMs: 2_000 };

@@ -45,7 +45,7 @@ export type ApnsReason = (typeof apnsReasons)[number];
 /** What the client does, or what it tells the engine. */
 export type ApnsReaction =
   /** The device token is dead. */
-  | { kind: 'unregistered'; isSuspicious: boolean }
+  | { kind: 'unregistered'; isSuspicious: boolean; isOtherTopic?: true }
   /** Never for this device; `isPayloadFault`: nor for any other. */
   | { kind: 'rejected'; isPayloadFault: boolean }
   | {
@@ -80,6 +80,8 @@ export const defaultApnsWaits: ApnsWaits = {
 const unregistered: ApnsReaction = { kind: 'unregistered', isSuspicious: false };
 /** A token of the other environment or of another app gets this too, so a high share means that our settings are wrong. */
 const suspicious: ApnsReaction = { kind: 'unregistered', isSuspicious: true };
+/** Alive, as it seems, for another app or push type. */
+const otherTopic: ApnsReaction = { kind: 'unregistered', isSuspicious: true, isOtherTopic: true };
 const badMessage: ApnsReaction = { kind: 'rejected', isPayloadFault: true };
 const badDevice: ApnsReaction = { kind: 'rejected', isPayloadFault: false };
 
@@ -108,7 +110,7 @@ export const apnsReactions = {
   BadMessageId: badMessage,
   BadPriority: badMessage,
   BadTopic: topicFault('APNs refused the topic. Check that it is the bundle id of the app.'),
-  DeviceTokenNotForTopic: suspicious,
+  DeviceTokenNotForTopic: otherTopic,
   DuplicateHeaders: badMessage,
   IdleTimeout: { kind: 'resend' },
   InvalidPushType: badMessage,
@@ -199,7 +201,7 @@ export function apnsVerdict(
   switch (reaction.kind) {
     case 'unregistered': {
       const invalidAt = instant(answer.json?.timestamp);
-      const verdict = { kind: 'unregistered', httpStatus, reason, isSuspicious: reaction.isSuspicious } as const;
+      const verdict = { ...reaction, httpStatus, reason };
       return invalidAt === undefined ? verdict : { ...verdict, invalidAt };
     }
     case 'rejected': {

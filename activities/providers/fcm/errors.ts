@@ -25,7 +25,7 @@ export const fcmErrorCodes = [
 export type FcmErrorCode = (typeof fcmErrorCodes)[number];
 
 export type FcmReaction =
-  | { kind: 'unregistered'; isSuspicious: boolean }
+  | { kind: 'unregistered'; isSuspicious: boolean; isOtherTopic?: true }
   | { kind: 'rejected'; isPayloadFault: boolean }
   | { kind: 'later'; scope: 'device' | 'provider'; wait: keyof FcmWaits }
   | { kind: 'misconfigured'; fault: ConfigurationFault; detail: string; isOnePlatform?: true }
@@ -45,6 +45,7 @@ export const defaultFcmWaits: FcmWaits = { quotaMs: 60_000, serverErrorMs: 10_00
 const unregistered: FcmReaction = { kind: 'unregistered', isSuspicious: false };
 /** With the wrong project, or a payload whose fault is described badly, healthy devices get this too. */
 const suspicious: FcmReaction = { kind: 'unregistered', isSuspicious: true };
+const otherTopic: FcmReaction = { kind: 'unregistered', isSuspicious: true, isOtherTopic: true };
 const badMessage: FcmReaction = { kind: 'rejected', isPayloadFault: true };
 const laterForDevice: FcmReaction = { kind: 'later', scope: 'device', wait: 'serverErrorMs' };
 const misconfigured = (fault: ConfigurationFault, detail: string) => ({
@@ -91,7 +92,7 @@ export const applesReactions = {
   BadMessageId: badMessage,
   BadPriority: badMessage,
   BadTopic: appleTopicFault,
-  DeviceTokenNotForTopic: suspicious,
+  DeviceTokenNotForTopic: otherTopic,
   DuplicateHeaders: badMessage,
   IdleTimeout: laterForDevice,
   InvalidPushType: badMessage,
@@ -276,7 +277,7 @@ export function fcmVerdict(
   if (mayHaveBeenProcessed(answer)) return { kind: 'unanswered', httpStatus, reason };
   switch (reaction.kind) {
     case 'unregistered':
-      return { kind: 'unregistered', httpStatus, reason, isSuspicious: reaction.isSuspicious };
+      return { ...reaction, httpStatus, reason };
     case 'rejected': {
       const detail = describe(answer);
       const verdict = { kind: 'rejected', httpStatus, reason, isPayloadFault: reaction.isPayloadFault } as const;

@@ -41,6 +41,7 @@ export function createFcmProvider(options: FcmProviderOptions): PushProvider {
 
 class FcmProvider implements PushProvider {
   readonly name = 'fcm';
+  readonly #options: FcmProviderOptions;
   readonly #tokens: AccessTokenSource;
   readonly #pool: Http2Pool;
   readonly #authority: string;
@@ -54,6 +55,7 @@ class FcmProvider implements PushProvider {
   #isClosed = false;
 
   constructor(options: FcmProviderOptions) {
+    this.#options = options;
     const { account, tokenUrl, ca, pool } = options;
     this.#clock = options.clock ?? systemClock;
     this.#logger = options.logger ?? silentLogger;
@@ -134,6 +136,11 @@ class FcmProvider implements PushProvider {
       if (!next.ok) return next.failure;
       token = next.token;
     }
+  }
+
+  configurationOf(): string {
+    const { account } = this.#options;
+    return `${this.#authority} ${this.#path} ${account.clientEmail} ${account.privateKeyId ?? ''}`;
   }
 
   async close(): Promise<void> {
