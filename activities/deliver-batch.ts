@@ -49,10 +49,11 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
         await halt(deps, log, notificationId, ready.fault, ready.detail);
         return report(deps, input, 'stopped', ready.fault);
       }
+      const launch = { appId: notification.appId, launchedAt: notification.launchedAt! };
       for (let elsewhere = { devices: 0, suspects: 0 }; ; ) {
         const claim = await retryDatabase(() => claimBatch(deps.db, notificationId, seq), stop);
         if (claim === undefined) return report(deps, input, 'finished', 'every device has its outcome');
-        const pending = await retryDatabase(() => PendingDevices.load(deps, claim), stop);
+        const pending = await retryDatabase(() => PendingDevices.load(deps, launch, claim), stop);
         if (elsewhere.devices > 0) await pending.askElsewhere(deps.db, elsewhere.devices);
         sender = new BatchSender({
           db: deps.db,

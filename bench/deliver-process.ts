@@ -122,7 +122,7 @@ async function measureParts(): Promise<DeliverReport['parts']> {
   for (const { seq } of batches) claims.push((await claimBatch(db, id, seq))!);
   const read = await measure(async () => {
     for (const claim of claims) {
-      const pending = await PendingDevices.load({ db, pool }, claim);
+      const pending = await PendingDevices.load({ db, pool }, { appId, launchedAt: new Date() }, claim);
       for (;;) {
         const devices = await pending.peek(readAtOnce);
         if (devices.length === 0) break;

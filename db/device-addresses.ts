@@ -6,6 +6,8 @@ export interface Address {
   deviceToken: string;
   apnsEnvironment: ApnsEnvironment | null;
   platform: Platform;
+  /** The device registered this token, or was changed, after the launch. */
+  isNew: boolean;
 }
 
 /**
@@ -15,7 +17,7 @@ export interface Address {
 const listAddressesStatement: PreparedStatement = {
   name: 'list_addresses',
   text: `
-    select id, platform, apns_environment, case when provider = $1 and retired_at is null then device_token end
+    select id, platform, apns_environment, registered_at >= $3, case when provider = $1 and retired_at is null then device_token end
     from devices where id = any ($2::bigint[])`,
 };
 
@@ -24,17 +26,24 @@ export async function listAddresses(
   client: StatementClient,
   provider: ProviderName,
   deviceIds: number[],
+  launchedAt: Date,
 ): Promise<Map<number, Address>> {
   const { rows } = await client.query<
-    [id: number, platform: Platform, apnsEnvironment: ApnsEnvironment | null, deviceToken: string | null]
+    [
+      id: number,
+      platform: Platform,
+      apnsEnvironment: ApnsEnvironment | null,
+      isNew: boolean,
+      deviceToken: string | null,
+    ]
   >({
     ...listAddressesStatement,
     rowMode: 'array',
-    values: [provider, numberArray(deviceIds)],
+    values: [provider, numberArray(deviceIds), launchedAt],
   });
   const addresses = new Map<number, Address>();
-  for (const [id, platform, apnsEnvironment, deviceToken] of rows) {
-    if (deviceToken !== null) addresses.set(id, { deviceToken, apnsEnvironment, platform });
+  for (const [id, platform, apnsEnvironment, isNew, deviceToken] of rows) {
+    if (deviceToken !== null) addresses.set(id, { deviceToken, apnsEnvironment, platform, isNew });
   }
   return addresses;
 }

@@ -261,12 +261,19 @@ export class BatchSender {
   }
 
   #send(device: PendingDevice): void {
-    const { address, doubts } = device;
+    const { address } = device;
+    // Sent to once more, the phone may show it twice.
+    if (device.reached === 'perhaps') device.doubts = Math.max(1, device.doubts);
+    const { doubts } = device;
     const { inDoubtPolicy, config, provider, prepared } = this.#o;
     if (device.position !== undefined) this.#reservedUntried -= 1;
     if (address === undefined) {
       // Whoever is gone may still have got an earlier attempt.
       this.#recordUnsent(device, doubts > 0 ? 'unknown' : 'skipped', 'device_gone');
+      return;
+    }
+    if (device.reached === 'certainly') {
+      this.#recordUnsent(device, doubts > 0 ? 'unknown' : 'skipped', 'already_reached');
       return;
     }
     if (doubts > 0 && (inDoubtPolicy === 'skip' || doubts > config.maxDoubts)) {

@@ -6,6 +6,7 @@ import { type Deferral, listDeferrals, noteDoubts, storeDeferrals } from '../../
 import { listRecordedDeviceIds } from '../../db/deliveries.ts';
 import { type Address, listAddresses } from '../../db/device-addresses.ts';
 import type { Database } from '../../db/schema.ts';
+import { listReachedBefore, type Reached } from '../../db/token-departures.ts';
 
 /** A device of the batch that has no outcome yet. */
 export interface PendingDevice {
@@ -14,6 +15,8 @@ export interface PendingDevice {
   position: number | undefined;
   /** Undefined: the device was deleted, retired or moved to another provider since the audience was frozen. */
   address: Address | undefined;
+  /** Its phone got the message under another device, which had the token before. */
+  reached: Reached | undefined;
   /** When the address was read: a registration after this instant is not the one that was sent to. */
   readAt: Date;
   /** Attempts before this one. */
@@ -22,8 +25,12 @@ export interface PendingDevice {
   excused: number;
   /** How many of them ended without an answer. */
   doubts: number;
-  /** The provider may have got the message by an earlier attempt. */
-  isInDoubt: boolean;
+}
+
+/** What is the same for all batches. */
+export interface Launch {
+  appId: number;
+  launchedAt: Date;
 }
 
 /** Addresses read at once, shortly before they are sent to. */
@@ -36,7 +43,9 @@ const maxAddressAgeMs = 5_000;
  * before, once their time has come. Who may have got the message by an earlier claim is among the latter.
  */
 export class PendingDevices {
+  readonly #db: Kysely<Database>;
   readonly #pool: pg.Pool;
+  readonly #launch: Launch;
   readonly #claim: Claim;
   /** Positions without an outcome and without a deferral, ascending. */
   #open: number[] = [];
@@ -46,13 +55,16 @@ export class PendingDevices {
   #elsewhere: Set<number> | undefined;
   #buffer: PendingDevice[] = [];
 
-  private constructor(pool: pg.Pool, claim: Claim) {
+  private constructor({ db, pool }: DatabaseHandle, launch: Launch, claim: Claim) {
+    this.#db = db;
     this.#pool = pool;
+    this.#launch = launch;
     this.#claim = claim;
   }
 
-  static async load({ db, pool }: DatabaseHandle, claim: Claim): Promise<PendingDevices> {
-    const pending = new PendingDevices(pool, claim);
+  static async load(database: DatabaseHandle, launch: Launch, claim: Claim): Promise<PendingDevices> {
+    const { db } = database;
+    const pending = new PendingDevices(database, launch, claim);
     // A batch that nobody touched has neither outcomes nor deferrals: no need to ask.
     const isFresh = claim.horizon === 0;
     await noteDoubts(db, claim);
@@ -148,27 +160,41 @@ export class PendingDevices {
     const positions = this.#open.slice(this.#openAt, this.#openAt + readAhead);
     const readAt = new Date();
     const deviceIds = positions.map((position) => this.#claim.deviceIds[position]!);
-    const addresses = await listAddresses(this.#pool, this.#claim.provider, deviceIds);
+    const { addresses, reached } = await this.#readAddresses(deviceIds);
     this.#openAt += positions.length;
     for (let i = 0; i < positions.length; i++) {
       this.#buffer.push({
         deviceId: deviceIds[i]!,
         position: positions[i]!,
         address: addresses.get(deviceIds[i]!),
+        reached: reached?.get(deviceIds[i]!),
         readAt,
         attempts: 0,
         excused: 0,
         doubts: 0,
-        isInDoubt: false,
       });
     }
+  }
+
+  async #readAddresses(deviceIds: number[]) {
+    const addresses = await listAddresses(this.#pool, this.#claim.provider, deviceIds, this.#launch.launchedAt);
+    const newOnes = [];
+    for (const [deviceId, { isNew, deviceToken }] of addresses) if (isNew) newOnes.push({ deviceId, deviceToken });
+    const notification = { ...this.#launch, id: this.#claim.notificationId };
+    const reached = newOnes.length === 0 ? undefined : await listReachedBefore(this.#db, notification, newOnes);
+    return { addresses, reached };
   }
 
   async #readAgain(): Promise<void> {
     const readAt = new Date();
     const deviceIds = this.#buffer.map(({ deviceId }) => deviceId);
-    const addresses = await listAddresses(this.#pool, this.#claim.provider, deviceIds);
-    this.#buffer = this.#buffer.map((device) => ({ ...device, address: addresses.get(device.deviceId), readAt }));
+    const { addresses, reached } = await this.#readAddresses(deviceIds);
+    this.#buffer = this.#buffer.map((device) => ({
+      ...device,
+      address: addresses.get(device.deviceId),
+      reached: reached?.get(device.deviceId),
+      readAt,
+    }));
   }
 
   async #readDue(size: number): Promise<void> {
@@ -181,22 +207,18 @@ export class PendingDevices {
     }
     if (due.length === 0) return;
     const readAt = new Date();
-    const addresses = await listAddresses(
-      this.#pool,
-      this.#claim.provider,
-      due.map((deferral) => deferral.deviceId),
-    );
+    const { addresses, reached } = await this.#readAddresses(due.map((deferral) => deferral.deviceId));
     for (const { deviceId, attempts, excused, doubts } of due) {
       this.#deferred.delete(deviceId);
       this.#buffer.push({
         deviceId,
         position: undefined,
         address: addresses.get(deviceId),
+        reached: reached?.get(deviceId),
         readAt,
         attempts,
         excused,
         doubts,
-        isInDoubt: doubts > 0,
       });
     }
   }

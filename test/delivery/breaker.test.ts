@@ -90,6 +90,38 @@ describe('B20: every answer is a configuration fault', () => {
   });
 });
 
+describe('one device that always meets a configuration fault', () => {
+  const disallowed: Verdict = {
+    ...{ kind: 'misconfigured', httpStatus: 400, reason: 'TopicDisallowed', fault: 'topic' },
+    detail: 'Check the topic.',
+  };
+
+  for (const [where, batchSize] of [
+    ['in its own batch', 1_000],
+    ['alone in the last batch', 79],
+  ] as const) {
+    test(`is rejected once its attempts are spent, when nearly everybody was accepted (${where})`, async () => {
+      const send = await bench.launch({ devices: 79 + 1, batchSize });
+      const last = send.deviceIds.at(-1)!;
+      const provider = createScriptedProvider(({ deviceId }) => (deviceId === last ? disallowed : accepted));
+      for (const batch of send.batches) await bench.worker({ provider, maxAttempts: 4 }).deliverToEnd(batch);
+      await send.checkBooks({ accepted: 79, rejected: 1 });
+      assert.equal((await send.row(last))?.reason, 'TopicDisallowed');
+      assert.equal(provider.callsFor(last), 4);
+      assert.equal((await send.read()).state, 'sending');
+    });
+  }
+
+  test('halts the send when few were accepted', async () => {
+    const send = await bench.launch({ devices: 6 });
+    const last = send.deviceIds.at(-1)!;
+    const provider = createScriptedProvider(({ deviceId }) => (deviceId === last ? disallowed : accepted));
+    await bench.worker({ provider, maxAttempts: 4 }).deliverToEnd(send.batches[0]!);
+    assert.equal((await send.read()).state, 'halted');
+    await send.checkBooks({ accepted: 5 });
+  });
+});
+
 describe('tokens that a wrong environment, topic or project would call dead', () => {
   for (const [reason, fault] of [
     ['BadDeviceToken', 'environment'],

@@ -8,6 +8,7 @@ import {
   createScriptedProvider,
   type DeliveryBench,
   gate,
+  type SendOptions,
   type TestSend,
 } from './harness.ts';
 
@@ -186,5 +187,60 @@ describe('a device that changes after the audience was frozen', () => {
     await bench.worker({ provider, windowSize: 20, maxInFlight: 5 }).deliverToEnd(send.batches[0]!);
     assert.equal(provider.calls.find((call) => call.deviceId === send.deviceIds[89])?.deviceToken, tokenOf(send, 90));
     await send.checkBooks({ accepted: 99, skipped: 1 });
+  });
+});
+
+describe('a token that moves to another device of the audience in mid-send', () => {
+  const unanswered: Verdict = { kind: 'unanswered', httpStatus: null, reason: 'reset' };
+  /** The first batch ends, `moves`, and the second one has the device that the token of device 1 went to: number 40. */
+  async function sendAround(moves: (send: TestSend) => Promise<unknown>, verdict: Verdict, more: SendOptions = {}) {
+    const send = await bench.launch({
+      devices: 60,
+      batchSize: 30,
+      tokenOf: (n) => `${n + 1}`.padStart(64, 'a'),
+      ...more,
+    });
+    const [first] = send.deviceIds;
+    const token = (await read(send)).deviceToken!;
+    const provider = createScriptedProvider(({ deviceId }) => (deviceId === first ? verdict : accepted));
+    const worker = bench.worker({ provider, retryBaseMs: 60_000, retryMaxMs: 60_000 });
+    await worker.deliver(send.batches[0]!);
+    await moves(send);
+    await register(send, token, 40);
+    await worker.deliverToEnd(send.batches[1]!);
+    const calls = provider.calls.filter(({ deviceToken }) => deviceToken === token).length;
+    return { calls, row: await send.row(send.deviceIds[39]!), send };
+  }
+  const nothing = async () => {};
+  let runs = 0;
+  const unique = () => {
+    runs += 1;
+    const run = runs;
+    return { tokenOf: (n: number) => `${run}f${n + 1}`.padStart(64, 'a') };
+  };
+
+  for (const [way, moves] of [
+    ['registered by the other', nothing],
+    ['left behind for a new one', (send: TestSend) => register(send, tokenOf(send, 99))],
+    ['deleted with its device', (send: TestSend) => deleteDevice(bench.database.db, 1, externalId(send))],
+  ] as const) {
+    test(`${way}: its phone has the message, and the second device is skipped`, async () => {
+      const { calls, row, send } = await sendAround(moves, accepted, unique());
+      assert.deepEqual([calls, row?.outcome, row?.reason], [1, 'skipped', 'already_reached']);
+      await send.checkBooks({ accepted: 59, skipped: 1 });
+    });
+  }
+
+  test('perhaps reached before: sent to and marked, or unknown under skip', async () => {
+    const redelivered = await sendAround(nothing, unanswered, unique());
+    assert.deepEqual([redelivered.calls, redelivered.row?.outcome, redelivered.row?.inDoubt], [2, 'accepted', true]);
+    const skipped = await sendAround(nothing, unanswered, { ...unique(), inDoubtPolicy: 'skip' });
+    assert.deepEqual([skipped.calls, skipped.row?.outcome], [1, 'unknown']);
+  });
+
+  test('not reached before: sent to as if nothing had been', async () => {
+    const refused: Verdict = { kind: 'rejected', httpStatus: 400, reason: 'BadPath', isPayloadFault: false };
+    const { calls, row } = await sendAround(nothing, refused, unique());
+    assert.deepEqual([calls, row?.outcome, row?.inDoubt], [2, 'accepted', false]);
   });
 });

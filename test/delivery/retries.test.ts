@@ -158,6 +158,57 @@ describe('B30: refused for now', () => {
   });
 });
 
+describe('what is no fault of the device', () => {
+  const everybodyRefused: Verdict = {
+    ...{ kind: 'later', httpStatus: 429, reason: 'TooManyProviderTokenUpdates', scope: 'provider', afterMs: 1 },
+  };
+  const serverError: Verdict = { kind: 'unanswered', httpStatus: 500, reason: 'InternalServerError' };
+
+  test('spends no attempts of it, however long it lasts', async () => {
+    const send = await bench.launch({ devices: 3 });
+    const provider = createScriptedProvider(() => everybodyRefused);
+    const worker = bench.worker({ provider, maxAttempts: 3 });
+    for (let round = 0; round < 8; round++) {
+      const { status } = await worker.deliver(send.batches[0]!);
+      assert.ok(status === 'deferred' || status === 'waiting', status);
+      await passTime(send);
+      await bench.database.pool.query(`update rate_limits set blocked_until = '-infinity'`);
+    }
+    provider.answer = () => accepted;
+    await worker.deliverToEnd(send.batches[0]!);
+    await send.checkBooks({ accepted: 3 });
+  });
+
+  test('an outage in which every answer is an error is met by a handful of requests at a time, and costs a handful', async () => {
+    const send = await bench.launch({ devices: 2_000 });
+    const provider = createScriptedProvider(({ number }) => (number <= 500 ? accepted : serverError));
+    const worker = bench.worker({ provider, maxInFlight: 50 });
+    const first = await worker.deliver(send.batches[0]!);
+    assert.deepEqual([first.status, first.reason], ['waiting', 'provider fails']);
+    assert.ok(provider.calls.length <= 700, `${provider.calls.length} calls, of which 500 were accepted`);
+    for (let probe = 0; probe < 5; probe++) {
+      await bench.database.pool.query(`update rate_limits set blocked_until = '-infinity'`);
+      const before = provider.calls.length;
+      assert.equal((await worker.deliver(send.batches[0]!)).status, 'waiting');
+      assert.ok(provider.calls.length - before <= 10, `${provider.calls.length - before} calls of one probe`);
+    }
+    await send.checkBooks({ accepted: 500 });
+    provider.answer = () => accepted;
+    await worker.deliverToEnd(send.batches[0]!);
+    await send.checkBooks({ accepted: 2_000 });
+    await checkRepeats(send, provider.calls);
+    const marked = (await send.rows()).filter((row) => row.inDoubt).length;
+    assert.ok(marked > 0 && marked <= 250, `${marked} are in doubt`);
+  });
+
+  test('a provider that goes silent is met by a handful at a time too', async () => {
+    const send = await bench.launch({ devices: 500 });
+    const provider = createScriptedProvider(() => unanswered);
+    assert.equal((await bench.worker({ provider }).deliver(send.batches[0]!)).status, 'waiting');
+    assert.ok(provider.calls.length <= 15, `${provider.calls.length} calls`);
+  });
+});
+
 describe('what was provably not processed', () => {
   test('is no attempt, and stops the batch until something can be sent again', async () => {
     const send = await bench.launch({ devices: 40 });
