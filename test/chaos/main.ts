@@ -8,12 +8,14 @@ import { startStack } from '../../local/stack.ts';
 import { stopSignal } from '../../local/stop-signal.ts';
 import { type ChaosResult, runChaos } from './run.ts';
 import { chaosStack } from './settings.ts';
+import { runWrongEnvironment } from './wrong-environment.ts';
 
 const usage = `npm run chaos -- [options]
 
   --seed N       the scenario; default 1
   --seeds N      so many seeds, from --seed on, a table row each; default 1
   --devices N    devices of each send; default 3000
+  --wrong-environment  small sends in a wrong APNs environment, paused, their workers killed: nobody may be retired
   --story        tell what happened in every run, not only in those that fail
   --keep-logs    leave the folder of the stack behind, with the logs of its parts
   --json         standard output has one JSON object for each seed and nothing else
@@ -27,6 +29,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     seeds: { type: 'string', default: '1' },
     devices: { type: 'string', default: '3000' },
+    'wrong-environment': { type: 'boolean', default: false },
     story: { type: 'boolean', default: false },
     'keep-logs': { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
@@ -55,6 +58,12 @@ say(`\n${columns.map((name) => name.padStart(10)).join('')}  result`);
 let failures = 0;
 for (let run = 0; run < seeds && !signal.aborted; run++) {
   try {
+    if (values['wrong-environment']) {
+      const result = await runWrongEnvironment(stack, firstSeed + run, run);
+      if (result.problems.length > 0) failures++;
+      (values.json ? console.log : say)(JSON.stringify(result));
+      continue;
+    }
     const result = await runChaos(stack, firstSeed + run, run, devices, signal);
     show(result);
     if (result.problems.length > 0) failures++;

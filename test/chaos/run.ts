@@ -192,7 +192,7 @@ async function settle(read: () => Promise<Leftovers>): Promise<Leftovers> {
 }
 
 /** Endings of a request in the ledger that are an answer which says what became of it. */
-const clearAnswer = /^(200$|4\d\d |5(?!02|04)\d\d (?!html)|rst REFUSED_STREAM$|goaway$)/;
+const clearAnswer = /^(200$|4\d\d |503 (ServiceUnavailable|Shutdown)$|rst REFUSED_STREAM$|goaway$)/;
 const breaksConnection = new Set(['reset', 'end', 'blackHole']);
 
 /** Requests without a clear answer, and everybody who was in flight on a connection that broke. */

@@ -129,7 +129,7 @@ const breaks: Record<string, Break> = {
   },
   'unknown is only who is in doubt': withOutcome('unknown'),
   'skipped is only who was deleted, or whose token went to somebody else': withOutcome('skipped'),
-  'rejected is nobody: the message is sound': withOutcome('rejected'),
+  'rejected is only whose token the provider called bad: the message is sound': withOutcome('rejected'),
   'unregistered is only who had a dead token': withOutcome('unregistered'),
   'failed is only who was tried often enough': withOutcome('failed'),
   'cancelled is nobody where nobody cancelled': withOutcome('cancelled'),

@@ -91,6 +91,9 @@ const deadBehaviours: ReadonlySet<DeviceBehaviour> = new Set([
   'senderMismatch',
 ]);
 
+/** Answered as healthy devices are while the configuration is wrong: not always believed. */
+const suspectBehaviours: ReadonlySet<DeviceBehaviour> = new Set(['badToken', 'wrongTopic', 'senderMismatch']);
+
 export const checks: Check[] = [
   {
     name: 'the send ends by itself, or as cancelled where somebody cancelled it',
@@ -140,7 +143,10 @@ export const checks: Check[] = [
     'skipped is only who was deleted, or whose token went to somebody else',
     (device) => has(device, 'skipped') && !device.isDeleted && !device.isMoved,
   ),
-  forEveryDevice('rejected is nobody: the message is sound', (device) => has(device, 'rejected')),
+  forEveryDevice(
+    'rejected is only whose token the provider called bad: the message is sound',
+    (device) => has(device, 'rejected') && !device.tokens.some(({ behaviour }) => suspectBehaviours.has(behaviour)),
+  ),
   forEveryDevice(
     'unregistered is only who had a dead token',
     (device) => has(device, 'unregistered') && !device.tokens.some(({ behaviour }) => deadBehaviours.has(behaviour)),
