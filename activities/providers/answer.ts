@@ -1,3 +1,4 @@
+import { cutText } from '../../domain/cut-text.ts';
 import type { JsonValue } from '../../domain/message.ts';
 import { isJsonObject, type JsonObject } from '../../domain/payload/json.ts';
 import { parseHttpDate, parseRetryAfter } from '../../domain/retry-after.ts';
@@ -15,9 +16,11 @@ export interface ProviderAnswer {
   date: Date | undefined;
 }
 
-/** Bytes of a provider's body that are kept for people to read. */
-const maxTextBytes = 2048;
-const maxReasonCharacters = 128;
+/** What is kept of a provider's body for people to read. */
+export const maxTextLength = 2048;
+/** In UTF-8, so that a cut at this many bytes lies behind the text that is kept. */
+const maxTextBytes = 3 * maxTextLength + 3;
+const maxReasonLength = 128;
 
 export interface RawAnswer {
   httpStatus: number;
@@ -32,7 +35,7 @@ export function readAnswer(raw: RawAnswer, now: Date): ProviderAnswer {
   const date = parseHttpDate(raw.date);
   return {
     httpStatus: raw.httpStatus,
-    text: cleanText(decoder.decode(raw.body.subarray(0, maxTextBytes))),
+    text: cutText(cleanText(decoder.decode(raw.body.subarray(0, maxTextBytes))), maxTextLength),
     json: parseObject(raw.body),
     retryAfterMs: parseRetryAfter(raw.retryAfter, date ?? now),
     date,
@@ -61,7 +64,7 @@ export function cleanText(text: string): string {
 /** A provider's reason word, made safe to store; undefined when it is not a text or empty. */
 export function cleanReason(value: JsonValue | undefined): string | undefined {
   if (typeof value !== 'string') return undefined;
-  const reason = cleanText(value.slice(0, maxReasonCharacters));
+  const reason = cutText(cleanText(value), maxReasonLength);
   return reason === '' ? undefined : reason;
 }
 

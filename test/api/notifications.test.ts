@@ -21,6 +21,11 @@ describe('notifications', () => {
   const draft = async () => (await create({ message, audience: {} })).body.id as string;
   const count = async () => (await api.database.pool.query('select count(*) from notifications')).rows[0].count;
 
+  test('a title taken from the message is cut at whole characters', async () => {
+    const { body } = await create({ message: { title: `${'x'.repeat(250)}👨‍👩‍👧‍👦 and more` }, audience: {} });
+    assert.equal(body.title, 'x'.repeat(250));
+  });
+
   test('a draft is stored as it was said, and nothing is woken', async () => {
     const said = {
       title: 'Autumn',

@@ -1,7 +1,8 @@
+import { cutText } from '../../../domain/cut-text.ts';
 import type { JsonValue } from '../../../domain/message.ts';
 import { isJsonObject, type JsonObject } from '../../../domain/payload/json.ts';
 import { maxRetryAfterMs } from '../../../domain/retry-after.ts';
-import { cleanReason, cleanText, isHtml, type ProviderAnswer } from '../answer.ts';
+import { cleanReason, cleanText, isHtml, maxTextLength, type ProviderAnswer } from '../answer.ts';
 import type { ApnsReason } from '../apns/reasons.ts';
 import { apnsReasons } from '../apns/reasons.ts';
 import type { ConfigurationFault, Verdict } from '../provider.ts';
@@ -307,7 +308,7 @@ function describe(answer: ProviderAnswer): string {
   if (error === undefined || typeof error.message !== 'string') return answer.text;
   const details = Array.isArray(error.details) ? error.details.filter(isJsonObject) : [];
   const fields = fieldViolations(details).map(({ field, description }) => `${field}: ${description}`);
-  return cleanText((error.message + (fields.length === 0 ? '' : ` [${fields.join('; ')}]`)).slice(0, 2048));
+  return cutText(cleanText(error.message + (fields.length === 0 ? '' : ` [${fields.join('; ')}]`)), maxTextLength);
 }
 
 function findDetail(details: JsonObject[], type: string): JsonObject | undefined {
