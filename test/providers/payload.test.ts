@@ -7,6 +7,7 @@ import { checkMessage, measureMessage } from '../../domain/payload/check.ts';
 import { buildFcmContent } from '../../domain/payload/fcm.ts';
 import type { JsonObject } from '../../domain/payload/json.ts';
 import { PayloadError } from '../../domain/payload/payload-error.ts';
+import { readFcmMessage } from '../../simulator/fcm/message.ts';
 
 const notificationId = '01890000-0000-7000-8000-000000000001';
 const now = new Date('2026-03-01T12:00:00Z');
@@ -540,6 +541,25 @@ describe('every merged part is measured', () => {
       assert.ok(JSON.stringify(built.message).length < 2_000);
     });
   }
+
+  test('what is taken here, the simulated FCM takes too', () => {
+    const messages: Message[] = [
+      full,
+      { silent: true },
+      { data: { a: 1 } },
+      { badge: 0 },
+      { body: 'x'.repeat(4096 - measureMessage({ body: '' }, 'fcm')) },
+      { title: 't', collapseId: 'Spielstand Köln', ttlSeconds: 0 },
+      { title: 't', data: { google_id: 'x', gcmId: 'x' } },
+      { data: { a: 1 }, fcm: { notification: { title: 'x' }, android: { priority: 'normal', ttl: '3.5s' } } },
+      { title: 't', fcm: { android: { data: { text } }, apns: { payload: { text } }, webpush: { data: { text } } } },
+    ];
+    for (const message of messages) {
+      const built = fcm(message, inSeconds(90));
+      const { error } = readFcmMessage(Buffer.from(JSON.stringify({ message: { ...built, token: 'token:APA91b' } })));
+      assert.equal(error, undefined, `${JSON.stringify(message).slice(0, 100)}: ${JSON.stringify(error)}`);
+    }
+  });
 
   test('data of a platform replaces what is common, so it alone counts', () => {
     const message = {
