@@ -68,9 +68,9 @@ export function cleanReason(value: JsonValue | undefined): string | undefined {
   return reason === '' ? undefined : reason;
 }
 
-/** Looks like a page for people: a front end or proxy wrote it, not the provider's push service. */
-export function isHtml(answer: ProviderAnswer): boolean {
-  return answer.json === undefined && answer.text.startsWith('<');
+/** 502 and 504 are a gateway's words (RFC 9110 §15.6.3, §15.6.5): they say nothing about what stands behind it. */
+export function isFromGateway({ httpStatus }: ProviderAnswer): boolean {
+  return httpStatus === 502 || httpStatus === 504;
 }
 
 /** Says how far this machine's clock is from the provider's, for whoever has to set it right. */

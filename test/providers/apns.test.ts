@@ -215,9 +215,9 @@ describe('every reason of APNs has its verdict', () => {
     PayloadTooLarge: payloadFault(413),
     TooManyProviderTokenUpdates: later(429, 'provider', 60_000),
     TooManyRequests: later(429, 'device', 60_000),
-    InternalServerError: later(500, 'device'),
+    InternalServerError: { kind: 'unanswered', httpStatus: 500, scope: 'provider' },
     ServiceUnavailable: later(503, 'provider'),
-    Shutdown: later(503, 'device', 3_000),
+    Shutdown: later(503, 'provider', 3_000),
   } satisfies Record<ApnsReason, object>;
 
   for (const reason of apnsReasons) {
@@ -247,6 +247,17 @@ describe('every reason of APNs has its verdict', () => {
     }
   });
 
+  test('an answer that leaves the delivery open says how long to wait, where it was told', async () => {
+    fake.handler = () => ({ ...refusal(500, 'InternalServerError'), headers: { 'retry-after': '7' } });
+    assert.deepEqual(await sendOne(open()), {
+      kind: 'unanswered',
+      httpStatus: 500,
+      reason: 'InternalServerError',
+      scope: 'provider',
+      afterMs: 7_000,
+    });
+  });
+
   test('Retry-After, should APNs ever send one, is followed', async () => {
     fake.handler = () => ({ ...refusal(503, 'ServiceUnavailable'), headers: { 'retry-after': '7' } });
     assert.deepEqual(await sendOne(open()), {
@@ -270,6 +281,8 @@ describe('every reason of APNs has its verdict', () => {
     }
     assert.equal(lines.length, 1);
     fake.handler = () => refusal(599, 'BrandNew');
+    assert.equal((await sendOne(provider)).kind, 'unanswered');
+    fake.handler = () => refusal(503, 'BrandNew');
     assert.equal((await sendOne(provider)).kind, 'later');
   });
 });
@@ -280,9 +293,10 @@ describe('B28: an answer without a reason is read by its status, and nobody is d
     ['502 with HTML', { status: 502, body: html }, 'unanswered'],
     ['504 with JSON', { status: 504, body: { reason: 'InternalServerError' } }, 'unanswered'],
     ['500 with HTML', { status: 500, body: html }, 'unanswered'],
-    ['500 with nothing', { status: 500 }, 'later'],
-    ['503 with nothing', { status: 503 }, 'later'],
-    ['503 with HTML', { status: 503, body: html }, 'later'],
+    ['504 with a refusal in it', { status: 504, body: { reason: 'Unregistered' } }, 'unanswered'],
+    ['500 with nothing', { status: 500 }, 'unanswered'],
+    ['503 with nothing', { status: 503 }, 'unanswered'],
+    ['503 with HTML', { status: 503, body: html }, 'unanswered'],
     ['429 with HTML', { status: 429, body: html }, 'later'],
     ['408 with nothing', { status: 408 }, 'later'],
     ['400 with nothing', { status: 400 }, 'rejected'],

@@ -251,7 +251,7 @@ function readResponse({ status, headers, body, isBodyWhole }: Http2Response, now
 
 /** Refused, but the reason was lost on the way: certainly not delivered, and the next try will tell. */
 function cutAnswer(httpStatus: number): Verdict {
-  return { kind: 'later', httpStatus, reason: `http_${httpStatus}_cut`, scope: 'device' };
+  return { kind: 'later', httpStatus, reason: `http_${httpStatus}_cut`, scope: 'provider' };
 }
 
 /** New connections did not help. */

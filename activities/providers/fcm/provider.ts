@@ -103,7 +103,7 @@ class FcmProvider implements PushProvider {
       const { status, headers, isBodyWhole } = result;
       if (!isBodyWhole && status < 500 && status !== 401) {
         // Refused, but the reason was lost on the way: certainly not delivered, and the next try will tell.
-        return { kind: 'later', httpStatus: status, reason: `http_${status}_cut`, scope: 'device' };
+        return { kind: 'later', httpStatus: status, reason: `http_${status}_cut`, scope: 'provider' };
       }
       const answer = readAnswer(
         {
@@ -116,7 +116,7 @@ class FcmProvider implements PushProvider {
       );
       const reading = readFcmAnswer(answer);
       this.#noteUnknown(answer, reading);
-      const verdict = fcmVerdict(answer, reading, this.#waits);
+      const verdict = fcmVerdict(answer, reading, this.#waits, device.platform);
       if (verdict !== undefined) {
         token.hasWorked = true;
         return verdict;
