@@ -230,6 +230,12 @@ export class BatchSender {
       this.#setAside(device);
       return;
     }
+    const { expiresAt, pending } = this.#o;
+    // A window that waits for room can outlast the time to live: the next reservation stops the batch, this device has its end here.
+    if (expiresAt !== null && pending.clock.nowMs() >= expiresAt.getTime()) {
+      this.#record(device, device.isInDoubt ? 'unknown' : 'expired', device.isInDoubt ? 'in_doubt' : null, null);
+      return;
+    }
     this.#inFlight += 1;
     this.dispatched += 1;
     const { provider, prepared } = this.#o;
@@ -238,6 +244,7 @@ export class BatchSender {
         deviceId: device.deviceId,
         deviceToken: device.address.deviceToken,
         apnsEnvironment: device.address.apnsEnvironment,
+        platform: device.address.platform,
       })
       .then(
         (verdict) => this.#settle(device, verdict),
@@ -275,7 +282,7 @@ export class BatchSender {
         this.#judge(this.#breaker.noteAnswer(true));
         return;
       case 'rejected':
-        if (verdict.isPayloadFault) {
+        if (verdict.isPayloadFault && !(verdict.isOnePlatform && this.#canGoOnWithout(device.address!.platform))) {
           this.#judge(this.#breaker.notePayloadFault(device, verdict));
           return;
         }
@@ -330,7 +337,7 @@ export class BatchSender {
     const { reason, httpStatus } = this.#held.get(device.address!.platform)!;
     this.#recorder.defer({
       deviceId,
-      notBefore: new Date(),
+      notBefore: this.#o.pending.clock.instantIn(0),
       attempts,
       doubts,
       reason: cleanReason(reason),
@@ -370,7 +377,7 @@ export class BatchSender {
    */
   #blockProvider(waitMs: number): void {
     this.#stopFor({ kind: 'wait', waitMs, reason: 'rate limit' });
-    const until = Date.now() + waitMs;
+    const until = this.#o.pending.clock.nowMs() + waitMs;
     if (until <= this.#blockedUntil + 1_000) return;
     this.#blockedUntil = until;
     const write = () => retryDatabase(() => blockUntil(this.#o.db, this.#scope, new Date(until)), this.#o.giveUp);
@@ -385,7 +392,7 @@ export class BatchSender {
     httpStatus: number | null,
     add: { attempts: number; doubts: number },
   ): void {
-    const notBefore = new Date(Date.now() + waitMs);
+    const notBefore = this.#o.pending.clock.instantIn(waitMs);
     const { expiresAt } = this.#o;
     if (expiresAt !== null && notBefore >= expiresAt) {
       const isInDoubt = device.doubts + add.doubts > 0;

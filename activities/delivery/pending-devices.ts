@@ -1,10 +1,12 @@
 import type pg from 'pg';
 import type { Claim } from '../../db/batches.ts';
+import { readDatabaseClock } from '../../db/clock.ts';
 import type { DatabaseHandle } from '../../db/connect.ts';
 import { type Deferral, listDeferrals, noteDoubts } from '../../db/deferrals.ts';
 import { listRecordedDeviceIds } from '../../db/deliveries.ts';
 import { type Address, listAddresses } from '../../db/device-addresses.ts';
 import type { Platform } from '../../domain/device.ts';
+import { DatabaseClock } from './database-clock.ts';
 
 /** A device of the batch that has no outcome yet. */
 export interface PendingDevice {
@@ -13,7 +15,7 @@ export interface PendingDevice {
   position: number | undefined;
   /** Undefined: the device was deleted, retired or moved to another provider since the audience was frozen. */
   address: Address | undefined;
-  /** When the address was read: a registration after this instant is not the one that was sent to. */
+  /** When the address was read, by PostgreSQL's clock: a registration after this instant is not the one that was sent to. */
   readAt: Date;
   /** Attempts before this one. */
   attempts: number;
@@ -35,19 +37,24 @@ const maxAddressAgeMs = 5_000;
 export class PendingDevices {
   readonly #pool: pg.Pool;
   readonly #claim: Claim;
+  /** Looked at with every address that is read. */
+  readonly clock: DatabaseClock;
   /** Positions without an outcome and without a deferral, ascending. */
   #open: number[] = [];
   #openAt = 0;
   readonly #deferred = new Map<number, Deferral>();
   #buffer: PendingDevice[] = [];
 
-  private constructor(pool: pg.Pool, claim: Claim) {
+  private constructor(pool: pg.Pool, claim: Claim, clock: DatabaseClock) {
     this.#pool = pool;
     this.#claim = claim;
+    this.clock = clock;
   }
 
-  static async load({ db, pool }: DatabaseHandle, claim: Claim): Promise<PendingDevices> {
-    const pending = new PendingDevices(pool, claim);
+  static async load({ db, pool }: DatabaseHandle, claim: Claim, clock = new DatabaseClock()): Promise<PendingDevices> {
+    const pending = new PendingDevices(pool, claim, clock);
+    const sentAtMs = performance.now();
+    clock.look(await readDatabaseClock(pool), sentAtMs);
     // A batch that nobody touched has neither outcomes nor deferrals: no need to ask.
     const isFresh = claim.horizon === 0;
     await noteDoubts(db, claim);
@@ -74,12 +81,12 @@ export class PendingDevices {
   }
 
   /** Milliseconds until the next deferred device may be tried; undefined: nobody waits. */
-  msUntilNextDeferred(now: number): number | undefined {
+  msUntilNextDeferred(): number | undefined {
     let earliest: number | undefined;
     for (const { notBefore } of this.#deferred.values()) {
       if (earliest === undefined || notBefore.getTime() < earliest) earliest = notBefore.getTime();
     }
-    return earliest === undefined ? undefined : Math.max(0, earliest - now);
+    return earliest === undefined ? undefined : Math.max(0, earliest - this.clock.nowMs());
   }
 
   /** Whether devices of another platform are among those that come next. */
@@ -94,7 +101,7 @@ export class PendingDevices {
     }
     if (this.#buffer.length === 0) await this.#readDue(size);
     const [oldest] = this.#buffer;
-    if (oldest !== undefined && Date.now() - oldest.readAt.getTime() > maxAddressAgeMs) await this.#readAgain();
+    if (oldest !== undefined && this.clock.nowMs() - oldest.readAt.getTime() > maxAddressAgeMs) await this.#readAgain();
     return this.#buffer.slice(0, size);
   }
 
@@ -105,9 +112,8 @@ export class PendingDevices {
 
   async #readFresh(): Promise<void> {
     const positions = this.#open.slice(this.#openAt, this.#openAt + readAhead);
-    const readAt = new Date();
     const deviceIds = positions.map((position) => this.#claim.deviceIds[position]!);
-    const addresses = await listAddresses(this.#pool, this.#claim.provider, deviceIds);
+    const { addresses, readAt } = await this.#readAddresses(deviceIds);
     this.#openAt += positions.length;
     for (let i = 0; i < positions.length; i++) {
       this.#buffer.push({
@@ -123,26 +129,20 @@ export class PendingDevices {
   }
 
   async #readAgain(): Promise<void> {
-    const readAt = new Date();
     const deviceIds = this.#buffer.map(({ deviceId }) => deviceId);
-    const addresses = await listAddresses(this.#pool, this.#claim.provider, deviceIds);
+    const { addresses, readAt } = await this.#readAddresses(deviceIds);
     this.#buffer = this.#buffer.map((device) => ({ ...device, address: addresses.get(device.deviceId), readAt }));
   }
 
   async #readDue(size: number): Promise<void> {
-    const now = Date.now();
+    const now = this.clock.nowMs();
     const due: Deferral[] = [];
     for (const deferral of this.#deferred.values()) {
       if (deferral.notBefore.getTime() <= now) due.push(deferral);
       if (due.length === size) break;
     }
     if (due.length === 0) return;
-    const readAt = new Date();
-    const addresses = await listAddresses(
-      this.#pool,
-      this.#claim.provider,
-      due.map((deferral) => deferral.deviceId),
-    );
+    const { addresses, readAt } = await this.#readAddresses(due.map((deferral) => deferral.deviceId));
     for (const { deviceId, attempts, doubts } of due) {
       this.#deferred.delete(deviceId);
       this.#buffer.push({
@@ -155,5 +155,12 @@ export class PendingDevices {
         isInDoubt: doubts > 0,
       });
     }
+  }
+
+  async #readAddresses(deviceIds: number[]): Promise<{ addresses: Map<number, Address>; readAt: Date }> {
+    const sentAtMs = performance.now();
+    const { addresses, readAtMs } = await listAddresses(this.#pool, this.#claim.provider, deviceIds);
+    this.clock.look(readAtMs, sentAtMs);
+    return { addresses, readAt: new Date(readAtMs) };
   }
 }

@@ -16,9 +16,11 @@ export interface PushProvider {
 
   /**
    * Builds and measures, once per batch, everything that does not depend on the device.
+   * @param nowMs milliseconds since 1970 by the clock that made `expiresAt`; default: this machine's. What is left until then is worked
+   *   out when a request is written, and a request that would be written later is none: `unsent`.
    * @throws {PayloadError} when the message can never be taken by this provider.
    */
-  prepare(content: NotificationContent): PreparedMessage;
+  prepare(content: NotificationContent, nowMs?: () => number): PreparedMessage;
 
   /** Hands one message to the provider. Always resolves, exactly once, within the request's deadline. */
   send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict>;

@@ -52,7 +52,8 @@ export const messageSchema = z
       .max(maxTtlSeconds)
       .optional()
       .openapi({
-        description: 'Whole seconds from launch, up to four weeks. 0: one attempt by the provider, not kept.',
+        description:
+          'Whole seconds from launch, or from scheduled_at, up to four weeks. 0: one attempt by the provider, not kept.',
       }),
     priority: z.enum(messagePriorities).optional().openapi({ description: 'Default: high, normal when silent.' }),
     silent: z.boolean().optional().openapi({

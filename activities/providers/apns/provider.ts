@@ -10,8 +10,8 @@ import type { Http2Response } from '../http2/exchange.ts';
 import { Http2Pool } from '../http2/pool.ts';
 import { originOf, type PoolOptions, trust } from '../http2-options.ts';
 import { OncePerKey, type ProviderLogger, silentLogger } from '../logger.ts';
-import { verdictOnUnanswered, verdictOnUnsent } from '../outcome.ts';
-import type { DeviceAddress, PreparedMessage, PushProvider, Verdict } from '../provider.ts';
+import { expired, verdictOnUnanswered, verdictOnUnsent } from '../outcome.ts';
+import type { DeviceAddress, PreparedMessage, PushProvider, UnregisteredVerdict, Verdict } from '../provider.ts';
 import { within } from '../within.ts';
 import { PreparedApnsMessage } from './prepared-message.ts';
 import { type ProviderToken, ProviderTokenSource } from './provider-token.ts';
@@ -92,7 +92,7 @@ class ApnsProvider implements PushProvider {
     }
   }
 
-  prepare(content: NotificationContent): PreparedMessage {
+  prepare(content: NotificationContent, nowMs = () => this.#clock.now().getTime()): PreparedMessage {
     const built = buildApnsContent(content);
     if (this.#tokens === undefined && apnsPushTypeRules[built.pushType].needsTokenAuth) {
       throw new PayloadError(
@@ -100,7 +100,7 @@ class ApnsProvider implements PushProvider {
         `Push type ${built.pushType} needs an APNs key; a certificate cannot send it.`,
       );
     }
-    return new PreparedApnsMessage(content, built, this.#options.apnsTopic);
+    return new PreparedApnsMessage(content, built, this.#options.apnsTopic, nowMs);
   }
 
   async send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict> {
@@ -121,6 +121,7 @@ class ApnsProvider implements PushProvider {
     }
     let timeoutMs = this.#deadlineMs;
     for (let resends = 0; ; resends++) {
+      if (prepared.isExpired) return expired;
       const template = prepared.template(host.authority, token);
       const result = await host.pool.send({ template, path, ownValues, body: prepared.body, timeoutMs });
       if (result.kind === 'notProcessed') return verdictOnUnsent(result);
@@ -133,7 +134,7 @@ class ApnsProvider implements PushProvider {
       this.#noteUnknown(answer, reading);
       this.#act(reading, result, token);
       const verdict = apnsVerdict(answer, reading, this.#waits, this.#random);
-      if (verdict !== undefined) return this.#withClockInMind(verdict, answer);
+      if (verdict !== undefined) return this.#withClockInMind(verdict, answer, prepared.nowMs());
 
       // Refused because of the connection or the provider token: the same once more, on another connection.
       if (reading.reaction.kind === 'refresh' && !isOlderThanToken(result.connection.id, host, token)) {
@@ -197,7 +198,8 @@ class ApnsProvider implements PushProvider {
     }
   }
 
-  #withClockInMind(verdict: Verdict, answer: ProviderAnswer): Verdict {
+  #withClockInMind(verdict: Verdict, answer: ProviderAnswer, nowMs: number): Verdict {
+    if (verdict.kind === 'unregistered') return inOurTime(verdict, answer, nowMs);
     if (verdict.kind !== 'misconfigured' || verdict.reason !== 'InvalidProviderToken') return verdict;
     const gap = clockGap(answer.date, this.#clock.now());
     if (gap === undefined || Math.abs(gap.ms) < clockFaultMs) return verdict;
@@ -228,6 +230,20 @@ class ApnsProvider implements PushProvider {
     if (!isUnknown || !this.#unknownReasons.isFirst(`${httpStatus} ${reason}`)) return;
     this.#logger.warn({ httpStatus, reason, text }, 'APNs gave an answer that is not in the table of reasons');
   }
+}
+
+/** Both clocks are a little off, and the answer's Date has whole seconds. */
+const clockToleranceMs = 2_000;
+
+/**
+ * The instant of a 410 is by Apple's clock and is compared with registrations by ours (that of `expiresAt`): where these differ, what
+ * both agree on is how long ago it was.
+ */
+function inOurTime(verdict: UnregisteredVerdict, { date }: ProviderAnswer, nowMs: number): Verdict {
+  if (verdict.invalidAt === undefined || date === undefined) return verdict;
+  const aheadMs = nowMs - date.getTime();
+  if (Math.abs(aheadMs) <= clockToleranceMs) return verdict;
+  return { ...verdict, invalidAt: new Date(verdict.invalidAt.getTime() + aheadMs - clockToleranceMs) };
 }
 
 /** The token may be good and the connection still refuse it for the sake of the one before. */
