@@ -10,7 +10,13 @@ import type { Platform } from '../../domain/device.ts';
 import type { HaltReason, InDoubtPolicy } from '../../domain/notification-state.ts';
 import type { Outcome } from '../../domain/outcome.ts';
 import { retryDelayMs } from '../../domain/retry-policy.ts';
-import type { MisconfiguredVerdict, PreparedMessage, PushProvider, Verdict } from '../providers/provider.ts';
+import type {
+  MisconfiguredVerdict,
+  PreparedMessage,
+  PushProvider,
+  RejectedVerdict,
+  Verdict,
+} from '../providers/provider.ts';
 import { Breaker, type Judgement } from './breaker.ts';
 import type { OverloadWatch } from './overload-watch.ts';
 import type { PendingDevice, PendingDevices } from './pending-devices.ts';
@@ -286,7 +292,7 @@ export class BatchSender {
           this.#judge(this.#breaker.notePayloadFault(device, verdict));
           return;
         }
-        this.#record(device, 'rejected', verdict.reason, verdict.httpStatus, 1);
+        this.#record(device, 'rejected', rejectionReason(verdict), verdict.httpStatus, 1);
         this.#judge(this.#breaker.noteAnswer(false));
         return;
       case 'later':
@@ -427,7 +433,7 @@ export class BatchSender {
       } else if (verdict.kind === 'unregistered') {
         this.#recordUnregistered(device, verdict);
       } else {
-        this.#record(device, 'rejected', verdict.detail ?? verdict.reason, verdict.httpStatus, 1);
+        this.#record(device, 'rejected', rejectionReason(verdict), verdict.httpStatus, 1);
       }
     }
   }
@@ -499,6 +505,11 @@ export class BatchSender {
     };
     await retryDatabase(() => db.transaction().execute((trx) => returnReserved(trx, claim, undispatched)), giveUp);
   }
+}
+
+/** Whoever has to correct the message needs to know what is wrong with it. */
+function rejectionReason({ isPayloadFault, reason, detail }: RejectedVerdict): string {
+  return isPayloadFault ? (detail ?? reason) : reason;
 }
 
 function isFenced(error: unknown): boolean {

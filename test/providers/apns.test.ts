@@ -247,6 +247,34 @@ describe('every reason of APNs has its verdict', () => {
     }
   });
 
+  test('410 by a clock that is not ours: what counts is how long ago it was', async () => {
+    const appleNow = Date.parse('2026-03-01T12:00:00Z');
+    const answerOf = (secondsAgo: number) => ({
+      ...refusal(410, 'Unregistered', { timestamp: appleNow - secondsAgo * 1_000 }),
+      headers: { date: new Date(appleNow).toUTCString() },
+    });
+    const invalidAtBy = async (aheadMs: number) => {
+      fake.handler = () => answerOf(60);
+      const provider = open();
+      const prepared = provider.prepare({ notificationId, message: { title: 't' } }, () => appleNow + aheadMs);
+      const verdict = await provider.send(prepared, { deviceId: 1, deviceToken, apnsEnvironment: null });
+      assert.ok(verdict.kind === 'unregistered');
+      return verdict.invalidAt!.getTime() - appleNow;
+    };
+    assert.equal(await invalidAtBy(1_500), -60_000, 'as good as one clock');
+    assert.equal(await invalidAtBy(240_000), 240_000 - 60_000 - 2_000);
+    assert.equal(await invalidAtBy(-240_000), -240_000 - 60_000 - 2_000);
+  });
+
+  test('a request whose time is over is not written', async () => {
+    const provider = open();
+    const expiresAt = new Date(1_900_000_000_000);
+    const prepared = provider.prepare({ notificationId, message: { title: 't' }, expiresAt }, () => 1_900_000_000_000);
+    const verdict = await provider.send(prepared, { deviceId: 1, deviceToken, apnsEnvironment: null });
+    assert.deepEqual(verdict, { kind: 'unsent', reason: 'expired', afterMs: 0 });
+    assert.equal(fake.requests.length, 0);
+  });
+
   test('an answer that leaves the delivery open says how long to wait, where it was told', async () => {
     fake.handler = () => ({ ...refusal(500, 'InternalServerError'), headers: { 'retry-after': '7' } });
     assert.deepEqual(await sendOne(open()), {

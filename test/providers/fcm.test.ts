@@ -3,6 +3,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { importSPKI, jwtVerify } from 'jose';
 import { type FcmErrorCode, fcmErrorCodes } from '../../activities/providers/fcm/errors.ts';
+import { PreparedFcmMessage } from '../../activities/providers/fcm/prepared-message.ts';
 import { createFcmProvider, type FcmProviderOptions } from '../../activities/providers/fcm/provider.ts';
 import type { MisconfiguredVerdict, PushProvider, Verdict } from '../../activities/providers/provider.ts';
 import { normaliseServiceAccount } from '../../domain/credentials/service-account.ts';
@@ -128,6 +129,69 @@ describe('the request', () => {
     assert.equal(payload.scope, 'https://www.googleapis.com/auth/firebase.messaging');
     assert.equal(payload.aud, `${fake.url}/token`);
     assert.equal(payload.exp! - payload.iat!, 3_600);
+  });
+
+  describe('the time to live', () => {
+    const start = Date.parse('2026-03-01T12:00:00Z');
+    const expiresAt = new Date(start + 60_000);
+    const message = { title: 't', ttlSeconds: 60 };
+    const address = (deviceId: number) => ({ deviceId, deviceToken: `device-${deviceId}`, apnsEnvironment: null });
+    const times = () =>
+      sends().map(({ body }) => {
+        const { android, webpush, apns, token } = JSON.parse(body).message;
+        assert.match(token, /^device-/);
+        assert.equal(apns.headers['apns-expiration'], String(expiresAt.getTime() / 1000));
+        assert.equal(android.ttl, `${webpush.headers.TTL}s`);
+        return android.ttl;
+      });
+
+    test('is worked out for each request, not for each batch', async () => {
+      const provider = open();
+      let now = start;
+      const prepared = provider.prepare({ notificationId, message, expiresAt }, () => now);
+      for (const [i, ms] of [0, 0.5, 999, 1_000, 1_000.4, 30_000, 59_000, 59_999, 12_000].entries()) {
+        now = start + ms;
+        await provider.send(prepared, address(i));
+      }
+      assert.deepEqual(times(), ['60s', '59s', '59s', '59s', '58s', '30s', '1s', '1s', '48s']);
+    });
+
+    test('is never longer than what is left', () => {
+      let now = start;
+      const prepared = new PreparedFcmMessage({ notificationId, message, expiresAt }, () => now);
+      for (let ms = 0; ms < 59_000; ms += 137.3) {
+        now = start + ms;
+        const { android } = JSON.parse(prepared.body('x').toString()).message;
+        const seconds = Number.parseInt(android.ttl, 10);
+        assert.ok(seconds * 1000 <= 60_000 - ms && seconds * 1000 > 60_000 - ms - 1_001, `${seconds} at ${ms}`);
+      }
+    });
+
+    test('is the rest of when the request is written, not of when it began to wait for a stream', async (t) => {
+      let answerFirst = () => {};
+      const firstAnswer = new Promise<void>((resolve) => {
+        answerFirst = resolve;
+      });
+      const narrow = await startFakeProvider(() => firstAnswer.then(() => ok), { maxConcurrentStreams: 1 });
+      t.after(() => narrow.close());
+      const provider = open({ url: narrow.url, pool: { tickMs: 20, maxConnections: 1 } });
+      let now = start;
+      const prepared = provider.prepare({ notificationId, message, expiresAt }, () => now);
+      const both = [provider.send(prepared, address(1)), provider.send(prepared, address(2))];
+      await until(() => narrow.requests.length === 1, 'the first is written');
+      now = start + 20_000;
+      answerFirst();
+      assert.deepEqual(kinds(await Promise.all(both)), ['accepted']);
+      const ttls = narrow.requests.map(({ body }) => JSON.parse(body).message.android.ttl);
+      assert.deepEqual(ttls, ['60s', '40s']);
+    });
+
+    test('that is over ends the send: nothing is written', async () => {
+      const provider = open();
+      const prepared = provider.prepare({ notificationId, message, expiresAt }, () => expiresAt.getTime());
+      assert.deepEqual(await provider.send(prepared, address(1)), { kind: 'unsent', reason: 'expired', afterMs: 0 });
+      assert.equal(sends().length, 0);
+    });
   });
 
   test('200 with junk is accepted, without an id', async () => {
