@@ -530,6 +530,41 @@ describe('the provider token', () => {
     assert.equal(new Set(fake.requests.map(jwtOf)).size, 2);
   });
 
+  const counted = () => {
+    const lines: { times: number; message: string }[] = [];
+    const note = (details: object, message: string) => lines.push({ ...(details as { times: number }), message });
+    return { lines, logger: { info() {}, warn: note, error: note } satisfies ProviderLogger };
+  };
+
+  test('TooManyProviderTokenUpdates is logged once a while, with a count, not for each request', async () => {
+    const clock = new FakeClock();
+    const { lines, logger } = counted();
+    fake.handler = () => refusal(429, 'TooManyProviderTokenUpdates');
+    const provider = open({ clock, logger });
+    await sendMany(provider, 20);
+    assert.deepEqual(
+      lines.map(({ times }) => times),
+      [1],
+    );
+    clock.pass(minutes(2));
+    await sendMany(provider, 5);
+    assert.deepEqual(
+      lines.map(({ times }) => times),
+      [1, 20],
+    );
+    assert.match(lines[0]!.message, /too many provider tokens/);
+  });
+
+  test('a store that is away is logged once a while, not for each request that waits for it', async () => {
+    const { lines, logger } = counted();
+    const provider = open({ logger, providerTokenStore: { getOrCreate: () => Promise.reject(new Error('away')) } });
+    assert.deepEqual(kinds(await sendMany(provider, 20)), ['unsent']);
+    assert.deepEqual(
+      lines.map(({ times }) => times),
+      [1],
+    );
+  });
+
   test('B20: InvalidProviderToken is a fault of the credential, found without a second call', async () => {
     fake.handler = () => refusal(403, 'InvalidProviderToken');
     const verdict = await sendOne(open());

@@ -9,7 +9,7 @@ import { type Clock, systemClock } from '../clock.ts';
 import type { Http2Response } from '../http2/exchange.ts';
 import { Http2Pool } from '../http2/pool.ts';
 import { originOf, type PoolOptions, trust } from '../http2-options.ts';
-import { OncePerKey, type ProviderLogger, silentLogger } from '../logger.ts';
+import { OncePerKey, type ProviderLogger, silentLogger, ThrottledLog } from '../logger.ts';
 import { expired, verdictOnUnanswered, verdictOnUnsent } from '../outcome.ts';
 import type { DeviceAddress, PreparedMessage, PushProvider, UnregisteredVerdict, Verdict } from '../provider.ts';
 import { within } from '../within.ts';
@@ -76,6 +76,7 @@ class ApnsProvider implements PushProvider {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #logger: ProviderLogger;
+  readonly #throttledLog: ThrottledLog;
   readonly #unknownReasons = new OncePerKey();
   #isClosed = false;
 
@@ -86,6 +87,7 @@ class ApnsProvider implements PushProvider {
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? Math.random;
     this.#logger = options.logger ?? silentLogger;
+    this.#throttledLog = new ThrottledLog(this.#logger, () => this.#clock.monotonicMs());
     const { credential, providerTokenStore: store } = options;
     if (credential.kind === 'key') {
       this.#tokens = new ProviderTokenSource({ key: credential, store, clock: this.#clock, logger: this.#logger });
@@ -194,7 +196,8 @@ class ApnsProvider implements PushProvider {
     if (isConnectionSpent) response.connection.retire();
     if (reaction.kind === 'later' && reaction.keepsPreviousToken && token !== undefined) {
       this.#tokens?.keepPrevious(token);
-      this.#logger.error({ reason }, 'APNs counted too many provider tokens: is the key used by another sender?');
+      const message = 'APNs counted too many provider tokens: is the key used by another sender?';
+      this.#throttledLog.say('error', { reason }, message);
     }
   }
 
@@ -221,7 +224,7 @@ class ApnsProvider implements PushProvider {
     try {
       return await within(promise, deadlineAt - this.#clock.monotonicMs());
     } catch (error) {
-      this.#logger.warn({ err: error }, 'no APNs provider token: the store did not answer');
+      this.#throttledLog.say('warn', { err: error }, 'no APNs provider token: the store did not answer');
       return undefined;
     }
   }
