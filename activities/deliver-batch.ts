@@ -8,6 +8,7 @@ import type { Notification } from '../domain/notification.ts';
 import type { HaltReason } from '../domain/notification-state.ts';
 import type { ActivityDeps } from './activities.ts';
 import { BatchSender, type SendEnd } from './delivery/batch-sender.ts';
+import { DatabaseClock } from './delivery/database-clock.ts';
 import { PendingDevices } from './delivery/pending-devices.ts';
 import { PayloadError, type PreparedMessage, type PushProvider } from './providers/provider.ts';
 import { whileBeating } from './while-beating.ts';
@@ -44,7 +45,8 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
         );
         return report(deps, input, 'stopped', 'poison batch');
       }
-      const ready = prepare(deps.providers[input.provider], input, notification);
+      const clock = new DatabaseClock();
+      const ready = prepare(deps.providers[input.provider], input, notification, clock);
       if ('fault' in ready) {
         await halt(deps, log, notificationId, ready.fault, ready.detail);
         return report(deps, input, 'stopped', ready.fault);
@@ -53,7 +55,7 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
       for (let elsewhere = { devices: 0, suspects: 0 }; ; ) {
         const claim = await retryDatabase(() => claimBatch(deps.db, notificationId, seq), stop);
         if (claim === undefined) return report(deps, input, 'finished', 'every device has its outcome');
-        const pending = await retryDatabase(() => PendingDevices.load(deps, launch, claim), stop);
+        const pending = await retryDatabase(() => PendingDevices.load(deps, launch, claim, clock), stop);
         if (elsewhere.devices > 0) await pending.askElsewhere(deps.db, elsewhere.devices);
         sender = new BatchSender({
           db: deps.db,
@@ -94,7 +96,7 @@ async function conclude(
   if (sender.isFinished) return report(deps, input, 'finished', 'every device has its outcome');
   switch (end.kind) {
     case 'exhausted': {
-      const waitMs = Math.max(minWaitMs, pending.msUntilNextDeferred(Date.now()) ?? 0);
+      const waitMs = Math.max(minWaitMs, pending.msUntilNextDeferred() ?? 0);
       return report(deps, input, 'deferred', 'refused for now', waitMs, pending.deferred);
     }
     case 'wait':
@@ -109,7 +111,7 @@ async function conclude(
       await halt(deps, log, input.notificationId, end.fault, end.detail);
       return report(deps, input, 'stopped', end.fault);
     case 'held': {
-      const nextDeferredMs = pending.msUntilNextDeferred(Date.now());
+      const nextDeferredMs = pending.msUntilNextDeferred();
       if (nextDeferredMs === undefined && !(await isAnybodyUntried(deps.db, input.notificationId))) {
         await halt(deps, log, input.notificationId, end.fault, end.detail);
         return report(deps, input, 'stopped', end.fault);
@@ -136,16 +138,14 @@ function prepare(
   provider: PushProvider | undefined,
   input: DeliverBatchInput,
   notification: Notification,
+  clock: DatabaseClock,
 ): Ready | { fault: HaltReason; detail: string } {
   if (provider === undefined) {
     return { fault: 'credentials', detail: `The worker has no credential for ${input.provider}.` };
   }
   try {
-    const prepared = provider.prepare({
-      notificationId: notification.id,
-      message: notification.message,
-      ...(notification.expiresAt && { expiresAt: notification.expiresAt }),
-    });
+    const { id: notificationId, message, expiresAt } = notification;
+    const prepared = provider.prepare({ notificationId, message, ...(expiresAt && { expiresAt }) }, clock.nowMs);
     return { provider, prepared };
   } catch (error) {
     if (error instanceof PayloadError) return { fault: 'payload', detail: `${error.field}: ${error.message}` };

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { findNotification, insertNotification, launchNotification } from '../db/notifications.ts';
 import { inTransaction } from '../db/transaction.ts';
+import { cutText } from '../domain/cut-text.ts';
 import type { Notification } from '../domain/notification.ts';
 import { labelsOf } from '../domain/notification-start.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
@@ -34,7 +35,7 @@ export async function createNotification(
     const stored = await insertNotification(trx, {
       id,
       appId,
-      title: body.title ?? message.title?.slice(0, 255) ?? null,
+      title: body.title ?? (message.title === undefined ? null : cutText(message.title, 255)),
       message,
       audience,
       inDoubtPolicy: body.in_doubt_policy,

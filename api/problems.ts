@@ -1,5 +1,6 @@
 import type { Context, ErrorHandler, NotFoundHandler } from 'hono';
 import { HTTPException } from 'hono/http-exception';
+import { cutText } from '../domain/cut-text.ts';
 import { PayloadError } from '../domain/payload/payload-error.ts';
 import type { ApiEnv } from './dependencies.ts';
 
@@ -92,7 +93,7 @@ export const handleError: ErrorHandler<ApiEnv> = (error, c) => {
 };
 
 export const handleNotFound: NotFoundHandler<ApiEnv> = (c) =>
-  problemResponse(c, new ApiError(404, 'not_found', `There is no ${c.req.method} ${c.req.path.slice(0, 200)} here.`));
+  problemResponse(c, new ApiError(404, 'not_found', `There is no ${c.req.method} ${cutText(c.req.path, 200)} here.`));
 
 /** The document that `problem` becomes, also inside a stream that has begun. */
 export function problemDocument(problem: ApiError): Record<string, unknown> {

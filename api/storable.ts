@@ -1,3 +1,4 @@
+import { shortenText } from '../domain/cut-text.ts';
 import type { FieldProblem } from './problems.ts';
 
 /** Deeper JSON than this has no meaning in any route: conditions nest 16 deep, data and properties 8. */
@@ -16,7 +17,8 @@ export function findUnstorable(value: unknown, field = '', depth = 0): FieldProb
     return Number.isFinite(value) ? undefined : { field, message: 'The number is too large.' };
   }
   if (typeof value !== 'object' || value === null) return undefined;
-  if (depth >= maxJsonDepth) return { field: cut(field), message: `Nested more than ${maxJsonDepth} levels deep.` };
+  if (depth >= maxJsonDepth)
+    return { field: shortenText(field, 120), message: `Nested more than ${maxJsonDepth} levels deep.` };
   if (Array.isArray(value)) {
     for (let i = 0; i < value.length; i++) {
       const problem = findUnstorable(value[i], `${field}[${i}]`, depth + 1);
@@ -42,8 +44,4 @@ export function unstorableText(text: string): string | undefined {
 
 function printable(text: string): string {
   return text.replaceAll('\u0000', '\\u0000').toWellFormed();
-}
-
-function cut(text: string): string {
-  return text.length > 120 ? `${text.slice(0, 120)}…` : text;
 }

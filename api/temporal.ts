@@ -1,6 +1,7 @@
 import { Client, Connection, isGrpcServiceError } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import type { Environment } from '../domain/config.ts';
+import { cutText } from '../domain/cut-text.ts';
 import { sendNotificationWorkflowType } from '../domain/ids.ts';
 import { notificationStart } from '../domain/notification-start.ts';
 import { notificationsTaskQueue } from '../domain/task-queues.ts';
@@ -54,7 +55,7 @@ export function createTemporalWaker(options: TemporalWakerOptions): Notification
         await client.withDeadline(Date.now() + deadlineMs, () => connection.workflowService.getSystemInfo({}));
         return 'reachable';
       } catch (error) {
-        return isGrpcServiceError(error) ? `unreachable (${error.details})`.slice(0, 200) : 'unreachable';
+        return isGrpcServiceError(error) ? cutText(`unreachable (${error.details})`, 200) : 'unreachable';
       }
     },
 

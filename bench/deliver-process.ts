@@ -55,7 +55,7 @@ const deps: ActivityDeps = { db, pool, providers, overload: new OverloadWatch(),
 /** Accepts everything and sends nothing. */
 const sink: PushProvider = {
   name: 'apns',
-  prepare: (content) => provider.prepare(content),
+  prepare: (content, nowMs) => provider.prepare(content, nowMs),
   send: async () => ({ kind: 'accepted', httpStatus: 200 }),
   configurationOf: (prepared, device) => provider.configurationOf(prepared, device),
   close: async () => {},

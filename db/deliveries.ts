@@ -1,4 +1,5 @@
 import { CompiledQuery, type Kysely, sql, type Transaction } from 'kysely';
+import { cutText } from '../domain/cut-text.ts';
 import type { Totals } from '../domain/notification.ts';
 import { emptyOutcomeCounts, type Outcome, type OutcomeCounts, outcomes } from '../domain/outcome.ts';
 import type { Claim } from './batches.ts';
@@ -132,7 +133,7 @@ function isAlike(a: DeliveryRecord, b: DeliveryRecord): boolean {
 
 /** Provider text that PostgreSQL can store: NUL is legal JSON but no legal text. Cut to 200 characters. */
 export function cleanReason(reason: string): string {
-  return reason.replaceAll('\u0000', '\ufffd').toWellFormed().slice(0, 200);
+  return cutText(reason.replaceAll('\u0000', '\ufffd').toWellFormed(), 200);
 }
 
 export async function deleteDeferrals(trx: Transaction<Database>, claim: Claim, deviceIds: number[]): Promise<void> {

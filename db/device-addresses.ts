@@ -1,4 +1,5 @@
 import type { ApnsEnvironment, Platform, ProviderName } from '../domain/device.ts';
+import { statementTimeMs } from './clock.ts';
 import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
 
 /** Where a live device is reached. */
@@ -18,16 +19,20 @@ const listAddressesStatement: PreparedStatement = {
   name: 'list_addresses',
   text: `
     select id, platform, apns_environment, registered_at >= $3, case when provider = $1 and retired_at is null then device_token end
-    from devices where id = any ($2::bigint[])`,
+    from devices where id = any ($2::bigint[])
+    union all select 0, null, null, null, ${statementTimeMs}`,
 };
 
-/** The live ones of these devices: on the path of every send, so nothing more is read than a send needs. */
+/**
+ * The live ones of these devices: on the path of every send, so nothing more is read than a send needs. `readAtMs` is by the clock
+ * that sets `registered_at`: a registration after it is not among them.
+ */
 export async function listAddresses(
   client: StatementClient,
   provider: ProviderName,
   deviceIds: number[],
   launchedAt: Date,
-): Promise<Map<number, Address>> {
+): Promise<{ addresses: Map<number, Address>; readAtMs: number }> {
   const { rows } = await client.query<
     [
       id: number,
@@ -42,8 +47,10 @@ export async function listAddresses(
     values: [provider, numberArray(deviceIds), launchedAt],
   });
   const addresses = new Map<number, Address>();
+  // The last row, of no device, brings the time.
+  const readAtMs = Number(rows.pop()![4]);
   for (const [id, platform, apnsEnvironment, isNew, deviceToken] of rows) {
     if (deviceToken !== null) addresses.set(id, { deviceToken, apnsEnvironment, platform, isNew });
   }
-  return addresses;
+  return { addresses, readAtMs };
 }

@@ -1,4 +1,4 @@
-import { type ExpressionBuilder, type Kysely, type Selectable, sql } from 'kysely';
+import { type ExpressionBuilder, type Kysely, type RawBuilder, type Selectable, sql } from 'kysely';
 import { jsonObjectFrom } from 'kysely/helpers/postgres';
 import type { Audience } from '../domain/audience.ts';
 import type { Message } from '../domain/message.ts';
@@ -156,7 +156,10 @@ export function launchNotification(
 ): Promise<Move | undefined> {
   return scheduledAt
     ? move(db, appId, id, ['draft', 'scheduled'], [], { state: 'scheduled', scheduled_at: scheduledAt })
-    : move(db, appId, id, ['draft', 'scheduled'], ['sending'], { state: 'sending', ...launchValues });
+    : move(db, appId, id, ['draft', 'scheduled'], ['sending'], {
+        state: 'sending',
+        ...launchValues(sql`clock_timestamp()`),
+      });
 }
 
 /** `sending → paused`. */
@@ -183,11 +186,11 @@ export function cancelNotification(db: Kysely<Database>, appId: number, id: stri
   });
 }
 
-/** `scheduled → sending` once the time has come; false when it has not, or the state is another. */
+/** `scheduled → sending` once the time has come, by PostgreSQL's clock; false when it has not, or the state is another. */
 export async function beginScheduled(db: Kysely<Database>, id: string): Promise<boolean> {
   const result = await db
     .updateTable('notifications')
-    .set({ state: 'sending', ...launchValues, ...changed })
+    .set({ state: 'sending', ...launchValues(sql.ref('scheduled_at')), ...changed })
     .where('id', '=', id)
     .where('state', '=', 'scheduled')
     .where('scheduled_at', '<=', sql<Date>`clock_timestamp()`)
@@ -306,13 +309,18 @@ export function listUnfinished(
 
 const changed = { version: sql<number>`version + 1`, updated_at: sql<Date>`clock_timestamp()` };
 
-/** A ttl of 0 means one attempt by the provider, not a notification that is over before it begins. */
-const launchValues = {
-  launched_at: sql<Date>`clock_timestamp()`,
-  device_ceiling: sql<number>`(select coalesce(max(d.id), 0) from devices d where d.app_id = notifications.app_id)`,
-  expires_at: sql<Date | null>`case when (message ->> 'ttlSeconds')::integer > 0
-    then clock_timestamp() + make_interval(secs => (message ->> 'ttlSeconds')::integer) end`,
-};
+/**
+ * The time to live counts from `beginsAt`: a scheduled send that begins late has the rest of it. A ttl of 0 means one attempt by the
+ * provider, not a notification that is over before it begins.
+ */
+function launchValues(beginsAt: RawBuilder<unknown>) {
+  return {
+    launched_at: sql<Date>`clock_timestamp()`,
+    device_ceiling: sql<number>`(select coalesce(max(d.id), 0) from devices d where d.app_id = notifications.app_id)`,
+    expires_at: sql<Date | null>`case when (message ->> 'ttlSeconds')::integer > 0
+      then ${beginsAt} + make_interval(secs => (message ->> 'ttlSeconds')::integer) end`,
+  };
+}
 
 async function move(
   db: Kysely<Database>,

@@ -1,3 +1,4 @@
+import { apnsPushTypeRules } from './payload/apns.ts';
 import { type WorkerRole, workerRoles } from './task-queues.ts';
 
 /**
@@ -148,6 +149,7 @@ export function loadConfig(env: Environment): Config {
   const jwt = together('CARILLON_JWKS_URL', 'CARILLON_JWT_ISSUER', 'CARILLON_JWT_AUDIENCE');
   const topic = text('APNS_TOPIC');
   if ((key || certificateFile) && !topic) problems.push('APNS_TOPIC is not set (it belongs to the APNs credential)');
+  if (topic !== undefined) problems.push(...topicProblems(topic));
 
   const config: Config = {
     databaseUrl: required('DATABASE_URL'),
@@ -198,4 +200,16 @@ export function loadConfig(env: Environment): Config {
   };
   if (problems.length > 0) throw new ConfigError(problems);
   return config;
+}
+
+/** The topic of a push type is the bundle id with a suffix that is added by itself: given here too, it would stand there twice. */
+function topicProblems(topic: string): string[] {
+  const suffixes = Object.values(apnsPushTypeRules).map(({ topicSuffix }) => topicSuffix);
+  const suffix = suffixes.find((text) => text !== '' && topic.endsWith(text));
+  if (suffix !== undefined) {
+    const bundleId = topic.slice(0, -suffix.length);
+    return [`APNS_TOPIC must be the bundle id "${bundleId}", not "${topic}": "${suffix}" is added by the push type`];
+  }
+  if (/^[A-Za-z0-9._-]+$/.test(topic)) return [];
+  return [`APNS_TOPIC must be a bundle id (letters, digits, ".", "-", "_"), not "${topic}"`];
 }

@@ -23,7 +23,7 @@ export interface Message {
   threadId?: string;
   /** A newer notification with the same id replaces the older one on the phone. At most 64 bytes of UTF-8. */
   collapseId?: string;
-  /** Seconds from launch, 0 to 2 419 200 (four weeks). 0: one attempt by the provider, never stored. */
+  /** Seconds from launch, or from the time it is scheduled for, 0 to 2 419 200 (four weeks). 0: one attempt by the provider, never stored. */
   ttlSeconds?: number;
   priority?: MessagePriority;
   /** Wakes the app without showing anything: no title, body, sound or badge. */

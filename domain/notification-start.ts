@@ -1,6 +1,10 @@
 import type { Audience } from './audience.ts';
+import { cutTextToBytes } from './cut-text.ts';
 import { notificationWorkflowId, wakeSignalName } from './ids.ts';
 import type { Notification } from './notification.ts';
+
+/** Temporal's limit for a summary is 400 bytes of JSON (`limit.userMetadataSummarySize`). */
+const maxSummaryBytes = 390;
 
 /** What a person sees of a send in Temporal's Web UI. Titles are the operators' own words; no ids of people, no device tokens. */
 export interface NotificationLabels {
@@ -27,7 +31,7 @@ export function notificationStart(notificationId: string, labels: NotificationLa
     args: [{ notificationId }],
     workflowIdReusePolicy: 'ALLOW_DUPLICATE',
     workflowIdConflictPolicy: 'USE_EXISTING',
-    staticSummary: (title ?? audience).slice(0, 200),
+    staticSummary: cutTextToBytes(title ?? audience, maxSummaryBytes),
     staticDetails: [
       `**${title ?? 'Notification'}**`,
       '',

@@ -14,6 +14,7 @@ import {
 import os from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import { cutText } from '../domain/cut-text.ts';
 import { binDirectory, projectRoot } from './paths.ts';
 
 const run = promisify(execFile);
@@ -194,5 +195,5 @@ function directorySize(directory: string): number {
 function shorten(error: unknown): string {
   const stderr = (error as { stderr?: string }).stderr?.trim();
   const message = stderr || (error instanceof Error ? error.message : String(error));
-  return message.split('\n').slice(-3).join(' ').slice(0, 300);
+  return cutText(message.split('\n').slice(-3).join(' '), 300);
 }

@@ -1,3 +1,4 @@
+import { shortenText } from '../domain/cut-text.ts';
 import type { Books } from '../domain/notification.ts';
 import { outcomes } from '../domain/outcome.ts';
 
@@ -32,5 +33,5 @@ export function count(number: number): string {
 
 /** One line, at most what Temporal's UI shows of it. */
 export function shorten(text: string): string {
-  return text.length > 200 ? `${text.slice(0, 199)}…` : text;
+  return shortenText(text, 200);
 }

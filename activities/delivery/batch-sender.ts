@@ -265,7 +265,7 @@ export class BatchSender {
     // Sent to once more, the phone may show it twice.
     if (device.reached === 'perhaps') device.doubts = Math.max(1, device.doubts);
     const { doubts } = device;
-    const { inDoubtPolicy, config, provider, prepared } = this.#o;
+    const { inDoubtPolicy, config, provider, prepared, expiresAt, pending } = this.#o;
     if (device.position !== undefined) this.#reservedUntried -= 1;
     if (address === undefined) {
       // Whoever is gone may still have got an earlier attempt.
@@ -281,10 +281,20 @@ export class BatchSender {
       return;
     }
     const { deviceToken, apnsEnvironment } = address;
-    const target: DeviceAddress = { deviceId: device.deviceId, deviceToken, apnsEnvironment };
+    const target: DeviceAddress = {
+      deviceId: device.deviceId,
+      deviceToken,
+      apnsEnvironment,
+      platform: address.platform,
+    };
     const part = this.#partOf(address, target);
     if (part.held !== undefined) {
       this.#setAside(device, part.held);
+      return;
+    }
+    // A window that waits for room can outlast the time to live: the next reservation stops the batch, this device has its end here.
+    if (expiresAt !== null && pending.clock.nowMs() >= expiresAt.getTime()) {
+      this.#recordUnsent(device, doubts > 0 ? 'unknown' : 'expired', doubts > 0 ? 'in_doubt' : null);
       return;
     }
     this.#inFlight += 1;
@@ -352,7 +362,7 @@ export class BatchSender {
         return;
       case 'rejected':
         health.note(number, 'well');
-        if (verdict.isPayloadFault && !breaker.isProven) {
+        if (verdict.isPayloadFault && !breaker.isProven && !(verdict.isOnePlatform && this.#canGoOnWithout(part))) {
           if (breaker.notePayloadFault({ device, verdict })) this.#haltForPayload(part, verdict);
           return;
         }
@@ -363,8 +373,7 @@ export class BatchSender {
       case 'unanswered': {
         const decision = decide(verdict, device, this.#rules());
         this.#carryOut(device, decision);
-        const sign = signOf(verdict);
-        if (health.note(number, sign)) this.#holdBackAll(part, sign, decision);
+        if (health.note(number, signOf(verdict))) this.#holdBackAll(part, decision);
         if (verdict.kind === 'later') this.#heed(part, breaker.noteAnswer());
         return;
       }
@@ -454,7 +463,7 @@ export class BatchSender {
       return;
     }
     const { deviceId, attempts, excused, doubts } = device;
-    const notBefore = new Date();
+    const notBefore = this.#o.pending.clock.instantIn(0);
     this.#recorder.defer({
       ...{ deviceId, notBefore, attempts, excused, doubts, httpStatus },
       reason: cleanReason(reason),
@@ -465,13 +474,15 @@ export class BatchSender {
    * Every worker of this app and provider waits. This one stops at once: the rest of its window is reserved already, and would
    * meet the same refusal. One write for each answer would be too many: only a later end is written.
    */
-  #holdBackAll(part: Part, sign: ProviderSign, decision: Decision): void {
-    if (this.#end?.kind === 'wait' && sign === 'failure') return;
+  #holdBackAll(part: Part, decision: Decision): void {
     const { retryBaseMs, retryMaxMs } = this.#o.config;
-    const outageMs = sign === 'failure' ? Math.min(retryMaxMs, part.health.outageWaitMs(retryBaseMs)) : 0;
+    const { isFailing } = part.health;
+    // Once a run: the other answers under way say the same.
+    const isNew = isFailing && this.#end === undefined;
+    const outageMs = isNew ? Math.min(retryMaxMs, part.health.outageWaitMs(retryBaseMs)) : 0;
     const waitMs = Math.max(outageMs, decision.kind === 'defer' ? decision.waitMs : 0);
-    this.#stopFor({ kind: 'wait', waitMs, reason: sign === 'failure' ? 'provider fails' : 'rate limit' });
-    const until = Date.now() + waitMs;
+    this.#stopFor({ kind: 'wait', waitMs, reason: isFailing ? 'provider fails' : 'rate limit' });
+    const until = this.#o.pending.clock.nowMs() + waitMs;
     if (until <= this.#blockedUntil + 1_000) return;
     this.#blockedUntil = until;
     const write = () => retryDatabase(() => blockUntil(this.#o.db, part.scope, new Date(until)), this.#o.giveUp);
@@ -569,12 +580,12 @@ export class BatchSender {
   // Carrying out
 
   #rules(): DeliveryRules {
-    const { config, inDoubtPolicy, random, expiresAt } = this.#o;
+    const { config, inDoubtPolicy, random, expiresAt, pending } = this.#o;
     return {
       retry: { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs, maxAttempts: config.maxAttempts },
       maxDoubts: config.maxDoubts,
       inDoubtPolicy,
-      msLeft: expiresAt === null ? undefined : expiresAt.getTime() - Date.now(),
+      msLeft: expiresAt === null ? undefined : expiresAt.getTime() - pending.clock.nowMs(),
       random: random(),
     };
   }
@@ -582,7 +593,7 @@ export class BatchSender {
   /** When those who wait anyway are tried again. */
   #waitOfOthers(): number {
     if (this.#end?.kind === 'wait') return this.#end.waitMs;
-    return this.#end === undefined ? (this.#o.pending.msUntilNextDeferred(Date.now()) ?? 0) : 0;
+    return this.#end === undefined ? (this.#o.pending.msUntilNextDeferred() ?? 0) : 0;
   }
 
   /** As if it had not been sent to. */
@@ -608,7 +619,7 @@ export class BatchSender {
     this.#carryOut(device, decide(rejected, device, this.#rules()));
   }
 
-  #recordUnsent(device: PendingDevice, outcome: Outcome, reason: string): void {
+  #recordUnsent(device: PendingDevice, outcome: Outcome, reason: string | null): void {
     const { attempts, excused, doubts } = device;
     this.#record(device, { kind: 'record', outcome, reason, httpStatus: null, attempts, excused, doubts });
   }
@@ -621,7 +632,7 @@ export class BatchSender {
     const { waitMs, reason, httpStatus, attempts, excused, doubts } = decision;
     const deferral = {
       deviceId: device.deviceId,
-      notBefore: new Date(Date.now() + waitMs),
+      notBefore: this.#o.pending.clock.instantIn(waitMs),
       ...{ attempts, excused, doubts, httpStatus },
       reason: cleanReason(reason ?? ''),
     };

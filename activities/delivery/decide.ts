@@ -45,7 +45,8 @@ export function decide(verdict: DeviceVerdict, device: Tries, rules: DeliveryRul
     case 'unregistered':
       return { kind: 'record', outcome: 'unregistered', ...words(verdict), attempts: attempts + 1, excused, doubts };
     case 'rejected': {
-      const reason = verdict.detail ?? verdict.reason;
+      // Whoever has to correct the message needs to know what is wrong with it.
+      const reason = verdict.isPayloadFault ? (verdict.detail ?? verdict.reason) : verdict.reason;
       return {
         kind: 'record',
         outcome: 'rejected',

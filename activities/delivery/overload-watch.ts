@@ -54,16 +54,14 @@ export class ProviderHealth {
       this.#outages = 0;
       return false;
     }
-    if (sign === 'refusal') {
-      this.#refused += 1;
-      return this.#refused >= minRefusals && this.#refused >= this.#answered * minShare;
-    }
+    if (sign === 'refusal') this.#refused += 1;
     // Those already under way say nothing new: a connection that breaks takes all of its requests with it.
     if (this.#failingSince === undefined) {
       this.#failingSince = this.#sent;
       this.#failuresInARow = 1;
     } else if (number > this.#failingSince) this.#failuresInARow += 1;
-    return this.isFailing;
+    const isRefusing = this.#refused >= minRefusals && this.#refused >= this.#answered * minShare;
+    return this.isFailing || (sign === 'refusal' && isRefusing);
   }
 
   /** How long everybody waits now: twice as long with each time that nothing had changed. */

@@ -1,12 +1,14 @@
 import type { Kysely } from 'kysely';
 import type pg from 'pg';
 import { type Claim, lockBatch } from '../../db/batches.ts';
+import { readDatabaseClock } from '../../db/clock.ts';
 import type { DatabaseHandle } from '../../db/connect.ts';
 import { type Deferral, listDeferrals, noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
 import { listRecordedDeviceIds } from '../../db/deliveries.ts';
 import { type Address, listAddresses } from '../../db/device-addresses.ts';
 import type { Database } from '../../db/schema.ts';
 import { listReachedBefore, type Reached } from '../../db/token-departures.ts';
+import { DatabaseClock } from './database-clock.ts';
 
 /** A device of the batch that has no outcome yet. */
 export interface PendingDevice {
@@ -17,7 +19,7 @@ export interface PendingDevice {
   address: Address | undefined;
   /** Its phone got the message under another device, which had the token before. */
   reached: Reached | undefined;
-  /** When the address was read: a registration after this instant is not the one that was sent to. */
+  /** When the address was read, by PostgreSQL's clock: a registration after this instant is not the one that was sent to. */
   readAt: Date;
   /** Attempts before this one. */
   attempts: number;
@@ -47,6 +49,8 @@ export class PendingDevices {
   readonly #pool: pg.Pool;
   readonly #launch: Launch;
   readonly #claim: Claim;
+  /** Looked at with every address that is read. */
+  readonly clock: DatabaseClock;
   /** Positions without an outcome and without a deferral, ascending. */
   #open: number[] = [];
   #openAt = 0;
@@ -55,16 +59,24 @@ export class PendingDevices {
   #elsewhere: Set<number> | undefined;
   #buffer: PendingDevice[] = [];
 
-  private constructor({ db, pool }: DatabaseHandle, launch: Launch, claim: Claim) {
+  private constructor({ db, pool }: DatabaseHandle, launch: Launch, claim: Claim, clock: DatabaseClock) {
     this.#db = db;
     this.#pool = pool;
     this.#launch = launch;
     this.#claim = claim;
+    this.clock = clock;
   }
 
-  static async load(database: DatabaseHandle, launch: Launch, claim: Claim): Promise<PendingDevices> {
-    const { db } = database;
-    const pending = new PendingDevices(database, launch, claim);
+  static async load(
+    database: DatabaseHandle,
+    launch: Launch,
+    claim: Claim,
+    clock = new DatabaseClock(),
+  ): Promise<PendingDevices> {
+    const { db, pool } = database;
+    const pending = new PendingDevices(database, launch, claim, clock);
+    const sentAtMs = performance.now();
+    clock.look(await readDatabaseClock(pool), sentAtMs);
     // A batch that nobody touched has neither outcomes nor deferrals: no need to ask.
     const isFresh = claim.horizon === 0;
     await noteDoubts(db, claim);
@@ -91,12 +103,12 @@ export class PendingDevices {
   }
 
   /** Milliseconds until the next deferred device may be tried; undefined: nobody waits. */
-  msUntilNextDeferred(now: number): number | undefined {
+  msUntilNextDeferred(): number | undefined {
     let earliest: number | undefined;
     for (const { notBefore } of this.#deferred.values()) {
       if (earliest === undefined || notBefore.getTime() < earliest) earliest = notBefore.getTime();
     }
-    return earliest === undefined ? undefined : Math.max(0, earliest - now);
+    return earliest === undefined ? undefined : Math.max(0, earliest - this.clock.nowMs());
   }
 
   /** Whether devices that another platform or environment reaches are among those that come next. */
@@ -147,7 +159,7 @@ export class PendingDevices {
     }
     if (this.#buffer.length === 0) await this.#readDue(size);
     const [oldest] = this.#buffer;
-    if (oldest !== undefined && Date.now() - oldest.readAt.getTime() > maxAddressAgeMs) await this.#readAgain();
+    if (oldest !== undefined && this.clock.nowMs() - oldest.readAt.getTime() > maxAddressAgeMs) await this.#readAgain();
     return this.#buffer.slice(0, size);
   }
 
@@ -158,9 +170,8 @@ export class PendingDevices {
 
   async #readFresh(): Promise<void> {
     const positions = this.#open.slice(this.#openAt, this.#openAt + readAhead);
-    const readAt = new Date();
     const deviceIds = positions.map((position) => this.#claim.deviceIds[position]!);
-    const { addresses, reached } = await this.#readAddresses(deviceIds);
+    const { addresses, reached, readAt } = await this.#readAddresses(deviceIds);
     this.#openAt += positions.length;
     for (let i = 0; i < positions.length; i++) {
       this.#buffer.push({
@@ -177,18 +188,20 @@ export class PendingDevices {
   }
 
   async #readAddresses(deviceIds: number[]) {
-    const addresses = await listAddresses(this.#pool, this.#claim.provider, deviceIds, this.#launch.launchedAt);
+    const sentAtMs = performance.now();
+    const { launchedAt } = this.#launch;
+    const { addresses, readAtMs } = await listAddresses(this.#pool, this.#claim.provider, deviceIds, launchedAt);
+    this.clock.look(readAtMs, sentAtMs);
     const newOnes = [];
     for (const [deviceId, { isNew, deviceToken }] of addresses) if (isNew) newOnes.push({ deviceId, deviceToken });
     const notification = { ...this.#launch, id: this.#claim.notificationId };
     const reached = newOnes.length === 0 ? undefined : await listReachedBefore(this.#db, notification, newOnes);
-    return { addresses, reached };
+    return { addresses, reached, readAt: new Date(readAtMs) };
   }
 
   async #readAgain(): Promise<void> {
-    const readAt = new Date();
     const deviceIds = this.#buffer.map(({ deviceId }) => deviceId);
-    const { addresses, reached } = await this.#readAddresses(deviceIds);
+    const { addresses, reached, readAt } = await this.#readAddresses(deviceIds);
     this.#buffer = this.#buffer.map((device) => ({
       ...device,
       address: addresses.get(device.deviceId),
@@ -198,7 +211,7 @@ export class PendingDevices {
   }
 
   async #readDue(size: number): Promise<void> {
-    const now = Date.now();
+    const now = this.clock.nowMs();
     const due: Deferral[] = [];
     for (const deferral of this.#deferred.values()) {
       if (this.#elsewhere?.has(deferral.deviceId) === false) continue;
@@ -206,8 +219,7 @@ export class PendingDevices {
       if (due.length === size) break;
     }
     if (due.length === 0) return;
-    const readAt = new Date();
-    const { addresses, reached } = await this.#readAddresses(due.map((deferral) => deferral.deviceId));
+    const { addresses, reached, readAt } = await this.#readAddresses(due.map((deferral) => deferral.deviceId));
     for (const { deviceId, attempts, excused, doubts } of due) {
       this.#deferred.delete(deviceId);
       this.#buffer.push({

@@ -1,3 +1,4 @@
+import { cutText } from '../../domain/cut-text.ts';
 import type { JsonValue } from '../../domain/message.ts';
 import { isJsonObject, type JsonObject } from '../../domain/payload/json.ts';
 import { parseHttpDate, parseRetryAfter } from '../../domain/retry-after.ts';
@@ -15,9 +16,11 @@ export interface ProviderAnswer {
   date: Date | undefined;
 }
 
-/** Bytes of a provider's body that are kept for people to read. */
-const maxTextBytes = 2048;
-const maxReasonCharacters = 128;
+/** What is kept of a provider's body for people to read. */
+export const maxTextLength = 2048;
+/** In UTF-8, so that a cut at this many bytes lies behind the text that is kept. */
+const maxTextBytes = 3 * maxTextLength + 3;
+const maxReasonLength = 128;
 
 export interface RawAnswer {
   httpStatus: number;
@@ -32,7 +35,7 @@ export function readAnswer(raw: RawAnswer, now: Date): ProviderAnswer {
   const date = parseHttpDate(raw.date);
   return {
     httpStatus: raw.httpStatus,
-    text: cleanText(decoder.decode(raw.body.subarray(0, maxTextBytes))),
+    text: cutText(cleanText(decoder.decode(raw.body.subarray(0, maxTextBytes))), maxTextLength),
     json: parseObject(raw.body),
     retryAfterMs: parseRetryAfter(raw.retryAfter, date ?? now),
     date,
@@ -61,13 +64,13 @@ export function cleanText(text: string): string {
 /** A provider's reason word, made safe to store; undefined when it is not a text or empty. */
 export function cleanReason(value: JsonValue | undefined): string | undefined {
   if (typeof value !== 'string') return undefined;
-  const reason = cleanText(value.slice(0, maxReasonCharacters));
+  const reason = cutText(cleanText(value), maxReasonLength);
   return reason === '' ? undefined : reason;
 }
 
-/** Looks like a page for people: a front end or proxy wrote it, not the provider's push service. */
-export function isHtml(answer: ProviderAnswer): boolean {
-  return answer.json === undefined && answer.text.startsWith('<');
+/** 502 and 504 are a gateway's words (RFC 9110 §15.6.3, §15.6.5): they say nothing about what stands behind it. */
+export function isFromGateway({ httpStatus }: ProviderAnswer): boolean {
+  return httpStatus === 502 || httpStatus === 504;
 }
 
 /** Says how far this machine's clock is from the provider's, for whoever has to set it right. */

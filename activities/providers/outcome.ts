@@ -22,6 +22,9 @@ export function verdictOnUnsent({ cause, evidence }: NotProcessed): UnsentVerdic
   return { kind: 'unsent', reason, afterMs: unsentAfterMs[cause] };
 }
 
+/** The notification's time was up before a request could be written. */
+export const expired: UnsentVerdict = Object.freeze({ kind: 'unsent', reason: 'expired', afterMs: 0 });
+
 export function verdictOnUnanswered({ cause, evidence }: Unanswered): UnansweredVerdict {
   const { errno } = evidence;
   return { kind: 'unanswered', httpStatus: null, reason: errno === undefined ? cause : `${cause} ${errno}` };

@@ -1,4 +1,4 @@
-import type { ApnsEnvironment, ProviderName } from '../../domain/device.ts';
+import type { ApnsEnvironment, Platform, ProviderName } from '../../domain/device.ts';
 import type { NotificationContent } from '../../domain/payload/content.ts';
 
 export type { NotificationContent } from '../../domain/payload/content.ts';
@@ -16,9 +16,11 @@ export interface PushProvider {
 
   /**
    * Builds and measures, once per batch, everything that does not depend on the device.
+   * @param nowMs milliseconds since 1970 by the clock that made `expiresAt`; default: this machine's. What is left until then is worked
+   *   out when a request is written, and a request that would be written later is none: `unsent`.
    * @throws {PayloadError} when the message can never be taken by this provider.
    */
-  prepare(content: NotificationContent): PreparedMessage;
+  prepare(content: NotificationContent, nowMs?: () => number): PreparedMessage;
 
   /** Hands one message to the provider. Always resolves, exactly once, within the request's deadline. */
   send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict>;
@@ -40,6 +42,8 @@ export interface DeviceAddress {
   deviceToken: string;
   /** APNs only; null means production. */
   apnsEnvironment: ApnsEnvironment | null;
+  /** What it was registered as; undefined: not known. FCM reaches all of them, each with a part of the message of its own. */
+  platform?: Platform;
 }
 
 /** Opaque to the engine; each provider narrows it to its own type. */
@@ -91,6 +95,8 @@ export interface RejectedVerdict {
   detail?: string;
   /** True when the fault lies in the message itself, so that every device would refuse it. */
   isPayloadFault: boolean;
+  /** True when it lies in what devices of this platform alone get. */
+  isOnePlatform?: boolean;
 }
 
 /** Refused for now; certainly not delivered. Counts as an attempt. */
@@ -100,9 +106,14 @@ export interface LaterVerdict {
   reason: string;
   /** From Retry-After or the provider's published rule; undefined: the retry policy decides. */
   afterMs?: number;
-  /** `device`: only this device waits. `provider`: the whole app waits too, once such answers are many. */
-  scope: 'device' | 'provider';
+  scope: FaultScope;
 }
+
+/**
+ * Whom an answer is about. `device`: only this device waits. `provider`: no device is at fault; the whole app waits too, once such
+ * answers are many.
+ */
+export type FaultScope = 'device' | 'provider';
 
 /** Provably never processed, and sending at once did not work either (no connection to be had). No attempt is counted. */
 export interface UnsentVerdict {
@@ -111,15 +122,16 @@ export interface UnsentVerdict {
   afterMs: number;
 }
 
-/** May or may not have been delivered: time-out, reset, stream closed without an answer, 502/504. */
+/** May or may not have been delivered: time-out, reset, stream closed without an answer, or an answer that says "something broke". */
 export interface UnansweredVerdict {
   kind: 'unanswered';
+  /** Null: there was no answer at all. */
   httpStatus: number | null;
   reason: string;
-  /** From Retry-After, where there was an answer. */
+  /** From Retry-After or the provider's published rule, where there was an answer; undefined: the retry policy decides. */
   afterMs?: number;
-  /** As for `LaterVerdict`; undefined: `device`. */
-  scope?: 'device' | 'provider';
+  /** Where there was an answer. */
+  scope?: FaultScope;
 }
 
 /** Credential, topic, project or clock is wrong: every send of this app, or of one platform of it, would end so. Nothing is recorded for the device. */

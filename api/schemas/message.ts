@@ -52,7 +52,8 @@ export const messageSchema = z
       .max(maxTtlSeconds)
       .optional()
       .openapi({
-        description: 'Whole seconds from launch, up to four weeks. 0: one attempt by the provider, not kept.',
+        description:
+          'Whole seconds from launch, or from scheduled_at, up to four weeks. 0: one attempt by the provider, not kept.',
       }),
     priority: z.enum(messagePriorities).optional().openapi({ description: 'Default: high, normal when silent.' }),
     silent: z.boolean().optional().openapi({
@@ -98,29 +99,24 @@ function rename(from: object, names: readonly (readonly [string, string])[]): ob
 }
 
 /**
- * Size, reserved keys and contradictions, for every provider that the audience can hold.
+ * Size, reserved keys and contradictions, for every provider and platform that the audience can hold.
  * @throws {PayloadError} naming the field.
  */
-export function checkForAudience(message: Message, audience: Audience): void {
-  for (const provider of possibleProviders(audience)) checkMessage(message, provider);
+export function checkForAudience(message: Message, { condition }: Audience): void {
+  for (const provider of providerNames) {
+    const reached = platformsOf[provider].filter(
+      (platform) => condition === undefined || isPossible({ provider, platform }, condition),
+    );
+    if (reached.length > 0) checkMessage(message, provider, reached);
+  }
 }
 
-const providersOfPlatform: Record<Platform, readonly ProviderName[]> = {
-  ios: ['apns', 'fcm'],
-  android: ['fcm'],
-  web: ['fcm'],
-};
+const platformsOf: Record<ProviderName, readonly Platform[]> = { apns: ['ios'], fcm: ['ios', 'android', 'web'] };
 
-/** All providers, unless the condition plainly asks for some: `provider` or `platform` by eq or in, alone or under `and`. */
-export function possibleProviders(audience: Audience): ProviderName[] {
-  const allowed = (provider: ProviderName, condition: Condition): boolean => {
-    if ('and' in condition) return condition.and.every((part) => allowed(provider, part));
-    if (!('field' in condition) || (condition.operator !== 'eq' && condition.operator !== 'in')) return true;
-    const values = [condition.value].flat();
-    if (condition.field === 'provider') return values.includes(provider);
-    if (condition.field !== 'platform') return true;
-    return values.some((platform) => providersOfPlatform[platform as Platform]?.includes(provider));
-  };
-  const { condition } = audience;
-  return providerNames.filter((provider) => condition === undefined || allowed(provider, condition));
+/** False where the condition plainly asks for others: `provider` or `platform` by eq or in, alone or under `and`. */
+function isPossible(device: { provider: ProviderName; platform: Platform }, condition: Condition): boolean {
+  if ('and' in condition) return condition.and.every((part) => isPossible(device, part));
+  if (!('field' in condition) || (condition.operator !== 'eq' && condition.operator !== 'in')) return true;
+  if (condition.field !== 'provider' && condition.field !== 'platform') return true;
+  return [condition.value].flat().includes(device[condition.field]);
 }

@@ -1,11 +1,11 @@
-import type { ApnsPushType } from '../message.ts';
+import type { ApnsPushType, JsonValue } from '../message.ts';
+import { checkCollapseId, collapseIdHeader, hasControlCharacter } from './collapse-id.ts';
 import {
   appData,
-  checkCollapseId,
+  checkBadge,
   checkCommon,
   checkOwnKeys,
   copyData,
-  hasControlCharacter,
   hasText,
   isSilent,
   replacementId,
@@ -43,7 +43,10 @@ interface PushTypeRules {
   needsTokenAuth: boolean;
 }
 
-const rule = (topicSuffix: string, maxPayloadBytes = 4096, needsTokenAuth = false): PushTypeRules => ({
+/** VoIP alone may be larger. */
+export const maxApnsPayloadBytes = 4096;
+
+const rule = (topicSuffix: string, maxPayloadBytes = maxApnsPayloadBytes, needsTokenAuth = false): PushTypeRules => ({
   topicSuffix,
   maxPayloadBytes,
   needsTokenAuth,
@@ -55,8 +58,8 @@ export const apnsPushTypeRules = {
   voip: rule('.voip', 5120),
   complication: rule('.complication'),
   fileprovider: rule('.pushkit.fileprovider'),
-  location: rule('.location-query', 4096, true),
-  liveactivity: rule('.push-type.liveactivity', 4096, true),
+  location: rule('.location-query', maxApnsPayloadBytes, true),
+  liveactivity: rule('.push-type.liveactivity', maxApnsPayloadBytes, true),
   pushtotalk: rule('.voip-ptt'),
   widgets: rule('.push-type.widgets'),
   controls: rule('.push-type.controls'),
@@ -126,17 +129,14 @@ function buildAps({ message }: NotificationContent): JsonObject {
 function checkPayload(payload: JsonObject, pushType: ApnsPushType): void {
   const { aps } = payload;
   if (!isJsonObject(aps)) throw new PayloadError('apns.payload.aps', 'aps must be an object.');
+  checkBadge('apns.payload.aps.badge', aps.badge);
   if (pushType === 'background') {
-    for (const key of ['alert', 'sound', 'badge']) {
-      if (Object.hasOwn(aps, key)) {
-        throw new PayloadError(`apns.payload.aps.${key}`, `A silent message shows nothing, so it cannot have ${key}.`);
-      }
-    }
+    checkShowsNothing('apns.payload.aps', aps);
     if (aps['content-available'] !== 1) {
       throw new PayloadError('apns.payload.aps.content-available', 'A silent message must keep content-available 1.');
     }
   }
-  if (pushType === 'alert' && !['alert', 'sound', 'badge'].some((key) => Object.hasOwn(aps, key))) {
+  if (pushType === 'alert' && !showsSomething(aps)) {
     throw new PayloadError('body', 'Nothing to show: give title, body, sound or badge, or set silent.');
   }
   if (pushType === 'liveactivity') {
@@ -144,6 +144,22 @@ function checkPayload(payload: JsonObject, pushType: ApnsPushType): void {
       if (!Object.hasOwn(aps, key)) {
         throw new PayloadError(`apns.payload.aps.${key}`, `A live activity push needs aps.${key}.`);
       }
+    }
+  }
+}
+
+const shownKeys = ['alert', 'sound', 'badge'];
+
+/** Whether these keys of `aps` make a push something to show. */
+export function showsSomething(aps: JsonObject): boolean {
+  return shownKeys.some((key) => Object.hasOwn(aps, key));
+}
+
+/** @throws {PayloadError} naming the key of `aps` that push type background does not allow. */
+export function checkShowsNothing(path: string, aps: JsonObject): void {
+  for (const key of shownKeys) {
+    if (Object.hasOwn(aps, key)) {
+      throw new PayloadError(`${path}.${key}`, `A silent message shows nothing, so it cannot have ${key}.`);
     }
   }
 }
@@ -158,10 +174,10 @@ function buildHeaders(content: NotificationContent, pushType: ApnsPushType): Apn
   if (expiration !== undefined) headers['apns-expiration'] = expiration;
   // Only what is shown can be replaced on the phone; other types get a collapse id if the message asks for one.
   if (message.collapseId !== undefined || pushType === 'alert') headers['apns-collapse-id'] = replacementId(content);
-  for (const [name, value] of Object.entries(message.apns?.headers ?? {})) {
-    headers[checkedHeaderName(name)] = value;
-  }
-  checkHeaders(headers, pushType);
+  Object.assign(headers, lowerCaseNames(message.apns?.headers ?? {}));
+  checkApnsHeaders('apns.headers', headers, pushType);
+  const collapseId = headers['apns-collapse-id'];
+  if (collapseId !== undefined) headers['apns-collapse-id'] = collapseIdHeader(collapseId);
   return headers;
 }
 
@@ -171,44 +187,60 @@ export function apnsExpiration(ttlSeconds: number | undefined, expiresAt: Date |
   return expiresAt === undefined ? undefined : String(Math.floor(expiresAt.getTime() / 1000));
 }
 
-function checkedHeaderName(name: string): ApnsHeaderName {
-  const lower = name.toLowerCase();
-  switch (lower) {
-    case 'apns-topic':
-    case 'apns-priority':
-    case 'apns-expiration':
-    case 'apns-collapse-id':
-      return lower;
-    case 'apns-push-type':
-      throw new PayloadError(
-        `apns.headers.${name}`,
-        'Set the push type by push_type, so that topic, priority and size follow it.',
-      );
-    default:
-      throw new PayloadError(
-        `apns.headers.${name}`,
-        'Only apns-topic, apns-priority, apns-expiration and apns-collapse-id can be set.',
-      );
-  }
+/** Names of header fields say the same in any case; as overrides they must replace ours, not stand beside them. */
+export function lowerCaseNames<Value>(headers: Record<string, Value>): Record<string, Value> {
+  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
 }
 
-function checkHeaders(headers: ApnsHeaders, pushType: ApnsPushType): void {
+const headerNames: readonly string[] = [
+  'apns-topic',
+  'apns-push-type',
+  'apns-priority',
+  'apns-expiration',
+  'apns-collapse-id',
+] satisfies ApnsHeaderName[];
+
+/**
+ * The rules of APNs for headers, whoever carries them there.
+ * @throws {PayloadError} naming the field, which begins with `path`.
+ */
+export function checkApnsHeaders(path: string, headers: Record<string, JsonValue>, pushType: ApnsPushType): void {
   for (const [name, value] of Object.entries(headers)) {
-    if (hasControlCharacter(value) || value.trim() !== value || value === '') {
-      throw new PayloadError(`apns.headers.${name}`, 'A header value must be text without control characters.');
+    if (!headerNames.includes(name)) {
+      throw new PayloadError(
+        `${path}.${name}`,
+        'Only apns-topic, apns-priority, apns-expiration and apns-collapse-id can be set here.',
+      );
+    }
+    if (typeof value !== 'string' || hasControlCharacter(value) || value.trim() !== value || value === '') {
+      throw new PayloadError(`${path}.${name}`, 'A header value must be text without control characters.');
     }
   }
-  const priority = headers['apns-priority'];
-  if (!apnsPriorities.includes(priority)) {
-    throw new PayloadError('apns.headers.apns-priority', 'apns-priority is 10, 5 or 1.');
+  if (headers['apns-push-type'] !== pushType) {
+    throw new PayloadError(
+      `${path}.apns-push-type`,
+      'Set the push type by push_type, so that topic, priority and size follow it.',
+    );
   }
-  if (pushType === 'background' && priority === '10') {
-    throw new PayloadError('apns.headers.apns-priority', 'A silent message cannot have priority 10: APNs refuses it.');
+  const priority = headers['apns-priority'];
+  if (priority !== undefined && !apnsPriorities.includes(String(priority))) {
+    throw new PayloadError(`${path}.apns-priority`, 'apns-priority is 10, 5 or 1.');
+  }
+  if (pushType === 'background' && (priority === undefined || priority === '10')) {
+    throw new PayloadError(`${path}.apns-priority`, 'A silent message cannot have priority 10: APNs refuses it.');
   }
   const expiration = headers['apns-expiration'];
-  if (expiration !== undefined && !/^\d{1,12}$/.test(expiration)) {
-    throw new PayloadError('apns.headers.apns-expiration', 'apns-expiration is a whole number of UNIX seconds.');
+  if (expiration !== undefined && !/^\d{1,12}$/.test(String(expiration))) {
+    throw new PayloadError(`${path}.apns-expiration`, 'apns-expiration is a whole number of UNIX seconds.');
+  }
+  const topic = headers['apns-topic'];
+  const { topicSuffix } = apnsPushTypeRules[pushType];
+  if (topic !== undefined && !(/^[A-Za-z0-9._-]+$/.test(String(topic)) && String(topic).endsWith(topicSuffix))) {
+    throw new PayloadError(
+      `${path}.apns-topic`,
+      `apns-topic is a bundle id${topicSuffix && ` and the suffix ${topicSuffix} of push type ${pushType}`}.`,
+    );
   }
   const collapseId = headers['apns-collapse-id'];
-  if (collapseId !== undefined) checkCollapseId('apns.headers.apns-collapse-id', collapseId);
+  if (collapseId !== undefined) checkCollapseId(`${path}.apns-collapse-id`, collapseId);
 }

@@ -1,27 +1,36 @@
-import type { ProviderName } from '../device.ts';
+import { type Platform, type ProviderName, platforms } from '../device.ts';
 import type { Message } from '../message.ts';
 import { buildApnsContent } from './apns.ts';
+import type { NotificationContent } from './content.ts';
 import { buildFcmContent } from './fcm.ts';
 
 /** As long as every real one, so that sizes are right before the notification has its id. */
 const placeholderId = '00000000-0000-7000-8000-000000000000';
 
 /**
- * Everything that can be known of a message before it is sent: size in bytes, reserved keys, contradictory fields.
- * The providers run the same code when they build it.
+ * Everything that can be known of a message before it is sent: size in bytes, reserved keys, contradictory fields. Whatever the
+ * provider would carry to one of `platforms`, overrides included. The providers run the same code when they build it.
  * @throws {PayloadError} naming the field.
  */
-export function checkMessage(message: Message, provider: ProviderName): void {
-  measureMessage(message, provider);
+export function checkMessage(message: Message, provider: ProviderName, reached: Iterable<Platform> = platforms): void {
+  measureMessage(message, provider, reached);
 }
 
 /**
  * Bytes that count against the provider's limit.
  * @throws {PayloadError} as `checkMessage`.
  */
-export function measureMessage(message: Message, provider: ProviderName): number {
-  const content = { notificationId: placeholderId, message };
-  return provider === 'apns'
-    ? buildApnsContent(content).payloadBytes
-    : buildFcmContent(content, new Date(0)).payloadBytes;
+export function measureMessage(
+  message: Message,
+  provider: ProviderName,
+  reached: Iterable<Platform> = platforms,
+): number {
+  const content: NotificationContent = { notificationId: placeholderId, message };
+  if (provider === 'apns') return buildApnsContent(content).payloadBytes;
+  const { payloadBytes, faults } = buildFcmContent(content, new Date(0));
+  for (const platform of reached) {
+    const fault = faults.get(platform);
+    if (fault !== undefined) throw fault;
+  }
+  return payloadBytes;
 }

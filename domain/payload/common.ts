@@ -1,15 +1,10 @@
 import { type Message, maxTtlSeconds } from '../message.ts';
+import { checkCollapseId } from './collapse-id.ts';
 import type { NotificationContent } from './content.ts';
-import { define, type JsonObject, utf8Bytes } from './json.ts';
+import { define, type JsonObject } from './json.ts';
 import { PayloadError } from './payload-error.ts';
 
 /** Rules that hold for every provider, and the custom keys that every app receives. */
-
-/** https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns (`apns-collapse-id`). */
-export const maxCollapseIdBytes = 64;
-
-// biome-ignore lint/suspicious/noControlCharactersInRegex: finding control characters is the purpose.
-const controlCharacter = /[\u0000-\u001f\u007f-\u009f]/;
 
 /** True when the app is woken and nothing is shown: `silent`, or the push type that means the same. */
 export function isSilent(message: Message): boolean {
@@ -60,28 +55,14 @@ export function checkCommon(message: Message): void {
   if (ttlSeconds !== undefined && !(ttlSeconds >= 0 && ttlSeconds <= maxTtlSeconds)) {
     throw new PayloadError('ttl', `ttl must be between 0 and ${maxTtlSeconds} seconds (four weeks).`);
   }
-  if (badge !== undefined && !(Number.isInteger(badge) && badge >= 0)) {
-    throw new PayloadError('badge', 'badge must be a whole number of 0 or more; 0 clears the badge.');
-  }
+  checkBadge('badge', badge);
   if (collapseId !== undefined) checkCollapseId('collapse_id', collapseId);
   if (isSilent(message)) checkSilent(message);
 }
 
-export function checkCollapseId(field: string, collapseId: string): void {
-  const bytes = utf8Bytes(collapseId);
-  if (bytes === 0 || bytes > maxCollapseIdBytes) {
-    throw new PayloadError(
-      field,
-      `A collapse id has 1 to ${maxCollapseIdBytes} bytes of UTF-8, this one has ${bytes}.`,
-    );
-  }
-  if (controlCharacter.test(collapseId) || collapseId.trim() !== collapseId) {
-    throw new PayloadError(field, 'A collapse id must not contain control characters, nor blanks at its ends.');
-  }
-}
-
-export function hasControlCharacter(text: string): boolean {
-  return controlCharacter.test(text);
+export function checkBadge(field: string, badge: unknown): void {
+  if (badge === undefined || (Number.isInteger(badge) && (badge as number) >= 0)) return;
+  throw new PayloadError(field, 'badge must be a whole number of 0 or more; 0 clears the badge.');
 }
 
 /** A silent message shows nothing and saves power: APNs refuses or drops everything else under push type background. */

@@ -1,6 +1,24 @@
-import type { JsonValue, Message } from '../message.ts';
-import { apnsExpiration } from './apns.ts';
-import { appData, checkCommon, checkOwnKeys, hasText, isSilent, remainingSeconds, replacementId } from './common.ts';
+import { type Platform, platforms } from '../device.ts';
+import { type ApnsPushType, apnsPushTypes, type JsonValue, type Message, maxTtlSeconds } from '../message.ts';
+import {
+  apnsExpiration,
+  checkApnsHeaders,
+  checkShowsNothing,
+  lowerCaseNames,
+  maxApnsPayloadBytes,
+  showsSomething,
+} from './apns.ts';
+import { checkCollapseId, collapseIdHeader } from './collapse-id.ts';
+import {
+  appData,
+  checkBadge,
+  checkCommon,
+  checkOwnKeys,
+  hasText,
+  isSilent,
+  remainingSeconds,
+  replacementId,
+} from './common.ts';
 import type { NotificationContent } from './content.ts';
 import { define, isJsonObject, type JsonObject, jsonBytes, mergeOver } from './json.ts';
 import { PayloadError } from './payload-error.ts';
@@ -11,8 +29,13 @@ import { PayloadError } from './payload-error.ts';
  */
 export interface FcmContent {
   message: JsonObject;
-  /** Bytes of `notification` and `data` as JSON in UTF-8: the part that FCM's limit speaks of. */
+  /** Bytes of `notification` and `data` as JSON in UTF-8, as Android gets them: the part that FCM's limit speaks of. */
   payloadBytes: number;
+  /**
+   * Platforms whose devices could never take the message, and why. Their own part is left out of `message`, so that FCM does not
+   * refuse it for the others.
+   */
+  faults: ReadonlyMap<Platform, PayloadError>;
 }
 
 /** https://firebase.google.com/docs/cloud-messaging/concept-options: 4096 bytes to devices (2048 only to topics). */
@@ -21,33 +44,49 @@ export const maxFcmPayloadBytes = 4096;
 /** The sender fills these; as overrides they would change who gets the message, or are output only. */
 const targetFields = ['token', 'fid', 'topic', 'condition', 'name'];
 
+/** The part of the message that each platform alone reads, and its rules. */
+const partOf = { ios: 'apns', android: 'android', web: 'webpush' } as const satisfies Record<Platform, string>;
+const checkPart: Record<Platform, (part: JsonObject, merged: JsonObject, message: Message) => void> = {
+  ios: checkApns,
+  android: checkAndroid,
+  web: checkWebpush,
+};
+
 /**
- * Builds, checks and measures.
+ * Builds, checks and measures what comes out when the overrides are laid over the neutral fields.
  * @param now the instant from which the remaining time to live is counted.
- * @throws {PayloadError} when FCM could never take the message.
+ * @throws {PayloadError} when FCM could never take the message, whatever the platform.
  */
 export function buildFcmContent(content: NotificationContent, now: Date): FcmContent {
   const { message } = content;
   checkCommon(message);
+  const override = withOneSpelling(message.fcm ?? {});
+  checkOverride(override);
   const built: JsonObject = {};
   if (hasText(message) && !isSilent(message)) built.notification = buildNotification(message);
   built.data = buildData(content);
   built.android = buildAndroid(content, now);
-  built.apns = buildApns(content);
+  built.apns = buildApns(content, override);
   const webpush = buildWebpush(content, now);
   if (webpush !== undefined) built.webpush = webpush;
 
-  const override = withSnakeCaseNames(message.fcm ?? {});
-  checkOverride(override);
   const merged = mergeOver(built, override);
   checkData(merged.data, 'fcm.data');
-  if (isJsonObject(merged.android)) checkData(merged.android.data, 'fcm.android.data');
+  checkNotification(merged.notification);
+  checkSize('message', sizeOf(merged.notification, merged.data));
 
-  const payloadBytes = measure(merged);
-  if (payloadBytes > maxFcmPayloadBytes) {
-    throw new PayloadError('message', `The FCM payload has ${payloadBytes} bytes, ${maxFcmPayloadBytes} are allowed.`);
+  const faults = new Map<Platform, PayloadError>();
+  for (const platform of platforms) {
+    const part = merged[partOf[platform]];
+    try {
+      if (isJsonObject(part)) checkPart[platform](part, merged, message);
+    } catch (error) {
+      if (!(error instanceof PayloadError)) throw error;
+      faults.set(platform, error);
+      delete merged[partOf[platform]];
+    }
   }
-  return { message: merged, payloadBytes };
+  return { message: merged, payloadBytes: sizeOn(merged, merged.android), faults };
 }
 
 function buildNotification(message: Message): JsonObject {
@@ -91,19 +130,20 @@ function buildAndroid(content: NotificationContent, now: Date): JsonObject {
 }
 
 /** What iOS devices registered with Firebase get. FCM copies title, body and data into the payload by itself. */
-function buildApns(content: NotificationContent): JsonObject {
+function buildApns(content: NotificationContent, override: JsonObject): JsonObject {
   const { message } = content;
   const silent = isSilent(message);
   const text = hasText(message) && !silent;
-  const showsSomething = text || message.badge !== undefined || message.sound !== undefined;
+  const isShownByOverride = isJsonObject(override.notification) || showsSomething(apsOf(override.apns));
+  const shows = text || message.badge !== undefined || message.sound !== undefined || (isShownByOverride && !silent);
   const headers: JsonObject = {
-    'apns-push-type': showsSomething ? 'alert' : 'background',
+    'apns-push-type': shows ? 'alert' : 'background',
     // FCM answers INVALID_ARGUMENT to a message without notification at priority 10.
     'apns-priority': text && message.priority !== 'normal' ? '10' : '5',
   };
   const expiration = apnsExpiration(message.ttlSeconds, content.expiresAt);
   if (expiration !== undefined) headers['apns-expiration'] = expiration;
-  if (message.collapseId !== undefined || text) headers['apns-collapse-id'] = replacementId(content);
+  if (message.collapseId !== undefined || text) headers['apns-collapse-id'] = collapseIdHeader(replacementId(content));
 
   const aps: JsonObject = {};
   if (text && message.subtitle !== undefined) aps.alert = buildAlert(message);
@@ -112,7 +152,7 @@ function buildApns(content: NotificationContent): JsonObject {
   if (message.category !== undefined) aps.category = message.category;
   if (message.threadId !== undefined) aps['thread-id'] = message.threadId;
   if (text && message.imageUrl !== undefined) aps['mutable-content'] = 1;
-  if (!showsSomething) aps['content-available'] = 1;
+  if (!shows) aps['content-available'] = 1;
 
   const apns: JsonObject = { headers };
   if (Object.keys(aps).length > 0) apns.payload = { aps };
@@ -164,17 +204,115 @@ function checkOverride(override: JsonObject): void {
     if (value !== undefined && value !== null && !isJsonObject(value)) {
       throw new PayloadError(`fcm.${field}`, `fcm.${field} must be an object.`);
     }
+    for (const part of ['notification', 'headers', 'payload', 'fcm_options']) {
+      const value = inner(override[field], part);
+      if (field !== 'data' && value !== undefined && value !== null && !isJsonObject(value)) {
+        throw new PayloadError(`fcm.${field}.${part}`, `fcm.${field}.${part} must be an object.`);
+      }
+    }
   }
-  if (isJsonObject(override.data) && Object.hasOwn(override.data, 'nid')) {
-    throw new PayloadError('fcm.data.nid', 'The key "nid" carries the notification id to the app and cannot be set.');
+  checkNid('fcm.data', override.data);
+  for (const part of ['android', 'webpush']) checkNid(`fcm.${part}.data`, inner(override[part], 'data'));
+  checkNid('fcm.apns.payload', inner(override.apns, 'payload'));
+}
+
+function checkNid(path: string, keys: JsonValue | undefined): void {
+  if (isJsonObject(keys) && Object.hasOwn(keys, 'nid')) {
+    throw new PayloadError(`${path}.nid`, 'The key "nid" carries the notification id to the app and cannot be set.');
   }
 }
 
-function checkData(data: JsonValue | undefined, path: string): void {
-  if (!isJsonObject(data)) {
-    if (data === undefined) return;
-    throw new PayloadError(path, `${path} must be an object of texts.`);
+function checkNotification(notification: JsonValue | undefined): void {
+  for (const key of ['title', 'body', 'image']) {
+    const value = inner(notification, key);
+    if (value !== undefined && typeof value !== 'string') {
+      throw new PayloadError(`fcm.notification.${key}`, `${key} must be a text.`);
+    }
   }
+}
+
+function checkAndroid(android: JsonObject, merged: JsonObject, message: Message): void {
+  if (android.collapse_key !== undefined) checkCollapseId('fcm.android.collapse_key', android.collapse_key);
+  if (android.ttl !== undefined && !isTtl(/^(\d{1,7})(\.\d{1,9})?s$/.exec(String(android.ttl)))) {
+    throw new PayloadError(
+      'fcm.android.ttl',
+      `ttl is a text such as "3600s", at most "${maxTtlSeconds}s" (four weeks).`,
+    );
+  }
+  if (android.priority !== undefined && !['NORMAL', 'HIGH'].includes(String(android.priority))) {
+    throw new PayloadError('fcm.android.priority', 'priority is NORMAL or HIGH.');
+  }
+  checkBadge('fcm.android.notification.notification_count', inner(android.notification, 'notification_count'));
+  checkData(android.data, 'fcm.android.data');
+  checkSize(message.fcm?.android === undefined ? 'message' : 'fcm.android', sizeOn(merged, android));
+}
+
+/** The same rules as for what goes to Apple directly: FCM only passes it on. */
+function checkApns(apns: JsonObject, merged: JsonObject, message: Message): void {
+  const headers = objectOf(apns.headers);
+  const pushType = headers['apns-push-type'] ?? 'alert';
+  if (!(apnsPushTypes as readonly JsonValue[]).includes(pushType)) {
+    throw new PayloadError('fcm.apns.headers.apns-push-type', `apns-push-type is one of ${apnsPushTypes.join(', ')}.`);
+  }
+  checkApnsHeaders('fcm.apns.headers', { ...headers, 'apns-push-type': pushType }, pushType as ApnsPushType);
+  if (typeof headers['apns-collapse-id'] === 'string') {
+    headers['apns-collapse-id'] = collapseIdHeader(headers['apns-collapse-id']);
+  }
+
+  const payload = objectOf(apns.payload);
+  if (payload.aps !== undefined && !isJsonObject(payload.aps)) {
+    throw new PayloadError('fcm.apns.payload.aps', 'aps must be an object.');
+  }
+  const aps = apsOf(apns);
+  checkBadge('fcm.apns.payload.aps.badge', aps.badge);
+  if (pushType === 'background') {
+    checkShowsNothing('fcm.apns.payload.aps', aps);
+    if (isSilent(message) && merged.notification !== undefined) {
+      throw new PayloadError('fcm.notification', 'A silent message shows nothing, so it cannot have a notification.');
+    }
+  }
+  const bytes = jsonBytes(payload);
+  if (bytes > maxApnsPayloadBytes) {
+    throw new PayloadError(
+      'fcm.apns.payload',
+      `The APNs payload has ${bytes} bytes, ${maxApnsPayloadBytes} are allowed.`,
+    );
+  }
+}
+
+/** https://www.rfc-editor.org/rfc/rfc8030 §5.2 (TTL), §5.3 (Urgency), §5.4 (Topic). */
+function checkWebpush(webpush: JsonObject, merged: JsonObject, message: Message): void {
+  const headers = objectOf(webpush.headers);
+  for (const [name, value] of Object.entries(headers)) {
+    if (typeof value !== 'string') {
+      throw new PayloadError(`fcm.webpush.headers.${name}`, 'FCM takes text only as header values.');
+    }
+  }
+  const { TTL: ttl, Urgency: urgency, Topic: topic } = headers;
+  if (ttl !== undefined && !isTtl(/^(\d{1,7})$/.exec(String(ttl)))) {
+    throw new PayloadError('fcm.webpush.headers.TTL', `TTL is a whole number of seconds, at most ${maxTtlSeconds}.`);
+  }
+  if (urgency !== undefined && !['very-low', 'low', 'normal', 'high'].includes(String(urgency))) {
+    throw new PayloadError('fcm.webpush.headers.Urgency', 'Urgency is very-low, low, normal or high.');
+  }
+  if (topic !== undefined && !/^[\w-]{1,32}$/.test(String(topic))) {
+    throw new PayloadError('fcm.webpush.headers.Topic', 'Topic has 1 to 32 letters, digits, "-" and "_".');
+  }
+  const link = inner(webpush.fcm_options, 'link');
+  if (link !== undefined && !(typeof link === 'string' && link.startsWith('https://'))) {
+    throw new PayloadError('fcm.webpush.fcm_options.link', 'FCM takes https links only.');
+  }
+  checkData(webpush.data, 'fcm.webpush.data');
+  checkSize(message.fcm?.webpush === undefined ? 'message' : 'fcm.webpush', sizeOn(merged, webpush));
+}
+
+function isTtl(match: RegExpExecArray | null): boolean {
+  return match !== null && Number.parseFloat(match[0]) <= maxTtlSeconds;
+}
+
+function checkData(data: JsonValue | undefined, path: string): void {
+  if (data === undefined) return;
+  if (!isJsonObject(data)) throw new PayloadError(path, `${path} must be an object of texts.`);
   for (const [key, value] of Object.entries(data)) {
     checkDataKey(key, path);
     if (typeof value !== 'string') throw new PayloadError(`${path}.${key}`, 'FCM takes text only as data values.');
@@ -182,35 +320,69 @@ function checkData(data: JsonValue | undefined, path: string): void {
 }
 
 /**
- * Keys that FCM refuses or that never reach the app (https://firebase.google.com/docs/cloud-messaging/error-codes,
- * INVALID_ARGUMENT). Others that merely look special, such as `notification`, work and are left alone.
+ * Keys that FCM refuses (https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages, `data`). Others that merely look
+ * special, such as `notification` or `google_id`, work and are left alone.
  */
 function checkDataKey(key: string, path: string): void {
-  if (key === 'from' || key === 'message_type' || key.startsWith('google') || key.startsWith('gcm')) {
+  if (key === 'from' || key === 'message_type' || key.startsWith('google.') || key.startsWith('gcm.notification.')) {
     throw new PayloadError(
       `${path}.${key}`,
-      `The data key "${key}" is reserved by FCM: "from", "message_type" and all that begins with "google" or "gcm".`,
+      `The data key "${key}" is reserved by FCM: "from", "message_type" and all that begins with "google." or "gcm.notification.".`,
     );
   }
 }
 
-function measure(message: JsonObject): number {
-  const { notification, data, android } = message;
-  let bytes = notification === undefined ? 0 : jsonBytes(notification);
-  const androidData = isJsonObject(android) ? android.data : undefined;
-  const dataBytes = data === undefined ? 0 : jsonBytes(data);
-  // Android's own data replaces the common one on Android: the larger counts.
-  bytes += Math.max(dataBytes, androidData === undefined ? 0 : jsonBytes(androidData));
-  return bytes;
+/** What is a platform's own replaces what is common: its data as a whole, its notification field by field. */
+function sizeOn(merged: JsonObject, part: JsonValue | undefined): number {
+  const common = isJsonObject(merged.notification) ? merged.notification : undefined;
+  const own = inner(part, 'notification');
+  const notification = isJsonObject(own) ? mergeOver(common ?? {}, own) : common;
+  return sizeOf(notification, inner(part, 'data') ?? merged.data);
 }
+
+function sizeOf(notification: JsonValue | undefined, data: JsonValue | undefined): number {
+  return (notification === undefined ? 0 : jsonBytes(notification)) + (data === undefined ? 0 : jsonBytes(data));
+}
+
+function checkSize(field: string, bytes: number): void {
+  if (bytes <= maxFcmPayloadBytes) return;
+  throw new PayloadError(field, `The FCM payload has ${bytes} bytes, ${maxFcmPayloadBytes} are allowed.`);
+}
+
+function apsOf(apns: JsonValue | undefined): JsonObject {
+  return objectOf(inner(inner(apns, 'payload'), 'aps'));
+}
+
+function objectOf(value: JsonValue | undefined): JsonObject {
+  return isJsonObject(value) ? value : {};
+}
+
+function inner(object: JsonValue | undefined, key: string): JsonValue | undefined {
+  return isJsonObject(object) && Object.hasOwn(object, key) ? object[key] : undefined;
+}
+
+/**
+ * FCM takes field names as `collapse_key` and as `collapseKey`, header names in any case, and enums in any case; ours are the
+ * first. An override in another form would stand beside ours as a second value of one field, which FCM refuses.
+ */
+function withOneSpelling(override: JsonObject): JsonObject {
+  const renamed = withSnakeCaseNames(override);
+  const { android, apns, webpush } = renamed;
+  if (isJsonObject(android) && typeof android.priority === 'string') android.priority = android.priority.toUpperCase();
+  if (isJsonObject(apns) && isJsonObject(apns.headers)) apns.headers = lowerCaseNames(apns.headers);
+  if (isJsonObject(webpush) && isJsonObject(webpush.headers)) {
+    webpush.headers = Object.fromEntries(
+      Object.entries(webpush.headers).map(([name, value]) => [webpushHeaders[name.toLowerCase()] ?? name, value]),
+    );
+  }
+  return renamed;
+}
+
+const webpushHeaders: Record<string, string> = { ttl: 'TTL', urgency: 'Urgency', topic: 'Topic' };
 
 /** Objects whose keys are the app's or another protocol's, not FCM's field names. */
 const freeKeyed = new Set(['data', 'headers', 'payload']);
 
-/**
- * FCM takes field names as `collapse_key` and as `collapseKey`; ours are the former. An override in the other form would
- * stand beside ours as a second value of one field, which FCM refuses.
- */
 function withSnakeCaseNames(object: JsonObject, isWebpush = false): JsonObject {
   const renamed: JsonObject = {};
   for (const [key, value] of Object.entries(object)) {

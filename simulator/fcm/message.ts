@@ -135,8 +135,11 @@ function checkMessage(message: JsonObject): FcmError | undefined {
     checkToken(message) ??
     checkData('message.data', message.data) ??
     checkData('message.android.data', part(message, 'android').data) ??
+    checkData('message.webpush.data', part(message, 'webpush').data) ??
     checkTtl(part(message, 'android').ttl) ??
+    checkApnsHeaders(part(part(message, 'apns'), 'headers')) ??
     checkApns(message) ??
+    checkWebpush(part(message, 'webpush')) ??
     checkSize(message, targets[0] === 'topic' || targets[0] === 'condition' ? maxTopicPayloadBytes : maxPayloadBytes)
   );
 }
@@ -165,6 +168,41 @@ function checkTtl(ttl: unknown): FcmError | undefined {
   return invalidArgument('message.android.ttl', 'TTL must be a duration between 0 and 2419200 seconds');
 }
 
+/** What Apple answers BadCollapseId, BadPriority and BadExpirationDate to; and a header carries visible ASCII alone. */
+function checkApnsHeaders(headers: JsonObject): FcmError | undefined {
+  for (const [name, value] of Object.entries(headers)) {
+    if (!/^[!-~](?:[ -~]*[!-~])?$/.test(String(value))) {
+      return invalidArgument('message.apns.headers', `Invalid value of the APNs header ${name}`);
+    }
+  }
+  const {
+    'apns-collapse-id': collapseId,
+    'apns-priority': priority,
+    'apns-expiration': expiration,
+  } = headers as Record<string, string | undefined>;
+  if (collapseId !== undefined && collapseId.length > 64) {
+    return invalidArgument('message.apns.headers', 'apns-collapse-id must not exceed 64 bytes');
+  }
+  if (priority !== undefined && !['1', '5', '10'].includes(priority)) {
+    return invalidArgument('message.apns.headers', 'Invalid apns-priority');
+  }
+  if (expiration !== undefined && !/^\d{1,15}$/.test(expiration)) {
+    return invalidArgument('message.apns.headers', 'Invalid apns-expiration');
+  }
+  return undefined;
+}
+
+function checkWebpush(webpush: JsonObject): FcmError | undefined {
+  for (const [name, value] of Object.entries(part(webpush, 'headers'))) {
+    if (name.toLowerCase() === 'ttl' && !/^\d{1,7}$/.test(String(value))) {
+      return invalidArgument('message.webpush.headers', 'TTL must be a number of seconds');
+    }
+  }
+  const { link } = part(webpush, 'fcm_options');
+  if (link === undefined || String(link).startsWith('https://')) return undefined;
+  return invalidArgument('message.webpush.fcm_options.link', 'The link must be an HTTPS URL');
+}
+
 /** A silent message to iOS must carry priority 5; what the device is, only the payload tells here. */
 function checkApns(message: JsonObject): FcmError | undefined {
   const apns = part(message, 'apns');
@@ -177,12 +215,17 @@ function checkApns(message: JsonObject): FcmError | undefined {
   return invalidArgument('message.apns.headers', 'A background message to APNs must have the priority 5');
 }
 
-/** Keys and values count. The phone's share is what is common plus what is its platform's own. */
+/** Keys and values count. A platform's own data replaces what is common as a whole, its own notification field by field. */
 function checkSize(message: JsonObject, limit: number): FcmError | undefined {
-  const common = textBytes(message.data) + textBytes(message.notification);
-  const android = part(message, 'android');
-  if (common + textBytes(android.data) + textBytes(android.notification) > limit) {
-    return invalidArgument('message', 'Android message is too big');
+  for (const [name, title] of [
+    ['android', 'Android'],
+    ['webpush', 'WebPush'],
+  ] as const) {
+    const own = part(message, name);
+    const notification = { ...part(message, 'notification'), ...part(own, 'notification') };
+    if (textBytes(notification) + textBytes(own.data ?? message.data) > limit) {
+      return invalidArgument('message', `${title} message is too big`);
+    }
   }
   const payload = part(message, 'apns').payload;
   const payloadBytes = payload === undefined ? 0 : Buffer.byteLength(JSON.stringify(payload));

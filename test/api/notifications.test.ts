@@ -21,6 +21,11 @@ describe('notifications', () => {
   const draft = async () => (await create({ message, audience: {} })).body.id as string;
   const count = async () => (await api.database.pool.query('select count(*) from notifications')).rows[0].count;
 
+  test('a title taken from the message is cut at whole characters', async () => {
+    const { body } = await create({ message: { title: `${'x'.repeat(250)}👨‍👩‍👧‍👦 and more` }, audience: {} });
+    assert.equal(body.title, 'x'.repeat(250));
+  });
+
   test('a draft is stored as it was said, and nothing is woken', async () => {
     const said = {
       title: 'Autumn',
@@ -238,6 +243,7 @@ describe('notifications', () => {
       [{ silent: true, badge: 0 }, 'message.badge'],
       [{ ...message, collapse_id: '漢'.repeat(22) }, 'message.collapse_id'],
       [{ ...message, collapse_id: 'x'.repeat(65) }, 'message.collapse_id'],
+      [{ ...message, fcm: { android: { collapse_key: 'a\nb' } } }, 'message.fcm.android.collapse_key'],
       [{ ...message, image_url: 'http://example.com/a.png' }, 'message.image_url'],
       [{ ...message, deep_link: 'no scheme' }, 'message.deep_link'],
       [{ ...message, title: null }, 'message.title'],
@@ -260,6 +266,7 @@ describe('notifications', () => {
       { silent: true, ttl: 0 },
       { body: '' },
       { title: 'x', data: { notification: 'x' } },
+      { title: 'x', data: { google_id: 'x', gcmId: 'x' } },
     ]) {
       const answer = await create({ message: good, audience: {} });
       assert.equal(answer.status, 201, JSON.stringify(good) + answer.text);
@@ -272,6 +279,14 @@ describe('notifications', () => {
     const condition = { field: 'provider', operator: 'eq', value: 'apns' };
     const answer = await create({ message: voip, audience: { condition } });
     assert.equal(answer.status, 201, answer.text);
+  });
+
+  test('the part of a platform is measured where the audience can hold that platform', async () => {
+    const large = { ...message, fcm: { apns: { payload: { x: 'y'.repeat(5_000) } } } };
+    assertInvalid(await create({ message: large, audience: {} }), 'message.fcm.apns.payload');
+    const platform = (value: string) => ({ condition: { field: 'platform', operator: 'eq', value } });
+    assertInvalid(await create({ message: large, audience: platform('ios') }), 'message.fcm.apns.payload');
+    assert.equal((await create({ message: large, audience: platform('android') })).status, 201);
   });
 
   test('conditions are refused with the place of what is wrong', async () => {

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 import {
   beginScheduled,
   cancelNotification,
   closeBooks,
+  getNotification,
   insertNotification,
   launchNotification,
   listUnfinished,
@@ -19,6 +20,44 @@ before(async () => {
   database = await createTestDatabase();
 });
 after(() => database.close());
+
+describe('the time to live', () => {
+  after(() => database.pool.query('delete from notifications'));
+  const minutesAgo = (minutes: number) => new Date(Date.now() - minutes * 60_000);
+  async function add(ttlSeconds: number, scheduledAt?: Date) {
+    const id = uuidV7();
+    const content = { title: null, message: { title: 't', ttlSeconds }, audience: {} };
+    await insertNotification(database.db, {
+      ...{ id, appId: 1, ...content, inDoubtPolicy: 'redeliver', ratePerSecond: null },
+    });
+    if (scheduledAt) await launchNotification(database.db, 1, id, scheduledAt);
+    return id;
+  }
+  const read = (id: string) => getNotification(database.db, id);
+
+  test('counts from the time a send was scheduled for, however late it begins', async () => {
+    const scheduledAt = minutesAgo(10);
+    const id = await add(3_600, scheduledAt);
+    assert.equal(await beginScheduled(database.db, id), true);
+    const { expiresAt, launchedAt } = await read(id);
+    assert.equal(expiresAt!.getTime(), scheduledAt.getTime() + 3_600_000);
+    assert.ok(launchedAt!.getTime() > scheduledAt.getTime() + 500_000);
+  });
+
+  test('counts from a launch by hand, also of what was scheduled', async () => {
+    for (const id of [await add(60), await add(60, minutesAgo(10)), await add(60, minutesAgo(-10))]) {
+      await launchNotification(database.db, 1, id);
+      const { expiresAt, launchedAt } = await read(id);
+      assert.ok(Math.abs(expiresAt!.getTime() - launchedAt!.getTime() - 60_000) < 100);
+    }
+  });
+
+  test('of 0 is one attempt, however late', async () => {
+    const id = await add(0, minutesAgo(10));
+    await beginScheduled(database.db, id);
+    assert.equal((await read(id)).expiresAt, null);
+  });
+});
 
 test('who is finished, a draft, or seen in a state that waits, needs no looking after; page after page', async () => {
   const { db } = database;

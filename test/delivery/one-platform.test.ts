@@ -23,6 +23,11 @@ const appleKeyRefused: Verdict = {
   ...{ detail: 'Apple refused the key.', isOnePlatform: true },
 };
 
+/** Apple's answer, passed on by FCM. */
+const partRefused: Verdict = {
+  ...{ kind: 'rejected', httpStatus: 400, reason: 'PayloadTooLarge', isPayloadFault: true, isOnePlatform: true },
+};
+
 /** An FCM audience in which every `every`th device is an iPhone. */
 async function launchMixed(devices: number, every: number, batchSize = 10_000) {
   const send = await bench.launch({ devices, provider: 'fcm', batchSize });
@@ -118,6 +123,24 @@ describe('a fault of one platform', () => {
     assert.deepEqual([result.status, result.reason], ['stopped', 'credentials']);
     assert.ok(provider.calls.length <= 5, `${provider.calls.length} calls`);
     await send.checkBooks({});
+  });
+
+  test('in the message itself rejects its devices, and the others are sent to', async () => {
+    const { send, phones, provider } = await launchMixed(60, 2);
+    const refused = provider.answer;
+    provider.answer = (call) => (phones.has(call.deviceId) ? partRefused : refused(call));
+    await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
+    await send.checkBooks({ accepted: 30, rejected: 30 });
+    assert.equal((await send.read()).state, 'sending');
+  });
+
+  test('in the message itself, of an audience that has no other, halts after a handful', async () => {
+    const { send, provider } = await launchMixed(600, 1);
+    provider.answer = () => partRefused;
+    await bench.worker({ provider }).deliver(send.batches[0]!);
+    const { state, halt } = await send.read();
+    assert.deepEqual([state, halt?.reason], ['halted', 'payload']);
+    assert.ok(provider.calls.length <= 5, `${provider.calls.length} calls`);
   });
 
   test('that ends with its worker leaves nobody in doubt who was not sent to', async () => {

@@ -1,10 +1,13 @@
 /** Whole batches through the real providers to the simulator: its ledger says what the books must say. */
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { after, before, beforeEach, describe, type TestContext, test } from 'node:test';
 import type { PushProvider } from '../../activities/providers/provider.ts';
 import { resumeNotification } from '../../db/notifications.ts';
+import type { ProviderName } from '../../domain/device.ts';
+import type { InDoubtPolicy } from '../../domain/notification-state.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { apnsDeviceToken, type DeviceBehaviour, fcmRegistrationToken } from '../../simulator/device-tokens.ts';
+import type { Action } from '../../simulator/rules.ts';
 import { type Simulator, startSimulator } from '../../simulator/simulator.ts';
 import { until } from '../support/until.ts';
 import { createDeliveryBench, type DeliveryBench, type SendOptions, type TestSend } from './harness.ts';
@@ -169,6 +172,78 @@ for (const [name, open] of [
     });
   });
 }
+
+const openEnded: [provider: ProviderName, name: string, action: Action][] = [
+  ['fcm', '500 INTERNAL', { type: 'respond', status: 500, reason: 'INTERNAL', accept: true }],
+  ['fcm', '503 UNAVAILABLE', { type: 'respond', status: 503, reason: 'UNAVAILABLE', accept: true }],
+  ['fcm', 'a bare 500', { type: 'respond', status: 500, body: '', accept: true }],
+  ['fcm', 'a page with 503', { type: 'html', status: 503, accept: true }],
+  ['apns', '500 InternalServerError', { type: 'respond', status: 500, reason: 'InternalServerError', accept: true }],
+  ['apns', 'a bare 500', { type: 'respond', status: 500, body: '', accept: true }],
+  ['apns', 'a bare 503', { type: 'respond', status: 503, body: '', accept: true }],
+  ['apns', 'a page with 503', { type: 'html', status: 503, accept: true }],
+];
+for (const [name, what, action] of openEnded) {
+  describe(`${name} takes a message and then answers ${what}`, () => {
+    const open = name === 'apns' ? openApns : openFcm;
+    const run = async (t: TestContext, inDoubtPolicy: InDoubtPolicy) => {
+      // Fewer than would hold everybody back.
+      await control.addRule({ provider: name, until: 4 }, action);
+      const send = await launch({ devices: 60, provider: name, inDoubtPolicy });
+      await bench.worker({ provider: use(t, open(simulator)) }).deliverToEnd(send.batches[0]!);
+      await checkLedger(send);
+      return { send, summary: await control.ledgerSummary(send.id) };
+    };
+
+    test('under skip it is not twice at the phone', async (t) => {
+      const { send, summary } = await run(t, 'skip');
+      assert.deepEqual([summary.received, summary.accepted, summary.repeats], [60, 60, 0]);
+      await send.checkBooks({ accepted: 56, unknown: 4 });
+    });
+
+    test('under redeliver it is sent again, with a mark', async (t) => {
+      const { send, summary } = await run(t, 'redeliver');
+      assert.equal(summary.repeats, 4);
+      await send.checkBooks({ accepted: 60 });
+      assert.equal((await send.rows()).filter(({ inDoubt }) => inDoubt).length, 4);
+    });
+  });
+}
+
+const refusals: [provider: ProviderName, action: Action][] = [
+  ['apns', { type: 'respond', status: 503, reason: 'ServiceUnavailable' }],
+  ['apns', { type: 'respond', status: 503, reason: 'Shutdown' }],
+  ['apns', { type: 'respond', status: 429, reason: 'TooManyRequests' }],
+  ['fcm', { type: 'respond', status: 429, reason: 'QUOTA_EXCEEDED' }],
+];
+for (const [name, action] of refusals) {
+  const { status, reason } = action as Action & { type: 'respond' };
+  test(`${name}: ${status} ${reason} is a refusal: sent again under skip too, and nobody is in doubt`, async (t) => {
+    await control.addRule({ provider: name, until: 4 }, action);
+    const send = await launch({ devices: 60, provider: name, inDoubtPolicy: 'skip' });
+    const provider = use(t, name === 'apns' ? openApns(simulator) : openFcm(simulator));
+    await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
+    await send.checkBooks({ accepted: 60 });
+    assert.ok((await send.rows()).every(({ inDoubt }) => !inDoubt));
+  });
+}
+
+test('a part for iOS that was stored before it was measured: iPhones are rejected without a call, Android gets the message', async (t) => {
+  const message = { title: 't', fcm: { apns: { payload: { x: 'y'.repeat(5_000) } } } };
+  const send = await launch({ devices: 60, provider: 'fcm', message });
+  const phones = send.deviceIds.filter((_, n) => n % 2 === 0);
+  await bench.database.pool.query(`update devices set platform = 'ios' where id = any ($1::bigint[])`, [phones]);
+  await bench.worker({ provider: use(t, openFcm(simulator)) }).deliverToEnd(send.batches[0]!);
+  await send.checkBooks({ accepted: 30, rejected: 30 });
+  const rejected = (await send.rows()).filter(({ outcome }) => outcome === 'rejected');
+  assert.deepEqual(
+    rejected.map(({ deviceId }) => deviceId),
+    phones,
+  );
+  assert.ok(rejected.every(({ reason }) => reason?.includes('fcm.apns.payload')));
+  assert.equal((await control.ledgerSummary(send.id)).received, 30);
+  assert.equal((await send.read()).state, 'sending');
+});
 
 test('B20: a revoked key: a handful of calls, halted; after the fix resume sends to all 1000 once', async (t) => {
   await control.changeSettings({ revokedKeyIds: [simulator.files.apnsKeyId] });

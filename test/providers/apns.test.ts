@@ -191,7 +191,7 @@ describe('every reason of APNs has its verdict', () => {
     BadMessageId: payloadFault(400),
     BadPriority: payloadFault(400),
     BadTopic: config(400, 'topic'),
-    DeviceTokenNotForTopic: dead(400, true),
+    DeviceTokenNotForTopic: { ...dead(400, true), isOtherTopic: true },
     DuplicateHeaders: payloadFault(400),
     IdleTimeout: { kind: 'unsent', httpStatus: 400, afterMs: 1_000 },
     InvalidPushType: payloadFault(400),
@@ -215,9 +215,9 @@ describe('every reason of APNs has its verdict', () => {
     PayloadTooLarge: payloadFault(413),
     TooManyProviderTokenUpdates: later(429, 'provider', 60_000),
     TooManyRequests: later(429, 'device', 60_000),
-    InternalServerError: later(500, 'device'),
+    InternalServerError: { kind: 'unanswered', httpStatus: 500, scope: 'provider' },
     ServiceUnavailable: later(503, 'provider'),
-    Shutdown: later(503, 'device', 3_000),
+    Shutdown: later(503, 'provider', 3_000),
   } satisfies Record<ApnsReason, object>;
 
   for (const reason of apnsReasons) {
@@ -247,6 +247,45 @@ describe('every reason of APNs has its verdict', () => {
     }
   });
 
+  test('410 by a clock that is not ours: what counts is how long ago it was', async () => {
+    const appleNow = Date.parse('2026-03-01T12:00:00Z');
+    const answerOf = (secondsAgo: number) => ({
+      ...refusal(410, 'Unregistered', { timestamp: appleNow - secondsAgo * 1_000 }),
+      headers: { date: new Date(appleNow).toUTCString() },
+    });
+    const invalidAtBy = async (aheadMs: number) => {
+      fake.handler = () => answerOf(60);
+      const provider = open();
+      const prepared = provider.prepare({ notificationId, message: { title: 't' } }, () => appleNow + aheadMs);
+      const verdict = await provider.send(prepared, { deviceId: 1, deviceToken, apnsEnvironment: null });
+      assert.ok(verdict.kind === 'unregistered');
+      return verdict.invalidAt!.getTime() - appleNow;
+    };
+    assert.equal(await invalidAtBy(1_500), -60_000, 'as good as one clock');
+    assert.equal(await invalidAtBy(240_000), 240_000 - 60_000 - 2_000);
+    assert.equal(await invalidAtBy(-240_000), -240_000 - 60_000 - 2_000);
+  });
+
+  test('a request whose time is over is not written', async () => {
+    const provider = open();
+    const expiresAt = new Date(1_900_000_000_000);
+    const prepared = provider.prepare({ notificationId, message: { title: 't' }, expiresAt }, () => 1_900_000_000_000);
+    const verdict = await provider.send(prepared, { deviceId: 1, deviceToken, apnsEnvironment: null });
+    assert.deepEqual(verdict, { kind: 'unsent', reason: 'expired', afterMs: 0 });
+    assert.equal(fake.requests.length, 0);
+  });
+
+  test('an answer that leaves the delivery open says how long to wait, where it was told', async () => {
+    fake.handler = () => ({ ...refusal(500, 'InternalServerError'), headers: { 'retry-after': '7' } });
+    assert.deepEqual(await sendOne(open()), {
+      kind: 'unanswered',
+      httpStatus: 500,
+      reason: 'InternalServerError',
+      scope: 'provider',
+      afterMs: 7_000,
+    });
+  });
+
   test('Retry-After, should APNs ever send one, is followed', async () => {
     fake.handler = () => ({ ...refusal(503, 'ServiceUnavailable'), headers: { 'retry-after': '7' } });
     assert.deepEqual(await sendOne(open()), {
@@ -270,6 +309,8 @@ describe('every reason of APNs has its verdict', () => {
     }
     assert.equal(lines.length, 1);
     fake.handler = () => refusal(599, 'BrandNew');
+    assert.equal((await sendOne(provider)).kind, 'unanswered');
+    fake.handler = () => refusal(503, 'BrandNew');
     assert.equal((await sendOne(provider)).kind, 'later');
   });
 });
@@ -280,9 +321,10 @@ describe('B28: an answer without a reason is read by its status, and nobody is d
     ['502 with HTML', { status: 502, body: html }, 'unanswered'],
     ['504 with JSON', { status: 504, body: { reason: 'InternalServerError' } }, 'unanswered'],
     ['500 with HTML', { status: 500, body: html }, 'unanswered'],
-    ['500 with nothing', { status: 500 }, 'later'],
-    ['503 with nothing', { status: 503 }, 'later'],
-    ['503 with HTML', { status: 503, body: html }, 'later'],
+    ['504 with a refusal in it', { status: 504, body: { reason: 'Unregistered' } }, 'unanswered'],
+    ['500 with nothing', { status: 500 }, 'unanswered'],
+    ['503 with nothing', { status: 503 }, 'unanswered'],
+    ['503 with HTML', { status: 503, body: html }, 'unanswered'],
     ['429 with HTML', { status: 429, body: html }, 'later'],
     ['408 with nothing', { status: 408 }, 'later'],
     ['400 with nothing', { status: 400 }, 'rejected'],
@@ -486,6 +528,41 @@ describe('the provider token', () => {
     await until(async () => (await sendOne(provider)).kind === 'later', 'the new token is refused');
     assert.equal((await sendOne(provider)).kind, 'accepted');
     assert.equal(new Set(fake.requests.map(jwtOf)).size, 2);
+  });
+
+  const counted = () => {
+    const lines: { times: number; message: string }[] = [];
+    const note = (details: object, message: string) => lines.push({ ...(details as { times: number }), message });
+    return { lines, logger: { info() {}, warn: note, error: note } satisfies ProviderLogger };
+  };
+
+  test('TooManyProviderTokenUpdates is logged once a while, with a count, not for each request', async () => {
+    const clock = new FakeClock();
+    const { lines, logger } = counted();
+    fake.handler = () => refusal(429, 'TooManyProviderTokenUpdates');
+    const provider = open({ clock, logger });
+    await sendMany(provider, 20);
+    assert.deepEqual(
+      lines.map(({ times }) => times),
+      [1],
+    );
+    clock.pass(minutes(2));
+    await sendMany(provider, 5);
+    assert.deepEqual(
+      lines.map(({ times }) => times),
+      [1, 20],
+    );
+    assert.match(lines[0]!.message, /too many provider tokens/);
+  });
+
+  test('a store that is away is logged once a while, not for each request that waits for it', async () => {
+    const { lines, logger } = counted();
+    const provider = open({ logger, providerTokenStore: { getOrCreate: () => Promise.reject(new Error('away')) } });
+    assert.deepEqual(kinds(await sendMany(provider, 20)), ['unsent']);
+    assert.deepEqual(
+      lines.map(({ times }) => times),
+      [1],
+    );
   });
 
   test('B20: InvalidProviderToken is a fault of the credential, found without a second call', async () => {

@@ -40,14 +40,17 @@ const identity = createServerCertificate(authority);
 
 export async function startFakeProvider(
   handler: FakeHandler,
-  options: { clientCa?: string } = {},
+  options: { clientCa?: string; maxConcurrentStreams?: number } = {},
 ): Promise<FakeProvider> {
   const sockets = new Map<Socket, number>();
   const fake: FakeProvider = { url: '', ca: authority.certificate, requests: [], handler, close };
   const clientAuth =
     options.clientCa === undefined ? {} : { requestCert: true, rejectUnauthorized: true, ca: options.clientCa };
   const server = createSecureServer(
-    { cert: identity.certificate, key: identity.privateKey, allowHTTP1: true, ...clientAuth },
+    {
+      ...{ cert: identity.certificate, key: identity.privateKey, allowHTTP1: true, ...clientAuth },
+      ...(options.maxConcurrentStreams && { settings: { maxConcurrentStreams: options.maxConcurrentStreams } }),
+    },
     (request, response) => {
       void serve(request, response);
     },

@@ -3,9 +3,11 @@ import { generateKeyPairSync } from 'node:crypto';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { importSPKI, jwtVerify } from 'jose';
 import { type FcmErrorCode, fcmErrorCodes } from '../../activities/providers/fcm/errors.ts';
+import { PreparedFcmMessage } from '../../activities/providers/fcm/prepared-message.ts';
 import { createFcmProvider, type FcmProviderOptions } from '../../activities/providers/fcm/provider.ts';
-import type { PushProvider, Verdict } from '../../activities/providers/provider.ts';
+import type { MisconfiguredVerdict, PushProvider, Verdict } from '../../activities/providers/provider.ts';
 import { normaliseServiceAccount } from '../../domain/credentials/service-account.ts';
+import { type Platform, platforms } from '../../domain/device.ts';
 import type { Message } from '../../domain/message.ts';
 import { until } from '../support/until.ts';
 import { FakeClock } from './fake-clock.ts';
@@ -129,6 +131,69 @@ describe('the request', () => {
     assert.equal(payload.exp! - payload.iat!, 3_600);
   });
 
+  describe('the time to live', () => {
+    const start = Date.parse('2026-03-01T12:00:00Z');
+    const expiresAt = new Date(start + 60_000);
+    const message = { title: 't', ttlSeconds: 60 };
+    const address = (deviceId: number) => ({ deviceId, deviceToken: `device-${deviceId}`, apnsEnvironment: null });
+    const times = () =>
+      sends().map(({ body }) => {
+        const { android, webpush, apns, token } = JSON.parse(body).message;
+        assert.match(token, /^device-/);
+        assert.equal(apns.headers['apns-expiration'], String(expiresAt.getTime() / 1000));
+        assert.equal(android.ttl, `${webpush.headers.TTL}s`);
+        return android.ttl;
+      });
+
+    test('is worked out for each request, not for each batch', async () => {
+      const provider = open();
+      let now = start;
+      const prepared = provider.prepare({ notificationId, message, expiresAt }, () => now);
+      for (const [i, ms] of [0, 0.5, 999, 1_000, 1_000.4, 30_000, 59_000, 59_999, 12_000].entries()) {
+        now = start + ms;
+        await provider.send(prepared, address(i));
+      }
+      assert.deepEqual(times(), ['60s', '59s', '59s', '59s', '58s', '30s', '1s', '1s', '48s']);
+    });
+
+    test('is never longer than what is left', () => {
+      let now = start;
+      const prepared = new PreparedFcmMessage({ notificationId, message, expiresAt }, () => now);
+      for (let ms = 0; ms < 59_000; ms += 137.3) {
+        now = start + ms;
+        const { android } = JSON.parse(prepared.body('x').toString()).message;
+        const seconds = Number.parseInt(android.ttl, 10);
+        assert.ok(seconds * 1000 <= 60_000 - ms && seconds * 1000 > 60_000 - ms - 1_001, `${seconds} at ${ms}`);
+      }
+    });
+
+    test('is the rest of when the request is written, not of when it began to wait for a stream', async (t) => {
+      let answerFirst = () => {};
+      const firstAnswer = new Promise<void>((resolve) => {
+        answerFirst = resolve;
+      });
+      const narrow = await startFakeProvider(() => firstAnswer.then(() => ok), { maxConcurrentStreams: 1 });
+      t.after(() => narrow.close());
+      const provider = open({ url: narrow.url, pool: { tickMs: 20, maxConnections: 1 } });
+      let now = start;
+      const prepared = provider.prepare({ notificationId, message, expiresAt }, () => now);
+      const both = [provider.send(prepared, address(1)), provider.send(prepared, address(2))];
+      await until(() => narrow.requests.length === 1, 'the first is written');
+      now = start + 20_000;
+      answerFirst();
+      assert.deepEqual(kinds(await Promise.all(both)), ['accepted']);
+      const ttls = narrow.requests.map(({ body }) => JSON.parse(body).message.android.ttl);
+      assert.deepEqual(ttls, ['60s', '40s']);
+    });
+
+    test('that is over ends the send: nothing is written', async () => {
+      const provider = open();
+      const prepared = provider.prepare({ notificationId, message, expiresAt }, () => expiresAt.getTime());
+      assert.deepEqual(await provider.send(prepared, address(1)), { kind: 'unsent', reason: 'expired', afterMs: 0 });
+      assert.equal(sends().length, 0);
+    });
+  });
+
   test('200 with junk is accepted, without an id', async () => {
     for (const body of ['', 'junk', '{"name":"x/messages/\0"}', '{"name":"x/messages/', '[]']) {
       send = () => ({ status: 200, body });
@@ -141,9 +206,11 @@ describe('every error of FCM has its verdict', () => {
   const dead = { kind: 'unregistered', isSuspicious: false };
   const suspicious = { kind: 'unregistered', isSuspicious: true };
   const payloadFault = { kind: 'rejected', isPayloadFault: true };
+  const payloadFaultOfOnePlatform = { ...payloadFault, isOnePlatform: true };
   const config = (fault: string) => ({ kind: 'misconfigured', fault });
   const configOfOnePlatform = (fault: string) => ({ ...config(fault), isOnePlatform: true });
   const later = (scope: string, afterMs: number) => ({ kind: 'later', scope, afterMs });
+  const unanswered = (scope: string, afterMs: number) => ({ kind: 'unanswered', scope, afterMs });
 
   const codes = {
     UNSPECIFIED_ERROR: [refusal(400, 'UNKNOWN', 'x', fcmError('UNSPECIFIED_ERROR')), payloadFault],
@@ -160,8 +227,8 @@ describe('every error of FCM has its verdict', () => {
       refusal(429, 'RESOURCE_EXHAUSTED', 'Quota.', fcmError('QUOTA_EXCEEDED')),
       later('provider', 60_000),
     ],
-    UNAVAILABLE: [refusal(503, 'UNAVAILABLE', 'x', fcmError('UNAVAILABLE')), later('device', 10_000)],
-    INTERNAL: [refusal(500, 'INTERNAL', 'x', fcmError('INTERNAL')), later('device', 10_000)],
+    UNAVAILABLE: [refusal(503, 'UNAVAILABLE', 'x', fcmError('UNAVAILABLE')), unanswered('provider', 10_000)],
+    INTERNAL: [refusal(500, 'INTERNAL', 'x', fcmError('INTERNAL')), unanswered('provider', 10_000)],
     THIRD_PARTY_AUTH_ERROR: [
       refusal(
         401,
@@ -203,8 +270,23 @@ describe('every error of FCM has its verdict', () => {
       dead,
     ],
     'a bad iOS token reported as 400': [invalid('x', apnsError(400, 'BadDeviceToken')), suspicious],
-    'an iOS token of another app': [invalid('x', apnsError(400, 'DeviceTokenNotForTopic')), suspicious],
-    'a payload too large for iOS': [invalid('x', apnsError(413, 'PayloadTooLarge')), payloadFault],
+    'an iOS token of another app': [
+      invalid('x', apnsError(400, 'DeviceTokenNotForTopic')),
+      { ...suspicious, isOtherTopic: true },
+    ],
+    'a payload too large for iOS': [invalid('x', apnsError(413, 'PayloadTooLarge')), payloadFaultOfOnePlatform],
+    'a bad field of one platform': [invalid('x', violation('message.apns.payload')), payloadFaultOfOnePlatform],
+    'bad fields of a platform and of all': [invalid('x', violation('message.apns', 'message.data')), payloadFault],
+    'an Apple server that broke': [
+      refusal(500, 'UNKNOWN', 'x', apnsError(500, 'InternalServerError')),
+      unanswered('device', 10_000),
+    ],
+    'an Apple server that is busy': [
+      refusal(503, 'UNKNOWN', 'x', apnsError(503, 'ServiceUnavailable')),
+      later('device', 10_000),
+    ],
+    aborted: [refusal(409, 'ABORTED', 'x'), later('provider', 10_000)],
+    cancelled: [refusal(499, 'CANCELLED', 'x'), unanswered('provider', 10_000)],
     'an iOS device with too many requests': [
       refusal(429, 'RESOURCE_EXHAUSTED', 'x', apnsError(429, 'TooManyRequests')),
       later('device', 60_000),
@@ -261,11 +343,15 @@ describe('every error of FCM has its verdict', () => {
     ],
     'a retry delay in the details': [
       refusal(503, 'UNAVAILABLE', 'x', rpc('RetryInfo', { retryDelay: '26s' })),
-      later('provider', 26_000),
+      unanswered('provider', 26_000),
     ],
     'an error code nobody knows': [refusal(400, 'INVALID_ARGUMENT', 'x', fcmError('BRAND_NEW')), payloadFault],
     'a status nobody knows': [refusal(418, 'TEAPOT', 'x'), config('project')],
-    'gateway time-out in JSON': [refusal(504, 'DEADLINE_EXCEEDED', 'x'), { kind: 'unanswered' }],
+    'gateway time-out in JSON': [refusal(504, 'DEADLINE_EXCEEDED', 'x'), unanswered('provider', 10_000)],
+    'a dead token in a gateway’s answer': [
+      refusal(502, 'NOT_FOUND', 'x', fcmError('UNREGISTERED')),
+      unanswered('provider', 10_000),
+    ],
   };
 
   const all = { ...Object.fromEntries(fcmErrorCodes.map((code) => [code, codes[code]] as const)), ...rows };
@@ -279,6 +365,24 @@ describe('every error of FCM has its verdict', () => {
       if (verdict.kind === 'misconfigured') assert.match(String(detail), /\.$/);
     });
   }
+
+  test('a refused key of Apple or of the web push service is described by whom it concerns', async () => {
+    send = () => codes.THIRD_PARTY_AUTH_ERROR[0];
+    const detailFor = async (platform?: Platform) => {
+      const provider = open();
+      const prepared = provider.prepare({ notificationId, message: { title: 't' } });
+      const address = { deviceId: 1, deviceToken, apnsEnvironment: null, ...(platform && { platform }) };
+      return ((await provider.send(prepared, address)) as MisconfiguredVerdict).detail;
+    };
+    assert.match(await detailFor('ios'), /^Apple refused the APNs key/);
+    assert.match(await detailFor('web'), /^The web push service refused/);
+    assert.match(await detailFor('android'), /registered as android: their tokens belong to another platform/);
+    for (const platform of [...platforms, undefined]) {
+      const detail = await detailFor(platform);
+      assert.match(detail, /Cloud Messaging, in the Firebase console\.$/);
+      assert.doesNotMatch(detail, /not affected/);
+    }
+  });
 
   test("B26: FCM's field text is shown", async () => {
     send = () => invalid('Invalid value', violation('message.android.ttl'));
@@ -306,7 +410,9 @@ describe('B28: an answer that is no JSON is read by its status, and nobody is dr
   for (const [name, answer, expected] of [
     ['502 with HTML', { status: 502, body: html }, 'unanswered'],
     ['500 with HTML', { status: 500, body: html }, 'unanswered'],
-    ['503 with nothing', { status: 503 }, 'later'],
+    ['500 with nothing', { status: 500 }, 'unanswered'],
+    ['503 with nothing', { status: 503 }, 'unanswered'],
+    ['503 with HTML', { status: 503, body: html }, 'unanswered'],
     ['429 with HTML', { status: 429, body: html }, 'later'],
     ['408 with nothing', { status: 408 }, 'later'],
     ['400 with HTML', { status: 400, body: html }, 'rejected'],

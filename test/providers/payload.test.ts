@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { ProviderName } from '../../domain/device.ts';
+import { type Platform, type ProviderName, platforms } from '../../domain/device.ts';
 import type { JsonValue, Message } from '../../domain/message.ts';
 import { buildApnsContent } from '../../domain/payload/apns.ts';
 import { checkMessage, measureMessage } from '../../domain/payload/check.ts';
 import { buildFcmContent } from '../../domain/payload/fcm.ts';
 import type { JsonObject } from '../../domain/payload/json.ts';
 import { PayloadError } from '../../domain/payload/payload-error.ts';
+import { readFcmMessage } from '../../simulator/fcm/message.ts';
 
 const notificationId = '01890000-0000-7000-8000-000000000001';
 const now = new Date('2026-03-01T12:00:00Z');
@@ -222,7 +223,8 @@ describe('B10: size is counted in bytes of the final JSON', () => {
     assert.equal(measureMessage({ body: escaped }, 'apns'), measureMessage({ body: '漢'.repeat(10) }, 'apns'));
   });
 
-  test('what fits APNs exactly also fits FCM', () => checkMessage(fill('apns', 4096), 'fcm'));
+  test('what fits APNs with room for the tag, which Android gets too, also fits FCM', () =>
+    checkMessage(fill('apns', 4096 - 45), 'fcm'));
 });
 
 describe('B12: data values', () => {
@@ -251,7 +253,8 @@ describe('B12: data values', () => {
 });
 
 describe('B13: reserved data keys', () => {
-  for (const key of ['from', 'message_type', 'google.c.id', 'google_x', 'gcm.notification.title', 'gcm']) {
+  const googleLike = ['my_google', 'google_id', 'google', 'gcm', 'gcmId', 'gcm.id', 'gcm.notificationId'];
+  for (const key of ['from', 'message_type', 'google.c.id', 'google.', 'gcm.notification.title']) {
     test(`${key} is refused for FCM, by name`, () => {
       const error = refusal('fcm', { title: 't', data: { [key]: 'x' } });
       assert.equal(error.field, `data.${key}`);
@@ -260,7 +263,7 @@ describe('B13: reserved data keys', () => {
       checkMessage({ title: 't', data: { [key]: 'x' } }, 'apns');
     });
   }
-  for (const key of ['notification', 'title', 'fromage', 'message', 'priority', 'collapse_key', 'my_google']) {
+  for (const key of ['notification', 'title', 'fromage', 'message', 'priority', 'collapse_key', ...googleLike]) {
     test(`${key} is a key like any other`, () => {
       for (const provider of ['apns', 'fcm'] as const) checkMessage({ title: 't', data: { [key]: 'x' } }, provider);
     });
@@ -395,8 +398,175 @@ describe('the collapse id', () => {
         assert.equal(refusal(provider, { title: 't', collapseId }).field, 'collapse_id');
     }
   });
+  test('obeys one rule wherever it enters', () => {
+    for (const collapseId of ['x'.repeat(65), '漢'.repeat(22), '', 'a\nb', ' a']) {
+      assert.equal(
+        refusal('apns', { title: 't', apns: { headers: { 'apns-collapse-id': collapseId } } }).field,
+        'apns.headers.apns-collapse-id',
+      );
+      assert.equal(
+        refusal('fcm', { title: 't', fcm: { android: { collapseKey: collapseId } } }).field,
+        'fcm.android.collapse_key',
+      );
+      assert.equal(
+        refusal('fcm', { title: 't', fcm: { apns: { headers: { 'APNS-Collapse-Id': collapseId } } } }).field,
+        'fcm.apns.headers.apns-collapse-id',
+      );
+    }
+    assert.equal(
+      refusal('fcm', { title: 't', fcm: { android: { collapse_key: 7 } } }).field,
+      'fcm.android.collapse_key',
+    );
+  });
+  test('that no header can carry becomes the same hash for every way to Apple, and stays as it is for Android', () => {
+    const collapseId = 'Spielstand Köln';
+    const hash = apns({ title: 't', collapseId }).headers['apns-collapse-id'];
+    assert.match(hash!, /^[\w-]{43}$/);
+    const headers = { 'apns-collapse-id': collapseId };
+    assert.equal(apns({ title: 't', apns: { headers } }).headers['apns-collapse-id'], hash);
+    assert.equal(at(fcm({ title: 't', collapseId }), 'apns', 'headers', 'apns-collapse-id'), hash);
+    assert.equal(at(fcm({ title: 't', fcm: { apns: { headers } } }), 'apns', 'headers', 'apns-collapse-id'), hash);
+    assert.equal(at(fcm({ title: 't', collapseId }), 'android', 'collapse_key'), collapseId);
+  });
   test('is derived only where something is shown', () => {
     assert.equal(apns({ silent: true }).headers['apns-collapse-id'], undefined);
     assert.equal(apns({ silent: true, collapseId: 'c' }).headers['apns-collapse-id'], 'c');
+  });
+});
+
+describe('an override obeys the rules of the fields that it replaces', () => {
+  const cases: [field: string, fcm: Record<string, JsonValue>][] = [
+    ['fcm.notification.title', { notification: { title: 5 } }],
+    ['fcm.android.ttl', { android: { ttl: '2419201s' } }],
+    ['fcm.android.ttl', { android: { ttl: 60 } }],
+    ['fcm.android.priority', { android: { priority: 'urgent' } }],
+    ['fcm.android.notification', { android: { notification: 'x' } }],
+    ['fcm.android.notification.notification_count', { android: { notification: { notificationCount: -1 } } }],
+    ['fcm.android.data.nid', { android: { data: { nid: 'x' } } }],
+    ['fcm.android.data.google.x', { android: { data: { 'google.x': 'x' } } }],
+    ['fcm.webpush.data.from', { webpush: { data: { from: 'x' } } }],
+    ['fcm.webpush.data.n', { webpush: { data: { n: 1 } } }],
+    ['fcm.webpush.headers.TTL', { webpush: { headers: { ttl: '2419201' } } }],
+    ['fcm.webpush.headers.TTL', { webpush: { headers: { TTL: '-1' } } }],
+    ['fcm.webpush.headers.Urgency', { webpush: { headers: { urgency: 'now' } } }],
+    ['fcm.webpush.headers.Topic', { webpush: { headers: { Topic: 'a b' } } }],
+    ['fcm.webpush.fcm_options.link', { webpush: { fcmOptions: { link: 'http://example.com' } } }],
+    ['fcm.apns.headers.authorization', { apns: { headers: { Authorization: 'bearer x' } } }],
+    ['fcm.apns.headers.apns-id', { apns: { headers: { 'apns-id': notificationId } } }],
+    ['fcm.apns.headers.apns-priority', { apns: { headers: { 'apns-priority': 'high' } } }],
+    ['fcm.apns.headers.apns-priority', { apns: { headers: { 'apns-priority': 10 } } }],
+    ['fcm.apns.headers.apns-expiration', { apns: { headers: { 'apns-expiration': 'soon' } } }],
+    ['fcm.apns.headers.apns-push-type', { apns: { headers: { 'apns-push-type': 'shout' } } }],
+    ['fcm.apns.payload.aps', { apns: { payload: { aps: 'x' } } }],
+    ['fcm.apns.payload.aps.badge', { apns: { payload: { aps: { badge: 1.5 } } } }],
+    ['fcm.apns.payload.nid', { apns: { payload: { nid: 'x' } } }],
+  ];
+  for (const [field, override] of cases) {
+    test(`${field} of ${JSON.stringify(override)} is refused`, () => {
+      assert.equal(refusal('fcm', { title: 't', fcm: override }).field, field);
+    });
+  }
+
+  test('a silent message shows nothing through FCM either', () => {
+    for (const [field, override] of [
+      ['fcm.notification', { notification: { title: 'x' } }],
+      ['fcm.apns.payload.aps.alert', { apns: { payload: { aps: { alert: 'x' } } } }],
+      ['fcm.apns.headers.apns-priority', { apns: { headers: { 'apns-priority': '10' } } }],
+    ] as const) {
+      assert.equal(refusal('fcm', { silent: true, fcm: override }).field, field);
+    }
+  });
+
+  test('what is shown by an override alone is an alert', () => {
+    for (const override of [{ notification: { title: 'x' } }, { apns: { payload: { aps: { alert: 'x' } } } }]) {
+      const message = fcm({ data: { a: 1 }, fcm: override });
+      assert.equal(at(message, 'apns', 'headers', 'apns-push-type'), 'alert');
+      assert.equal(at(message, 'apns', 'payload', 'aps', 'content-available'), undefined);
+    }
+  });
+
+  test('a header in other letters replaces ours', () => {
+    const message = fcm({
+      title: 't',
+      ttlSeconds: 60,
+      fcm: {
+        webpush: { headers: { ttl: '5' } },
+        apns: { headers: { 'Apns-Priority': '1' } },
+        android: { priority: 'normal' },
+      },
+    });
+    assert.deepEqual(at(message, 'webpush', 'headers'), { Urgency: 'high', TTL: '5' });
+    assert.equal(at(message, 'apns', 'headers', 'apns-priority'), '1');
+    assert.equal(at(message, 'apns', 'headers', 'Apns-Priority'), undefined);
+    assert.equal(at(message, 'android', 'priority'), 'NORMAL');
+  });
+
+  test('a topic has the suffix of the push type', () => {
+    const headers = { 'apns-topic': 'com.example.other' };
+    assert.equal(apns({ title: 't', apns: { headers } }).headers['apns-topic'], 'com.example.other');
+    assert.equal(refusal('apns', { pushType: 'voip', apns: { headers } }).field, 'apns.headers.apns-topic');
+    assert.equal(
+      refusal('apns', { title: 't', apns: { headers: { 'apns-topic': 'com.exämple' } } }).field,
+      'apns.headers.apns-topic',
+    );
+  });
+});
+
+describe('every merged part is measured', () => {
+  const text = 'x'.repeat(4_090);
+  const cases: [field: string, platform: Platform | undefined, fcm: Record<string, JsonValue>][] = [
+    ['message', undefined, { data: { text } }],
+    ['message', undefined, { notification: { body: text } }],
+    ['fcm.apns.payload', 'ios', { apns: { payload: { aps: { alert: text } } } }],
+    ['fcm.apns.payload', 'ios', { apns: { payload: { custom: text } } }],
+    ['fcm.android', 'android', { android: { data: { text } } }],
+    ['fcm.android', 'android', { android: { notification: { body: text } } }],
+    ['fcm.webpush', 'web', { webpush: { data: { text } } }],
+    ['fcm.webpush', 'web', { webpush: { notification: { body: text } } }],
+  ];
+  for (const [field, platform, override] of cases) {
+    const place = JSON.stringify(override).replace(text, '…');
+    test(`${place} is refused as too large, by name`, () => {
+      const error = refusal('fcm', { title: 't', fcm: override });
+      assert.equal(error.field, field);
+      assert.match(error.message, /has 4\d\d\d bytes, 4096 are allowed/);
+    });
+    if (platform === undefined) continue;
+    test(`${place} is no fault for another platform, and is left out there`, () => {
+      const others = platforms.filter((other) => other !== platform);
+      checkMessage({ title: 't', fcm: override }, 'fcm', others);
+      assert.throws(() => checkMessage({ title: 't', fcm: override }, 'fcm', [platform]), PayloadError);
+      const built = buildFcmContent({ notificationId, message: { title: 't', fcm: override } }, now);
+      assert.deepEqual([...built.faults.keys()], [platform]);
+      assert.ok(JSON.stringify(built.message).length < 2_000);
+    });
+  }
+
+  test('what is taken here, the simulated FCM takes too', () => {
+    const messages: Message[] = [
+      full,
+      { silent: true },
+      { data: { a: 1 } },
+      { badge: 0 },
+      { body: 'x'.repeat(4096 - measureMessage({ body: '' }, 'fcm')) },
+      { title: 't', collapseId: 'Spielstand Köln', ttlSeconds: 0 },
+      { title: 't', data: { google_id: 'x', gcmId: 'x' } },
+      { data: { a: 1 }, fcm: { notification: { title: 'x' }, android: { priority: 'normal', ttl: '3.5s' } } },
+      { title: 't', fcm: { android: { data: { text } }, apns: { payload: { text } }, webpush: { data: { text } } } },
+    ];
+    for (const message of messages) {
+      const built = fcm(message, inSeconds(90));
+      const { error } = readFcmMessage(Buffer.from(JSON.stringify({ message: { ...built, token: 'token:APA91b' } })));
+      assert.equal(error, undefined, `${JSON.stringify(message).slice(0, 100)}: ${JSON.stringify(error)}`);
+    }
+  });
+
+  test('data of a platform replaces what is common, so it alone counts', () => {
+    const message = {
+      title: 't',
+      data: { text: 'x'.repeat(3_000) },
+      fcm: { android: { data: { text: 'x'.repeat(3_000) } } },
+    };
+    checkMessage(message, 'fcm');
   });
 });

@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { apnsIdPrefix } from '../../../domain/apns-id.ts';
 import { type ApnsContent, apnsPushTypeRules } from '../../../domain/payload/apns.ts';
 import type { NotificationContent } from '../../../domain/payload/content.ts';
@@ -19,7 +18,12 @@ export class PreparedApnsMessage implements PreparedMessage {
   readonly #fields: readonly TemplateField[];
   readonly #templates = new Map<string, { token: ProviderToken | undefined; template: HeaderTemplate }>();
 
-  constructor(content: NotificationContent, built: ApnsContent, apnsTopic: string) {
+  readonly nowMs: () => number;
+  readonly #expiresAtMs: number;
+
+  constructor(content: NotificationContent, built: ApnsContent, apnsTopic: string, nowMs: () => number) {
+    this.nowMs = nowMs;
+    this.#expiresAtMs = content.expiresAt?.getTime() ?? Number.POSITIVE_INFINITY;
     this.payloadBytes = built.payloadBytes;
     this.body = Buffer.from(JSON.stringify(built.payload));
     this.apnsIdPrefix = apnsIdPrefix(content.notificationId);
@@ -29,9 +33,11 @@ export class PreparedApnsMessage implements PreparedMessage {
     };
     this.topic = fields['apns-topic']!;
     this.isOtherTopic = this.topic !== apnsTopic;
-    const collapseId = fields['apns-collapse-id'];
-    if (collapseId !== undefined) fields['apns-collapse-id'] = asHeaderText(collapseId);
     this.#fields = Object.entries(fields).map(([name, value]) => ({ name, value }));
+  }
+
+  get isExpired(): boolean {
+    return this.nowMs() >= this.#expiresAtMs;
   }
 
   /** The same object as long as the token is the same one: the connection has its octets ready then. */
@@ -47,11 +53,4 @@ export class PreparedApnsMessage implements PreparedMessage {
     this.#templates.set(authority, { token, template });
     return template;
   }
-}
-
-const visibleAscii = /^[!-~](?:[ -~]*[!-~])?$/;
-
-/** A header carries visible ASCII; another collapse id is replaced by its hash, the same for the same text. */
-function asHeaderText(collapseId: string): string {
-  return visibleAscii.test(collapseId) ? collapseId : createHash('sha256').update(collapseId).digest('base64url');
 }

@@ -10,9 +10,9 @@ import { type Clock, systemClock } from '../clock.ts';
 import type { Http2Response } from '../http2/exchange.ts';
 import { Http2Pool } from '../http2/pool.ts';
 import { originOf, type PoolOptions, trust } from '../http2-options.ts';
-import { OncePerKey, type ProviderLogger, silentLogger } from '../logger.ts';
-import { verdictOnUnanswered, verdictOnUnsent } from '../outcome.ts';
-import type { DeviceAddress, PreparedMessage, PushProvider, Verdict } from '../provider.ts';
+import { OncePerKey, type ProviderLogger, silentLogger, ThrottledLog } from '../logger.ts';
+import { expired, verdictOnUnanswered, verdictOnUnsent } from '../outcome.ts';
+import type { DeviceAddress, PreparedMessage, PushProvider, UnregisteredVerdict, Verdict } from '../provider.ts';
 import { within } from '../within.ts';
 import { PreparedApnsMessage } from './prepared-message.ts';
 import { type ProviderToken, ProviderTokenSource } from './provider-token.ts';
@@ -77,6 +77,7 @@ class ApnsProvider implements PushProvider {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #logger: ProviderLogger;
+  readonly #throttledLog: ThrottledLog;
   readonly #unknownReasons = new OncePerKey();
   readonly #credentialName: string;
   #isClosed = false;
@@ -88,6 +89,7 @@ class ApnsProvider implements PushProvider {
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? Math.random;
     this.#logger = options.logger ?? silentLogger;
+    this.#throttledLog = new ThrottledLog(this.#logger, () => this.#clock.monotonicMs());
     const { credential, providerTokenStore: store } = options;
     this.#credentialName = nameOf(credential);
     if (credential.kind === 'key') {
@@ -95,7 +97,7 @@ class ApnsProvider implements PushProvider {
     }
   }
 
-  prepare(content: NotificationContent): PreparedMessage {
+  prepare(content: NotificationContent, nowMs = () => this.#clock.now().getTime()): PreparedMessage {
     const built = buildApnsContent(content);
     if (this.#tokens === undefined && apnsPushTypeRules[built.pushType].needsTokenAuth) {
       throw new PayloadError(
@@ -103,7 +105,7 @@ class ApnsProvider implements PushProvider {
         `Push type ${built.pushType} needs an APNs key; a certificate cannot send it.`,
       );
     }
-    return new PreparedApnsMessage(content, built, this.#options.apnsTopic);
+    return new PreparedApnsMessage(content, built, this.#options.apnsTopic, nowMs);
   }
 
   async send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict> {
@@ -124,6 +126,7 @@ class ApnsProvider implements PushProvider {
     }
     let timeoutMs = this.#deadlineMs;
     for (let resends = 0; ; resends++) {
+      if (prepared.isExpired) return expired;
       const template = prepared.template(host.authority, token);
       const result = await host.pool.send({ template, path, ownValues, body: prepared.body, timeoutMs });
       if (result.kind === 'notProcessed') return verdictOnUnsent(result);
@@ -139,7 +142,7 @@ class ApnsProvider implements PushProvider {
       if (verdict?.kind === 'unregistered' && verdict.isSuspicious && prepared.isOtherTopic) {
         return { ...verdict, isOtherTopic: true };
       }
-      if (verdict !== undefined) return this.#withClockInMind(verdict, answer);
+      if (verdict !== undefined) return this.#withClockInMind(verdict, answer, prepared.nowMs());
 
       // Refused because of the connection or the provider token: the same once more, on another connection.
       if (reading.reaction.kind === 'refresh' && !isOlderThanToken(result.connection.id, host, token)) {
@@ -204,11 +207,13 @@ class ApnsProvider implements PushProvider {
     if (isConnectionSpent) response.connection.retire();
     if (reaction.kind === 'later' && reaction.keepsPreviousToken && token !== undefined) {
       this.#tokens?.keepPrevious(token);
-      this.#logger.error({ reason }, 'APNs counted too many provider tokens: is the key used by another sender?');
+      const message = 'APNs counted too many provider tokens: is the key used by another sender?';
+      this.#throttledLog.say('error', { reason }, message);
     }
   }
 
-  #withClockInMind(verdict: Verdict, answer: ProviderAnswer): Verdict {
+  #withClockInMind(verdict: Verdict, answer: ProviderAnswer, nowMs: number): Verdict {
+    if (verdict.kind === 'unregistered') return inOurTime(verdict, answer, nowMs);
     if (verdict.kind !== 'misconfigured' || verdict.reason !== 'InvalidProviderToken') return verdict;
     const gap = clockGap(answer.date, this.#clock.now());
     if (gap === undefined || Math.abs(gap.ms) < clockFaultMs) return verdict;
@@ -230,7 +235,7 @@ class ApnsProvider implements PushProvider {
     try {
       return await within(promise, deadlineAt - this.#clock.monotonicMs());
     } catch (error) {
-      this.#logger.warn({ err: error }, 'no APNs provider token: the store did not answer');
+      this.#throttledLog.say('warn', { err: error }, 'no APNs provider token: the store did not answer');
       return undefined;
     }
   }
@@ -239,6 +244,20 @@ class ApnsProvider implements PushProvider {
     if (!isUnknown || !this.#unknownReasons.isFirst(`${httpStatus} ${reason}`)) return;
     this.#logger.warn({ httpStatus, reason, text }, 'APNs gave an answer that is not in the table of reasons');
   }
+}
+
+/** Both clocks are a little off, and the answer's Date has whole seconds. */
+const clockToleranceMs = 2_000;
+
+/**
+ * The instant of a 410 is by Apple's clock and is compared with registrations by ours (that of `expiresAt`): where these differ, what
+ * both agree on is how long ago it was.
+ */
+function inOurTime(verdict: UnregisteredVerdict, { date }: ProviderAnswer, nowMs: number): Verdict {
+  if (verdict.invalidAt === undefined || date === undefined) return verdict;
+  const aheadMs = nowMs - date.getTime();
+  if (Math.abs(aheadMs) <= clockToleranceMs) return verdict;
+  return { ...verdict, invalidAt: new Date(verdict.invalidAt.getTime() + aheadMs - clockToleranceMs) };
 }
 
 /** The token may be good and the connection still refuse it for the sake of the one before. */
@@ -268,7 +287,7 @@ function readResponse({ status, headers, body, isBodyWhole }: Http2Response, now
 
 /** Refused, but the reason was lost on the way: certainly not delivered, and the next try will tell. */
 function cutAnswer(httpStatus: number): Verdict {
-  return { kind: 'later', httpStatus, reason: `http_${httpStatus}_cut`, scope: 'device' };
+  return { kind: 'later', httpStatus, reason: `http_${httpStatus}_cut`, scope: 'provider' };
 }
 
 /** New connections did not help. */

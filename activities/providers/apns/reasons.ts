@@ -1,5 +1,5 @@
-import { cleanReason, isHtml, type ProviderAnswer } from '../answer.ts';
-import type { ConfigurationFault, Verdict } from '../provider.ts';
+import { cleanReason, isFromGateway, type ProviderAnswer } from '../answer.ts';
+import type { ConfigurationFault, FaultScope, Verdict } from '../provider.ts';
 
 /**
  * Every answer of APNs and what it means for a send.
@@ -48,13 +48,16 @@ export type ApnsReaction =
   | { kind: 'unregistered'; isSuspicious: boolean; isOtherTopic?: true }
   /** Never for this device; `isPayloadFault`: nor for any other. */
   | { kind: 'rejected'; isPayloadFault: boolean }
+  /** Apple refused it, and says why: certainly not delivered. */
   | {
       kind: 'later';
-      scope: 'device' | 'provider';
+      scope: FaultScope;
       wait?: keyof ApnsWaits;
       retiresConnection?: true;
       keepsPreviousToken?: true;
     }
+  /** Something broke on the way, and nobody says where: it may have been delivered. */
+  | { kind: 'unanswered' }
   | { kind: 'misconfigured'; fault: ConfigurationFault; detail: string; retiresConnection?: true }
   /** Refused because of the connection: the same request on a new one. */
   | { kind: 'resend' }
@@ -152,9 +155,11 @@ export const apnsReactions = {
     keepsPreviousToken: true,
   },
   TooManyRequests: { kind: 'later', scope: 'device', wait: 'tooManyRequestsMs' },
-  InternalServerError: { kind: 'later', scope: 'device' },
+  // RFC 9110 §15.6.1: "an unexpected condition that prevented it from fulfilling the request", and no word on how far it had come.
+  InternalServerError: { kind: 'unanswered' },
+  // Apple: "the service is unavailable", "the APNs server is shutting down". Neither has taken the request on (RFC 9110 §15.6.4).
   ServiceUnavailable: { kind: 'later', scope: 'provider' },
-  Shutdown: { kind: 'later', scope: 'device', wait: 'shutdownMs', retiresConnection: true },
+  Shutdown: { kind: 'later', scope: 'provider', wait: 'shutdownMs', retiresConnection: true },
 } as const satisfies Record<ApnsReason, ApnsReaction>;
 
 export interface ApnsReading {
@@ -168,7 +173,7 @@ export interface ApnsReading {
 /** Finds the reaction. Without a reason from APNs itself the status alone decides, and nothing is ever dropped. */
 export function readApnsAnswer(answer: ProviderAnswer): ApnsReading {
   const reason = cleanReason(answer.json?.reason);
-  if (reason !== undefined && Object.hasOwn(apnsReactions, reason)) {
+  if (reason !== undefined && Object.hasOwn(apnsReactions, reason) && !isFromGateway(answer)) {
     return { reason, reaction: apnsReactions[reason as ApnsReason], isUnknown: false };
   }
   return { reason: reason ?? `http_${answer.httpStatus}`, reaction: byStatus(answer, reason), isUnknown: true };
@@ -176,9 +181,11 @@ export function readApnsAnswer(answer: ProviderAnswer): ApnsReading {
 
 function byStatus(answer: ProviderAnswer, reason: string | undefined): ApnsReaction {
   const { httpStatus } = answer;
-  if (httpStatus >= 500) return { kind: 'later', scope: httpStatus === 503 ? 'provider' : 'device' };
-  // The whole request did not arrive in time.
-  if (httpStatus === 408) return { kind: 'later', scope: 'device' };
+  // With a reason it is APNs that is unavailable. Bare, it is a gateway, which cannot know what became of the request behind it.
+  if (httpStatus === 503 && reason !== undefined) return { kind: 'later', scope: 'provider' };
+  if (httpStatus >= 500) return { kind: 'unanswered' };
+  // The whole request did not arrive in time (RFC 9110 §15.5.9).
+  if (httpStatus === 408) return { kind: 'later', scope: 'provider' };
   if (httpStatus === 429) return { kind: 'later', scope: 'provider', wait: 'tooManyRequestsMs' };
   // A new reason of Apple's: this message failed, and if it fails for everybody the engine stops.
   if (reason !== undefined && httpStatus >= 400) return badMessage;
@@ -197,7 +204,6 @@ export function apnsVerdict(
   random: () => number,
 ): Verdict | undefined {
   const { httpStatus } = answer;
-  if (mayHaveBeenProcessed(answer)) return { kind: 'unanswered', httpStatus, reason };
   switch (reaction.kind) {
     case 'unregistered': {
       const invalidAt = instant(answer.json?.timestamp);
@@ -213,18 +219,16 @@ export function apnsVerdict(
       const verdict = { kind: 'later', httpStatus, reason, scope: reaction.scope } as const;
       return afterMs === undefined ? verdict : { ...verdict, afterMs };
     }
+    case 'unanswered': {
+      const verdict = { kind: 'unanswered', httpStatus, reason, scope: 'provider' } as const;
+      return answer.retryAfterMs === undefined ? verdict : { ...verdict, afterMs: answer.retryAfterMs };
+    }
     case 'misconfigured':
       return { kind: 'misconfigured', httpStatus, reason, fault: reaction.fault, detail: reaction.detail };
     case 'resend':
     case 'refresh':
       return undefined;
   }
-}
-
-/** A gateway's answer says nothing about what stands behind it. */
-function mayHaveBeenProcessed(answer: ProviderAnswer): boolean {
-  const { httpStatus } = answer;
-  return httpStatus === 502 || httpStatus === 504 || (httpStatus >= 500 && httpStatus !== 503 && isHtml(answer));
 }
 
 function waitMs(wait: keyof ApnsWaits | undefined, waits: ApnsWaits, random: () => number): number | undefined {

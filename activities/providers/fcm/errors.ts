@@ -1,10 +1,12 @@
+import { cutText } from '../../../domain/cut-text.ts';
+import type { Platform } from '../../../domain/device.ts';
 import type { JsonValue } from '../../../domain/message.ts';
 import { isJsonObject, type JsonObject } from '../../../domain/payload/json.ts';
 import { maxRetryAfterMs } from '../../../domain/retry-after.ts';
-import { cleanReason, cleanText, isHtml, type ProviderAnswer } from '../answer.ts';
+import { cleanReason, cleanText, isFromGateway, maxTextLength, type ProviderAnswer } from '../answer.ts';
 import type { ApnsReason } from '../apns/reasons.ts';
 import { apnsReasons } from '../apns/reasons.ts';
-import type { ConfigurationFault, Verdict } from '../provider.ts';
+import type { ConfigurationFault, FaultScope, Verdict } from '../provider.ts';
 
 /**
  * Every answer of FCM and what it means for a send.
@@ -26,9 +28,14 @@ export type FcmErrorCode = (typeof fcmErrorCodes)[number];
 
 export type FcmReaction =
   | { kind: 'unregistered'; isSuspicious: boolean; isOtherTopic?: true }
-  | { kind: 'rejected'; isPayloadFault: boolean }
-  | { kind: 'later'; scope: 'device' | 'provider'; wait: keyof FcmWaits }
+  | { kind: 'rejected'; isPayloadFault: boolean; isOnePlatform?: true }
+  /** Refused: certainly not delivered. */
+  | { kind: 'later'; scope: FaultScope; wait: keyof FcmWaits }
+  /** Something broke on the way, and nobody says where: it may have been delivered. */
+  | { kind: 'unanswered'; scope: FaultScope }
   | { kind: 'misconfigured'; fault: ConfigurationFault; detail: string; isOnePlatform?: true }
+  /** The key of Apple's or of the web push service's, stored in the Firebase project, was refused. */
+  | { kind: 'thirdParty' }
   /** The access token is stale: one shared refresh, one more try. */
   | { kind: 'refresh' };
 
@@ -47,20 +54,18 @@ const unregistered: FcmReaction = { kind: 'unregistered', isSuspicious: false };
 const suspicious: FcmReaction = { kind: 'unregistered', isSuspicious: true };
 const otherTopic: FcmReaction = { kind: 'unregistered', isSuspicious: true, isOtherTopic: true };
 const badMessage: FcmReaction = { kind: 'rejected', isPayloadFault: true };
+const badPart: FcmReaction = { kind: 'rejected', isPayloadFault: true, isOnePlatform: true };
+/** Apple's refusals do not hold Android back. */
 const laterForDevice: FcmReaction = { kind: 'later', scope: 'device', wait: 'serverErrorMs' };
+const laterForAll: FcmReaction = { kind: 'later', scope: 'provider', wait: 'serverErrorMs' };
+const unansweredForAll: FcmReaction = { kind: 'unanswered', scope: 'provider' };
 const misconfigured = (fault: ConfigurationFault, detail: string) => ({
   kind: 'misconfigured' as const,
   fault,
   detail,
 });
 
-const applePushKeyFault: FcmReaction = {
-  ...misconfigured(
-    'credentials',
-    'Apple (or the web push service) refused the key that is stored in the Firebase project. Check Project settings, Cloud Messaging, in the Firebase console. Android devices are not affected.',
-  ),
-  isOnePlatform: true,
-};
+const applePushKeyFault: FcmReaction = { kind: 'thirdParty' };
 const appleTopicFault: FcmReaction = {
   ...misconfigured(
     'topic',
@@ -78,27 +83,29 @@ export const fcmReactions = {
   SENDER_ID_MISMATCH: suspicious,
   // Whose quota it was, is in the details (see `quotaExceeded`).
   QUOTA_EXCEEDED: undefined,
-  UNAVAILABLE: laterForDevice,
-  INTERNAL: laterForDevice,
+  // "The server couldn't process the request in time" (error-codes): it may have gone on with it afterwards.
+  UNAVAILABLE: unansweredForAll,
+  // "The server encountered an error while trying to process the request" (error-codes), and no word on how far it had come.
+  INTERNAL: unansweredForAll,
   THIRD_PARTY_AUTH_ERROR: applePushKeyFault,
   APNS_AUTH_ERROR: applePushKeyFault,
 } as const satisfies Record<FcmErrorCode, FcmReaction | undefined>;
 
 /** Apple's reason, passed on by FCM for iOS devices. Connection and provider token are FCM's own there, not ours. */
 export const applesReactions = {
-  BadCollapseId: badMessage,
+  BadCollapseId: badPart,
   BadDeviceToken: suspicious,
-  BadExpirationDate: badMessage,
-  BadMessageId: badMessage,
-  BadPriority: badMessage,
+  BadExpirationDate: badPart,
+  BadMessageId: badPart,
+  BadPriority: badPart,
   BadTopic: appleTopicFault,
   DeviceTokenNotForTopic: otherTopic,
-  DuplicateHeaders: badMessage,
+  DuplicateHeaders: badPart,
   IdleTimeout: laterForDevice,
-  InvalidPushType: badMessage,
+  InvalidPushType: badPart,
   MissingDeviceToken: suspicious,
   MissingTopic: appleTopicFault,
-  PayloadEmpty: badMessage,
+  PayloadEmpty: badPart,
   TopicDisallowed: appleTopicFault,
   BadCertificate: applePushKeyFault,
   BadCertificateEnvironment: applePushKeyFault,
@@ -110,13 +117,13 @@ export const applesReactions = {
   BadEnvironmentKeyIdInToken: applePushKeyFault,
   BadEnvironmentKeyInToken: applePushKeyFault,
   BadPath: suspicious,
-  MethodNotAllowed: badMessage,
+  MethodNotAllowed: badPart,
   ExpiredToken: unregistered,
   Unregistered: unregistered,
-  PayloadTooLarge: badMessage,
+  PayloadTooLarge: badPart,
   TooManyProviderTokenUpdates: laterForDevice,
   TooManyRequests: { kind: 'later', scope: 'device', wait: 'quotaMs' },
-  InternalServerError: laterForDevice,
+  InternalServerError: { kind: 'unanswered', scope: 'device' },
   ServiceUnavailable: laterForDevice,
   Shutdown: laterForDevice,
 } as const satisfies Record<ApnsReason, FcmReaction>;
@@ -160,10 +167,11 @@ const statusReactions: Record<string, FcmReaction> = {
   ),
   NOT_FOUND: misconfigured('project', 'Nothing was found at the address of this project. Check the project id.'),
   RESOURCE_EXHAUSTED: projectQuota,
-  ABORTED: laterForDevice,
-  CANCELLED: laterForDevice,
-  INTERNAL: laterForDevice,
-  UNAVAILABLE: laterForDevice,
+  // https://google.aip.dev/193 and google/rpc/code.proto: ABORTED did not happen, the others leave it open.
+  ABORTED: laterForAll,
+  CANCELLED: unansweredForAll,
+  INTERNAL: unansweredForAll,
+  UNAVAILABLE: unansweredForAll,
 };
 
 export interface FcmReading {
@@ -179,6 +187,11 @@ export interface FcmReading {
  * `NOT_FOUND`, `PERMISSION_DENIED` and `UNAUTHENTICATED` are about us and not about the device.
  */
 export function readFcmAnswer(answer: ProviderAnswer): FcmReading {
+  const reading = readError(answer);
+  return isFromGateway(answer) ? { ...reading, reaction: unansweredForAll } : reading;
+}
+
+function readError(answer: ProviderAnswer): FcmReading {
   const error = isJsonObject(answer.json?.error) ? answer.json.error : undefined;
   if (error === undefined) return byHttpStatus(answer);
   const details = Array.isArray(error.details) ? error.details.filter(isJsonObject) : [];
@@ -228,7 +241,10 @@ function invalidArgument(
   const isAboutToken =
     fields.length > 0 ? fields.every((field) => field === 'message.token') : namesToken.test(message);
   // Suspicious, because a payload that FCM reads wrongly has been seen to be answered so: the share of all devices decides.
-  return ['INVALID_ARGUMENT', isAboutToken ? suspicious : badMessage];
+  if (isAboutToken) return ['INVALID_ARGUMENT', suspicious];
+  const isAboutOnePlatform =
+    fields.length > 0 && fields.every((field) => /^message\.(apns|android|webpush)\b/.test(field));
+  return ['INVALID_ARGUMENT', isAboutOnePlatform ? badPart : badMessage];
 }
 
 /** Only what is plainly about one device lets the rest of the project go on. */
@@ -243,7 +259,8 @@ function byHttpStatus(answer: ProviderAnswer): FcmReading {
 }
 
 function reactionToStatus(httpStatus: number): FcmReaction {
-  if (httpStatus >= 500) return laterForDevice;
+  // A gateway or front end, which cannot know what became of the request behind it.
+  if (httpStatus >= 500) return unansweredForAll;
   switch (httpStatus) {
     case 400:
     case 413:
@@ -255,8 +272,9 @@ function reactionToStatus(httpStatus: number): FcmReaction {
         'project',
         'HTTP 403 without a reason. Check the project id, proxies and the role of the service account.',
       );
+    // The whole request did not arrive in time (RFC 9110 §15.5.9).
     case 408:
-      return laterForDevice;
+      return laterForAll;
     case 429:
       return projectQuota;
     default:
@@ -272,22 +290,28 @@ export function fcmVerdict(
   answer: ProviderAnswer,
   { reason, reaction }: FcmReading,
   waits: FcmWaits,
+  platform?: Platform,
 ): Verdict | undefined {
   const { httpStatus } = answer;
-  if (mayHaveBeenProcessed(answer)) return { kind: 'unanswered', httpStatus, reason };
   switch (reaction.kind) {
     case 'unregistered':
       return { ...reaction, httpStatus, reason };
     case 'rejected': {
       const detail = describe(answer);
-      const verdict = { kind: 'rejected', httpStatus, reason, isPayloadFault: reaction.isPayloadFault } as const;
+      const verdict = { ...reaction, httpStatus, reason };
       return detail === '' ? verdict : { ...verdict, detail };
     }
     case 'later': {
-      const asked = answer.retryAfterMs ?? retryInfoMs(answer);
-      // An overloaded FCM that says when to come back speaks to all of us; a single 503 is about one request.
-      const scope = httpStatus === 503 && asked !== undefined ? 'provider' : reaction.scope;
-      return { kind: 'later', httpStatus, reason, scope, afterMs: asked ?? waits[reaction.wait] };
+      const afterMs = askedMs(answer) ?? waits[reaction.wait];
+      return { kind: 'later', httpStatus, reason, scope: reaction.scope, afterMs };
+    }
+    case 'unanswered': {
+      const afterMs = askedMs(answer) ?? waits.serverErrorMs;
+      return { kind: 'unanswered', httpStatus, reason, scope: reaction.scope, afterMs };
+    }
+    case 'thirdParty': {
+      const detail = `${refusedKey[platform ?? 'unknown']} Check Project settings, Cloud Messaging, in the Firebase console.`;
+      return { kind: 'misconfigured', httpStatus, reason, fault: 'credentials', detail, isOnePlatform: true };
     }
     case 'misconfigured':
       return { ...reaction, httpStatus, reason };
@@ -296,10 +320,17 @@ export function fcmVerdict(
   }
 }
 
-/** A gateway's answer says nothing about what stands behind it. */
-function mayHaveBeenProcessed(answer: ProviderAnswer): boolean {
-  const { httpStatus } = answer;
-  return httpStatus === 502 || httpStatus === 504 || (httpStatus >= 500 && httpStatus !== 503 && isHtml(answer));
+const refusedKey: Record<Platform | 'unknown', string> = {
+  ios: 'Apple refused the APNs key or certificate that is stored in the Firebase project.',
+  web: 'The web push service refused the key pair that is stored in the Firebase project.',
+  android:
+    'A key that is stored in the Firebase project was refused, by Apple or the web push service, for devices registered as android: their tokens belong to another platform.',
+  unknown: 'Apple or the web push service refused the key that is stored in the Firebase project.',
+};
+
+/** How long FCM asks to wait, in either of the ways it has. */
+function askedMs(answer: ProviderAnswer): number | undefined {
+  return answer.retryAfterMs ?? retryInfoMs(answer);
 }
 
 /** FCM's message and the fields at fault, for whoever has to correct the message. */
@@ -308,7 +339,7 @@ function describe(answer: ProviderAnswer): string {
   if (error === undefined || typeof error.message !== 'string') return answer.text;
   const details = Array.isArray(error.details) ? error.details.filter(isJsonObject) : [];
   const fields = fieldViolations(details).map(({ field, description }) => `${field}: ${description}`);
-  return cleanText((error.message + (fields.length === 0 ? '' : ` [${fields.join('; ')}]`)).slice(0, 2048));
+  return cutText(cleanText(error.message + (fields.length === 0 ? '' : ` [${fields.join('; ')}]`)), maxTextLength);
 }
 
 function findDetail(details: JsonObject[], type: string): JsonObject | undefined {

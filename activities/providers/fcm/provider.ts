@@ -1,13 +1,14 @@
 import type { ServiceAccount } from '../../../domain/credentials/service-account.ts';
 import type { NotificationContent } from '../../../domain/payload/content.ts';
-import { buildFcmContent } from '../../../domain/payload/fcm.ts';
+import type { PayloadError } from '../../../domain/payload/payload-error.ts';
 import { clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
 import { type Clock, systemClock } from '../clock.ts';
+import type { Http2Request } from '../http2/exchange.ts';
 import { HeaderTemplate } from '../http2/header-template.ts';
 import { Http2Pool } from '../http2/pool.ts';
 import { originOf, type PoolOptions, trust } from '../http2-options.ts';
 import { OncePerKey, type ProviderLogger, silentLogger } from '../logger.ts';
-import { verdictOnUnanswered, verdictOnUnsent } from '../outcome.ts';
+import { expired, verdictOnUnanswered, verdictOnUnsent } from '../outcome.ts';
 import type { DeviceAddress, PreparedMessage, PushProvider, Verdict } from '../provider.ts';
 import { within } from '../within.ts';
 import { type AccessToken, type AccessTokenResult, AccessTokenSource, maxRefusedInARow } from './access-token.ts';
@@ -74,15 +75,16 @@ class FcmProvider implements PushProvider {
     this.#pool = new Http2Pool({ maxConnections: 16, ...pool, ...originOf(url), tls: trust(ca) });
   }
 
-  prepare(content: NotificationContent): PreparedMessage {
-    return new PreparedFcmMessage(buildFcmContent(content, this.#clock.now()));
+  prepare(content: NotificationContent, nowMs = () => this.#clock.now().getTime()): PreparedMessage {
+    return new PreparedFcmMessage(content, nowMs);
   }
 
   async send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict> {
     if (!(prepared instanceof PreparedFcmMessage)) throw new TypeError('the message was prepared by another provider');
     if (this.#isClosed) return { kind: 'unsent', reason: 'closed', afterMs: 1_000 };
+    const fault = device.platform && prepared.faults.get(device.platform);
+    if (fault !== undefined) return partFault(fault);
     const deadlineAt = this.#clock.monotonicMs() + this.#deadlineMs;
-    const body = prepared.body(device.deviceToken);
 
     let token = this.#tokens.current;
     if (token === undefined) {
@@ -94,7 +96,9 @@ class FcmProvider implements PushProvider {
     let refusedTokens = 0;
     for (let timeoutMs = this.#deadlineMs; ; timeoutMs = deadlineAt - this.#clock.monotonicMs()) {
       if (timeoutMs <= 0) return noToken;
-      const result = await this.#pool.send({ template: this.#templateFor(token), path: this.#path, body, timeoutMs });
+      if (prepared.isExpired) return expired;
+      const request = new FcmRequest(prepared, device.deviceToken, this.#templateFor(token), this.#path, timeoutMs);
+      const result = await this.#pool.send(request);
       if (result.kind === 'notProcessed') return verdictOnUnsent(result);
       if (result.kind === 'unanswered') return verdictOnUnanswered(result);
       if (result.status === 200) {
@@ -105,7 +109,7 @@ class FcmProvider implements PushProvider {
       const { status, headers, isBodyWhole } = result;
       if (!isBodyWhole && status < 500 && status !== 401) {
         // Refused, but the reason was lost on the way: certainly not delivered, and the next try will tell.
-        return { kind: 'later', httpStatus: status, reason: `http_${status}_cut`, scope: 'device' };
+        return { kind: 'later', httpStatus: status, reason: `http_${status}_cut`, scope: 'provider' };
       }
       const answer = readAnswer(
         {
@@ -118,7 +122,7 @@ class FcmProvider implements PushProvider {
       );
       const reading = readFcmAnswer(answer);
       this.#noteUnknown(answer, reading);
-      const verdict = fcmVerdict(answer, reading, this.#waits);
+      const verdict = fcmVerdict(answer, reading, this.#waits, device.platform);
       if (verdict !== undefined) {
         token.hasWorked = true;
         return verdict;
@@ -174,6 +178,48 @@ class FcmProvider implements PushProvider {
     if (!isUnknown || !this.#unknownErrors.isFirst(`${httpStatus} ${reason}`)) return;
     this.#logger.warn({ httpStatus, reason, text }, 'FCM gave an answer that is not in the table of errors');
   }
+}
+
+/** Its body is made when it is written, not when it begins to wait for a stream: the time to live in it is the rest of then. */
+class FcmRequest implements Http2Request {
+  readonly #prepared: PreparedFcmMessage;
+  readonly #registrationToken: string;
+  readonly template: HeaderTemplate;
+  readonly path: string;
+  readonly timeoutMs: number;
+  #body: Buffer | undefined;
+
+  constructor(
+    prepared: PreparedFcmMessage,
+    registrationToken: string,
+    template: HeaderTemplate,
+    path: string,
+    timeoutMs: number,
+  ) {
+    this.#prepared = prepared;
+    this.#registrationToken = registrationToken;
+    this.template = template;
+    this.path = path;
+    this.timeoutMs = timeoutMs;
+  }
+
+  get body(): Buffer {
+    this.#body ??= this.#prepared.body(this.#registrationToken);
+    return this.#body;
+  }
+}
+
+/** Stored before its rules were: FCM is not asked about it. */
+function partFault({ field, message }: PayloadError): Verdict {
+  const detail = `${field}: ${message}`;
+  return {
+    kind: 'rejected',
+    httpStatus: null,
+    reason: 'payload_invalid',
+    detail,
+    isPayloadFault: true,
+    isOnePlatform: true,
+  };
 }
 
 const noToken: Verdict = { kind: 'unsent', reason: 'no_access_token', afterMs: 2_000 };

@@ -1,0 +1,27 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { cleanReason, readAnswer } from '../../activities/providers/answer.ts';
+import { readFcmAnswer } from '../../activities/providers/fcm/errors.ts';
+import { cleanReason as storedReason } from '../../db/deliveries.ts';
+
+const now = new Date('2026-03-01T12:00:00Z');
+const read = (body: string) =>
+  readAnswer({ httpStatus: 400, body: Buffer.from(body), retryAfter: undefined, date: undefined }, now);
+
+test('what is kept of a provider’s text ends with a whole character, wherever the limit falls', () => {
+  for (const character of ['é', '漢', '🔔', '👨‍👩‍👧‍👦']) {
+    for (let before = 0; before < 12; before++) {
+      const text = 'x'.repeat(before) + character.repeat(2_048);
+      for (const kept of [
+        read(text).text,
+        cleanReason(text)!,
+        storedReason(text),
+        readFcmAnswer(read(JSON.stringify({ error: { code: 400, status: text } }))).reason,
+      ]) {
+        assert.ok(kept.length > 100 && kept.length <= 2_048);
+        assert.ok(text.startsWith(kept), kept);
+        assert.equal((kept.length - before) % character.length, 0);
+      }
+    }
+  }
+});
