@@ -292,7 +292,7 @@ export class BatchSender {
           this.#judge(this.#breaker.notePayloadFault(device, verdict));
           return;
         }
-        this.#record(device, 'rejected', rejectionReason(verdict), verdict.httpStatus, 1);
+        this.#recordRejected(device, verdict);
         this.#judge(this.#breaker.noteAnswer(false));
         return;
       case 'later':
@@ -433,9 +433,15 @@ export class BatchSender {
       } else if (verdict.kind === 'unregistered') {
         this.#recordUnregistered(device, verdict);
       } else {
-        this.#record(device, 'rejected', rejectionReason(verdict), verdict.httpStatus, 1);
+        this.#recordRejected(device, verdict);
       }
     }
+  }
+
+  #recordRejected(device: PendingDevice, { isPayloadFault, reason, detail, httpStatus }: RejectedVerdict): void {
+    // Whoever has to correct the message needs to know what is wrong with it.
+    const text = isPayloadFault ? (detail ?? reason) : reason;
+    this.#record(device, 'rejected', text, httpStatus, httpStatus === null ? 0 : 1);
   }
 
   #recordUnregistered(device: PendingDevice, verdict: Verdict & { kind: 'unregistered' }): void {
@@ -505,11 +511,6 @@ export class BatchSender {
     };
     await retryDatabase(() => db.transaction().execute((trx) => returnReserved(trx, claim, undispatched)), giveUp);
   }
-}
-
-/** Whoever has to correct the message needs to know what is wrong with it. */
-function rejectionReason({ isPayloadFault, reason, detail }: RejectedVerdict): string {
-  return isPayloadFault ? (detail ?? reason) : reason;
 }
 
 function isFenced(error: unknown): boolean {
