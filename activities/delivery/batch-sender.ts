@@ -377,10 +377,14 @@ export class BatchSender {
         if (verdict.kind === 'later') this.#heed(part, breaker.noteAnswer());
         return;
       }
-      case 'unsent':
-        this.#carryOut(device, decide(verdict, device, this.#rules()));
-        this.#stopFor({ kind: 'wait', waitMs: verdict.afterMs, reason: verdict.reason });
+      case 'unsent': {
+        const decision = decide(verdict, device, this.#rules());
+        this.#carryOut(device, decision);
+        if (decision.kind === 'defer') {
+          this.#stopFor({ kind: 'wait', waitMs: verdict.afterMs, reason: verdict.reason });
+        }
         return;
+      }
       case 'misconfigured':
         health.note(number, 'well');
         this.#misconfigured(device, part, verdict);

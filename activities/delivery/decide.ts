@@ -52,7 +52,8 @@ export function decide(verdict: DeviceVerdict, device: Tries, rules: DeliveryRul
         outcome: 'rejected',
         ...words(verdict),
         reason,
-        attempts: attempts + 1,
+        // Refused before any request.
+        attempts: attempts + (verdict.httpStatus === null ? 0 : 1),
         excused,
         doubts,
       };

@@ -90,6 +90,7 @@ export interface UnregisteredVerdict {
 /** This message can never be taken for this device. */
 export interface RejectedVerdict {
   kind: 'rejected';
+  /** Null: known before any request, so there was no attempt. */
   httpStatus: number | null;
   reason: string;
   detail?: string;

@@ -67,7 +67,10 @@ export const messageSchema = z
       })
       .optional()
       .openapi({ description: 'What the neutral fields cannot say.' }),
-    fcm: jsonObject(dataLimits, 'Merged into the FCM message last.').optional(),
+    fcm: jsonObject(
+      dataLimits,
+      'Merged into the FCM message last. What comes out is held to the same rules and sizes as the neutral fields.',
+    ).optional(),
   })
   .openapi('Message', { example: messageExample });
 

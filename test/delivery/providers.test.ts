@@ -240,7 +240,7 @@ test('a part for iOS that was stored before it was measured: iPhones are rejecte
     rejected.map(({ deviceId }) => deviceId),
     phones,
   );
-  assert.ok(rejected.every(({ reason }) => reason?.includes('fcm.apns.payload')));
+  assert.ok(rejected.every(({ reason, attempts }) => reason?.includes('fcm.apns.payload') && attempts === 0));
   assert.equal((await control.ledgerSummary(send.id)).received, 30);
   assert.equal((await send.read()).state, 'sending');
 });
