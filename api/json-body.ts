@@ -1,4 +1,5 @@
 import type { MiddlewareHandler } from 'hono';
+import { decodedBody } from './byte-stream.ts';
 import type { ApiEnv } from './dependencies.ts';
 import { ApiError, invalidField } from './problems.ts';
 import { findUnstorable } from './storable.ts';
@@ -54,8 +55,9 @@ async function readBytes(request: Request, maxBytes: number, timeoutMs: number):
       extra: { max_bytes: maxBytes },
     });
   if (Number(request.headers.get('content-length') ?? 0) > maxBytes) throw tooLarge();
-  if (request.body === null) return new Uint8Array();
-  const reader = request.body.getReader();
+  const body = decodedBody(request);
+  if (body === null) return new Uint8Array();
+  const reader = body.getReader();
   let hasTimedOut = false;
   const timer = setTimeout(() => {
     hasTimedOut = true;

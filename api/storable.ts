@@ -4,8 +4,16 @@ import type { FieldProblem } from './problems.ts';
 export const maxJsonDepth = 64;
 
 /**
- * The first thing in `value` that JSON can say and PostgreSQL cannot store: NUL, half a surrogate pair, a number beyond the
- * range of a double, or nesting without end. Undefined when there is none.
+ * From 2^53 on a double cannot tell neighbours apart: 9007199254740993 arrives as …992. Whole numbers below it arrive as they
+ * were written, in whatever notation, all others at it or above: the number that was read says what its text would
+ * (RFC 8259 §6).
+ */
+const firstInexact = 2 ** 53;
+const tooLarge = 'Numbers beyond 9007199254740991 are not kept exactly: send this one as text.';
+
+/**
+ * The first thing in `value` that JSON can say and that would be stored as something else, or not at all: NUL, half a
+ * surrogate pair, a number beyond the whole ones of a double, or nesting without end. Undefined when there is none.
  */
 export function findUnstorable(value: unknown, field = '', depth = 0): FieldProblem | undefined {
   if (typeof value === 'string') {
@@ -13,7 +21,7 @@ export function findUnstorable(value: unknown, field = '', depth = 0): FieldProb
     return message === undefined ? undefined : { field, message };
   }
   if (typeof value === 'number') {
-    return Number.isFinite(value) ? undefined : { field, message: 'The number is too large.' };
+    return Math.abs(value) < firstInexact ? undefined : { field: cut(field), message: tooLarge };
   }
   if (typeof value !== 'object' || value === null) return undefined;
   if (depth >= maxJsonDepth) return { field: cut(field), message: `Nested more than ${maxJsonDepth} levels deep.` };
@@ -45,5 +53,19 @@ function printable(text: string): string {
 }
 
 function cut(text: string): string {
-  return text.length > 120 ? `${text.slice(0, 120)}…` : text;
+  return text.length > 120 ? `${cutWhole(text, 120)}…` : text;
+}
+
+/** The first characters of `text`, as people count them, that fit into `maxLength` code units: an emoji is in it or not. */
+export function cutWhole(text: string, maxLength: number): string {
+  if (text.length <= maxLength) return text;
+  // A character that begins behind the limit changes nothing; one of many code units may lie across it.
+  const begun = text.slice(0, maxLength + 64);
+  let end = 0;
+  for (const { index, segment } of new Intl.Segmenter('en', { granularity: 'grapheme' }).segment(begun)) {
+    if (index + segment.length > maxLength) break;
+    end = index + segment.length;
+  }
+  // One character longer than all that may be shown: its beginning, in whole code points.
+  return end > 0 ? text.slice(0, end) : text.slice(0, maxLength).replace(/[\ud800-\udbff]$/, '');
 }

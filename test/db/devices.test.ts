@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { retireDevices } from '../../db/deliveries.ts';
-import { type DeviceRegistration, findDevice, registerDevice, registerDevices } from '../../db/devices.ts';
+import { beginImport, findDevice, importDevices, registerDevice } from '../../db/devices.ts';
 import { inTransaction } from '../../db/transaction.ts';
+import type { DeviceRegistration } from '../../domain/registration.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 
 describe('device registry', () => {
@@ -68,7 +69,8 @@ describe('device registry', () => {
     const registrations = Array.from({ length: 2_000 }, (_, i) =>
       registration(`dl-${(i * 7919) % 2_000}`, `dl-token-${i}`),
     );
-    await inTransaction(database.db, (trx) => registerDevices(trx, 1, registrations));
+    const options = { importId: await beginImport(database.db), isOwn: false };
+    await inTransaction(database.db, (trx) => importDevices(trx, 1, registrations, options));
     const { rows } = await database.pool.query(`select id, device_token from devices where external_id like 'dl-%'`);
     const retirements = rows.map((row: { id: number; device_token: string }) => ({
       deviceId: row.id,
@@ -79,7 +81,7 @@ describe('device registry', () => {
     // Not inTransaction: a deadlock must show here, not be tried again.
     await Promise.all([
       ...Array.from({ length: 3 }, () =>
-        database.db.transaction().execute((trx) => registerDevices(trx, 1, registrations.toReversed())),
+        database.db.transaction().execute((trx) => importDevices(trx, 1, registrations.toReversed(), options)),
       ),
       ...Array.from({ length: 3 }, () => database.db.transaction().execute((trx) => retireDevices(trx, retirements))),
     ]);
