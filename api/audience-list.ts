@@ -20,7 +20,7 @@ import { listedCountsSchema } from './schemas/audience.ts';
 import { checkedId, notificationParams } from './schemas/notification.ts';
 import { bodyProblems, problems } from './schemas/problem.ts';
 import { toApiError as toValidationError } from './schemas/validation.ts';
-import { findUnstorable } from './storable.ts';
+import { findUnstorable, parseJson } from './storable.ts';
 
 /** Ids looked up by one statement. */
 const idsPerStatement = 10_000;
@@ -111,7 +111,7 @@ function toListedId({ line, text, error }: NdjsonLine): ListedId {
   if (error) throw new ApiError(error.status, error.code, `${field}: ${error.message}`, { field });
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (cause) {
     throw new ApiError(400, 'malformed_json', `${field}: Not valid JSON.`, { field, cause });
   }

@@ -12,7 +12,7 @@ import { createRouter } from './router.ts';
 import { importRowSchema, toRegistration } from './schemas/device.ts';
 import { problems } from './schemas/problem.ts';
 import { toApiError as toValidationError } from './schemas/validation.ts';
-import { cutWhole, findUnstorable } from './storable.ts';
+import { cutWhole, findUnstorable, parseJson } from './storable.ts';
 
 /** Rows stored by one statement: enough that a row costs little, few enough that one transaction stays well below a second. */
 const rowsPerStatement = 5_000;
@@ -198,7 +198,7 @@ function parseRow(
   if (error) return { externalId: undefined, error };
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (cause) {
     return { externalId: undefined, error: new ApiError(400, 'malformed_json', 'Not valid JSON.', { cause }) };
   }

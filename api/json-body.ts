@@ -2,7 +2,7 @@ import type { MiddlewareHandler } from 'hono';
 import { decodedBody } from './byte-stream.ts';
 import type { ApiEnv } from './dependencies.ts';
 import { ApiError, invalidField } from './problems.ts';
-import { findUnstorable } from './storable.ts';
+import { findUnstorable, parseJson } from './storable.ts';
 
 export const maxBodyBytes = 1_048_576;
 
@@ -40,7 +40,7 @@ function checkedText(bytes: Uint8Array): string {
   if (text.trim() === '') return '{}';
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (cause) {
     throw new ApiError(400, 'malformed_json', 'The body is not valid JSON.', { cause });
   }

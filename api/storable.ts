@@ -3,17 +3,37 @@ import type { FieldProblem } from './problems.ts';
 /** Deeper JSON than this has no meaning in any route: conditions nest 16 deep, data and properties 8. */
 export const maxJsonDepth = 64;
 
+/** Only such texts may have a number of 2^53 and more: sixteen digits, or an exponent. */
+const mayHaveLargeNumber = /(?:^|[:[,])\s*-?(?:\d[\d.]{15}|\d[\d.]*[eE])/;
+const stringOrNumber = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g;
+
 /**
- * From 2^53 on a double cannot tell neighbours apart: 9007199254740993 arrives as …992. Whole numbers below it arrive as they
- * were written, in whatever notation, all others at it or above: the number that was read says what its text would
- * (RFC 8259 §6).
+ * `JSON.parse`, but a number that it would change is read as infinite, so that `findUnstorable` names its field. From 2^53 on a double
+ * cannot tell whole numbers apart (RFC 8259 §6): 9007199254740993 would be stored as …992. What is written as the double
+ * is shown, such as 1e300, is kept as it is.
  */
-const firstInexact = 2 ** 53;
-const tooLarge = 'Numbers beyond 9007199254740991 are not kept exactly: send this one as text.';
+export function parseJson(text: string): unknown {
+  if (!mayHaveLargeNumber.test(text)) return JSON.parse(text);
+  return JSON.parse(text.replace(stringOrNumber, (token) => (isChanged(token) ? '1e999' : token)));
+}
+
+function isChanged(token: string): boolean {
+  if (token[0] === '"') return false;
+  const number = Number(token);
+  return Math.abs(number) >= 2 ** 53 && digitsOf(token) !== digitsOf(String(number));
+}
+
+/** One text for all notations of a number. */
+function digitsOf(text: string): string {
+  const [, integer = '', fraction = '', exponent = '0'] = /^-?(\d+)(?:\.(\d+))?(?:[eE]([+-]?\d+))?$/.exec(text) ?? [];
+  const digits = (integer + fraction).replace(/^0+/, '');
+  const significant = digits.replace(/0+$/, '');
+  return `${significant}e${Number(exponent) - fraction.length + digits.length - significant.length}`;
+}
 
 /**
  * The first thing in `value` that JSON can say and that would be stored as something else, or not at all: NUL, half a
- * surrogate pair, a number beyond the whole ones of a double, or nesting without end. Undefined when there is none.
+ * surrogate pair, a number beyond what a double keeps (of `parseJson`), or nesting without end. Undefined when there is none.
  */
 export function findUnstorable(value: unknown, field = '', depth = 0): FieldProblem | undefined {
   if (typeof value === 'string') {
@@ -21,7 +41,7 @@ export function findUnstorable(value: unknown, field = '', depth = 0): FieldProb
     return message === undefined ? undefined : { field, message };
   }
   if (typeof value === 'number') {
-    return Math.abs(value) < firstInexact ? undefined : { field: cut(field), message: tooLarge };
+    return Number.isFinite(value) ? undefined : { field: cut(field), message: tooLarge };
   }
   if (typeof value !== 'object' || value === null) return undefined;
   if (depth >= maxJsonDepth) return { field: cut(field), message: `Nested more than ${maxJsonDepth} levels deep.` };
@@ -41,6 +61,8 @@ export function findUnstorable(value: unknown, field = '', depth = 0): FieldProb
   }
   return undefined;
 }
+
+const tooLarge = 'The number is too large, or has more digits than can be kept: send it as text.';
 
 export function unstorableText(text: string): string | undefined {
   if (text.includes('\u0000')) return 'The character NUL (U+0000) cannot be stored.';

@@ -88,8 +88,8 @@ export async function dropAudienceList(db: Kysely<Database>, listId: string): Pr
 }
 
 /** Nobody reads a list of this notification any more. */
-export async function forgetLists(trx: Transaction<Database>, notificationId: string): Promise<void> {
-  await trx.deleteFrom('audience_lists').where('notification_id', '=', notificationId).execute();
+export async function forgetLists(db: Kysely<Database>, notificationId: string): Promise<void> {
+  await db.deleteFrom('audience_lists').where('notification_id', '=', notificationId).execute();
 }
 
 /** The part of the list that is planned is needed no more. */

@@ -5,6 +5,7 @@ import type { Message } from '../domain/message.ts';
 import type { Books, Notification, NotificationSummary, Totals } from '../domain/notification.ts';
 import type { HaltReason, InDoubtPolicy, NotificationState } from '../domain/notification-state.ts';
 import { emptyOutcomeCounts, outcomes, sumOfOutcomes } from '../domain/outcome.ts';
+import { forgetLists } from './audience-lists.ts';
 import type { Database, NotificationRow } from './schema.ts';
 
 export interface NewNotification {
@@ -181,13 +182,16 @@ export function resumeNotification(db: Kysely<Database>, appId: number, id: stri
 }
 
 /** `→ cancelled` from any state that is not final. What was never planned is closed at once. */
-export function cancelNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
-  return move(db, appId, id, ['draft', 'scheduled', 'sending', 'paused', 'halted'], ['cancelled'], {
+export async function cancelNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
+  const cancelled = await move(db, appId, id, ['draft', 'scheduled', 'sending', 'paused', 'halted'], ['cancelled'], {
     state: 'cancelled',
     halt_reason: null,
     halt_detail: null,
     finished_at: sql`case when device_ceiling is null then now() end`,
   });
+  // Never planned, so nobody else does it.
+  if (cancelled?.ok && cancelled.notification.launchedAt === null) await forgetLists(db, id);
+  return cancelled;
 }
 
 /** `scheduled → sending` once the time has come; false when it has not, or the state is another. */

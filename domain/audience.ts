@@ -81,10 +81,7 @@ export function canonicalFieldValue(
   const isOrder = operator === 'gt' || operator === 'gte' || operator === 'lt' || operator === 'lte';
   if (field === 'bucket') {
     if (typeof value !== 'number') return undefined;
-    const isPossible = isOrder
-      ? value >= 0 && value <= 10_001
-      : Number.isInteger(value) && value >= 1 && value <= 10_000;
-    return isPossible ? value : undefined;
+    return isOrder || (Number.isInteger(value) && value >= 1 && value <= 10_000) ? value : undefined;
   }
   if (typeof value !== 'string') return undefined;
   switch (field) {
