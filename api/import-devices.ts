@@ -188,6 +188,9 @@ interface StoreResult {
   superseded: number;
 }
 
+/** Every valid id whole: 255 characters of two code units. */
+const maxEchoLength = 510;
+
 /** Clocks of callers are a little ahead; what is further in the future is a mistake. */
 const maxAheadMs = 60_000;
 
@@ -217,7 +220,7 @@ function parseRow(
   } catch (cause) {
     const externalId = (value as { external_id?: unknown } | null)?.external_id;
     return {
-      externalId: typeof externalId === 'string' ? cutWhole(externalId, 255) : undefined,
+      externalId: typeof externalId === 'string' ? cutWhole(externalId, maxEchoLength) : undefined,
       error: toApiError(cause),
     };
   }

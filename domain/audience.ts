@@ -95,7 +95,7 @@ export function canonicalFieldValue(
     }
     case 'external_id':
     case 'user_id':
-      return isOrder || (value.length > 0 && value.length <= 255) ? value : undefined;
+      return isOrder || (value !== '' && [...value].length <= 255) ? value : undefined;
     default:
       return (allowedTexts[field] as readonly string[]).includes(value) ? value : undefined;
   }

@@ -296,8 +296,8 @@ describe('import', () => {
 
   test('what is shown of a line that failed ends between characters', async () => {
     const family = '👨‍👩‍👧';
-    const [failure] = await send(lines({ external_id: `${'x'.repeat(250)}${family}`, platform: 'web' }));
-    assert.equal(failure.external_id, 'x'.repeat(250));
+    const [failure] = await send(lines({ external_id: `${'x'.repeat(505)}${family}`, platform: 'web' }));
+    assert.equal(failure.external_id, 'x'.repeat(505));
   });
 
   test('properties left out stay, properties given replace', async () => {
