@@ -4,7 +4,7 @@
  */
 const languageTag = new RegExp(
   [
-    '^(?:[a-z]{2,3}(?:-[a-z]{3}){0,3}|[a-z]{5,8})', // language, with extended ones
+    '^[a-z]{2,3}(?:-[a-z]{3}){0,3}', // language, with extended ones; longer ones were never registered
     '(?:-[a-z]{4})?', // script
     '(?:-(?:[a-z]{2}|[0-9]{3}))?', // region
     '(?:-(?:[a-z0-9]{5,8}|[0-9][a-z0-9]{3}))*', // variants
