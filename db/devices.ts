@@ -2,6 +2,7 @@ import { type Kysely, type RawBuilder, type Selectable, sql, type Transaction } 
 import type { Audience, Condition } from '../domain/audience.ts';
 import { type Platform, type ProviderName, platforms, providerNames } from '../domain/device.ts';
 import type { JsonValue } from '../domain/message.ts';
+import type { Listed } from '../domain/notification.ts';
 import {
   applyRegistrations,
   type DeviceRegistration,
@@ -168,7 +169,7 @@ async function store(
       select ${appId}, r.e, r.u, r.p, r.f, r.t, r.a, coalesce(r.j, '{}'), r.l, r.z, coalesce(r.d, now()), r.x, r.y,
         ${importId}::integer
       from ${recordset(added, ids)}
-      on conflict do nothing
+      on conflict on constraint devices_app_external_id_key do nothing
       ${returning}
     `.execute(trx);
     if (Number(numAffectedRows) < added.length) throw new LostRaceError();
@@ -195,6 +196,7 @@ async function freeTokens(
   formerOwners: Registered[],
   now: Date,
 ): Promise<void> {
+  if (!known.some(isLive)) return;
   const lostAt = new Map(formerOwners.map(({ externalId, retiredAt }) => [externalId, retiredAt]));
   const owners = new Map(devices.filter(isLive).map((device) => [tokenKey(device), device.externalId]));
   const freed = known.filter((device) => {
@@ -211,6 +213,7 @@ async function freeTokens(
   `.execute(trx);
 }
 
+/** What is undefined is left out of the text, which PostgreSQL reads as null: most rows have none of those. */
 function recordset(devices: RegistrationResult[], ids: Map<string, number>): RawBuilder<unknown> {
   const rows = devices.map((device) => ({
     i: ids.get(device.externalId),
@@ -223,10 +226,10 @@ function recordset(devices: RegistrationResult[], ids: Map<string, number>): Raw
     j: device.properties,
     l: device.locale,
     z: device.timeZone,
-    n: device.registration === 'now',
+    n: device.registration === 'now' || undefined,
     d: device.registration === 'said' ? device.registeredAt : undefined,
-    x: device.retiredAt,
-    y: device.retiredReason,
+    x: device.retiredAt ?? undefined,
+    y: device.retiredReason ?? undefined,
   }));
   return sql`json_to_recordset(${JSON.stringify(rows)}::json) as r (i bigint, e text, u text, p text, f text, t text, a text,
     j jsonb, l text, z text, n boolean, d timestamptz, x timestamptz, y text)`;
@@ -300,6 +303,7 @@ export async function listDevices(
 
 export interface AudienceSize {
   devices: number;
+  listed: Listed | null;
   byProvider: Record<ProviderName, number>;
   byPlatform: Record<Platform, number>;
 }
@@ -313,11 +317,18 @@ export async function countAudience(db: Kysely<Database>, appId: number, audienc
     .where(audienceFilter(appId, audience))
     .groupBy(['provider', 'platform'])
     .execute();
+  const isListed = audience.externalIds !== undefined || audience.userIds !== undefined;
+  const listed = isListed
+    ? await sql<{
+        listed: Listed;
+      }>`select listed_counts(${appId}, ${JSON.stringify(audience)}::jsonb, null) as listed`.execute(db)
+    : undefined;
   const sum = (matching: typeof rows) => matching.reduce((total, row) => total + row.devices, 0);
   const counts = <K extends string>(keys: readonly K[], column: 'provider' | 'platform') =>
     Object.fromEntries(keys.map((key) => [key, sum(rows.filter((row) => row[column] === key))])) as Record<K, number>;
   return {
     devices: sum(rows),
+    listed: listed?.rows[0]?.listed ?? null,
     byProvider: counts(providerNames, 'provider'),
     byPlatform: counts(platforms, 'platform'),
   };

@@ -64,6 +64,8 @@ describe('an audience lists devices', () => {
       uploaded: null,
     });
     assert.equal((await create({})).listed, null);
+    const estimate = await api.request('POST', '/v1/audience/estimate', { external_ids });
+    assert.deepEqual([estimate.body.devices, estimate.body.listed.external_ids], [2, created.listed.external_ids]);
     const path = `/v1/notifications/${created.id}`;
     const changed = await api.request('PATCH', path, { audience: { external_ids: ['no one', 'd3'] } });
     assert.deepEqual(changed.body.listed.external_ids, { listed: 2, matched: 1, live: 1 });
