@@ -27,7 +27,7 @@ const estimateRoute = createRoute({
               devices: count,
               by_provider: counts(providerNames),
               by_platform: counts(platforms),
-              listed: listedSchema.nullable().openapi({ description: 'Null when the audience lists nobody by id.' }),
+              listed: listedSchema.optional(),
             })
             .openapi('AudienceSize'),
         },
@@ -42,7 +42,7 @@ export function audience({ db }: ApiDependencies) {
     const size = await countAudience(db, c.var.caller.appId, toAudience(c.req.valid('json')));
     const { devices, byProvider, byPlatform, listed } = size;
     return c.json(
-      { devices, by_provider: byProvider, by_platform: byPlatform, listed: listed && fromListed(listed) },
+      { devices, by_provider: byProvider, by_platform: byPlatform, ...(listed && { listed: fromListed(listed) }) },
       200,
     );
   });

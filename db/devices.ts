@@ -303,7 +303,8 @@ export async function listDevices(
 
 export interface AudienceSize {
   devices: number;
-  listed: Listed | null;
+  /** Where the audience lists ids. */
+  listed: Listed | undefined;
   byProvider: Record<ProviderName, number>;
   byPlatform: Record<Platform, number>;
 }
@@ -328,7 +329,7 @@ export async function countAudience(db: Kysely<Database>, appId: number, audienc
     Object.fromEntries(keys.map((key) => [key, sum(rows.filter((row) => row[column] === key))])) as Record<K, number>;
   return {
     devices: sum(rows),
-    listed: listed?.rows[0]?.listed ?? null,
+    listed: listed?.rows[0]?.listed,
     byProvider: counts(providerNames, 'provider'),
     byPlatform: counts(platforms, 'platform'),
   };

@@ -126,21 +126,18 @@ export function fromAudience(audience: Audience): z.infer<typeof notificationAud
 
 const count = z.int().min(0);
 
-export const listedCountsSchema = z
-  .object({
-    listed: count.openapi({ description: 'Ids: each once, but the lines of an upload as they come.' }),
-    matched: count.openapi({ description: 'Ids that have a device.' }),
-    live: count.openapi({ description: 'Ids that have a device that can be sent to.' }),
-  })
-  .openapi('ListedCounts');
+// Without names of their own: a reference cannot say that it may be null.
+export const listedCountsSchema = z.object({
+  listed: count.openapi({ description: 'Ids: each once, but the lines of an upload as they come.' }),
+  matched: count.openapi({ description: 'Ids that have a device.' }),
+  live: count.openapi({ description: 'Ids that have a device that can be sent to.' }),
+});
 
-export const listedSchema = z
-  .object({
-    external_ids: listedCountsSchema.nullable(),
-    user_ids: listedCountsSchema.nullable(),
-    uploaded: listedCountsSchema.nullable(),
-  })
-  .openapi('Listed');
+export const listedSchema = z.object({
+  external_ids: listedCountsSchema.nullable(),
+  user_ids: listedCountsSchema.nullable(),
+  uploaded: listedCountsSchema.nullable(),
+});
 
 export function fromListed(listed: Listed): z.infer<typeof listedSchema> {
   return {

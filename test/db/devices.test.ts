@@ -88,6 +88,18 @@ describe('device registry', () => {
     ]);
   });
 
+  test('registrations that swap tokens in both directions do not deadlock', async () => {
+    await register('swap-a', 'swap-1');
+    await register('swap-b', 'swap-2');
+    // Not inTransaction: a deadlock must show here, not be tried again.
+    await Promise.all(
+      Array.from({ length: 40 }, (_, i) => {
+        const swapped = registration(i % 2 ? 'swap-a' : 'swap-b', `swap-${1 + ((i >> 1) % 2)}`);
+        return database.db.transaction().execute((trx) => registerDevice(trx, 1, swapped));
+      }),
+    );
+  });
+
   test('a registration does not wait for an import that is storing other devices and tokens', async () => {
     await register('busy-1', 'busy-token-1');
     const importId = await beginImport(database.db);
