@@ -43,7 +43,11 @@ export async function planNextPage(
   const { plan_cursor, device_ceiling } = notification;
   const filter = audienceFilter(notification.app_id, audience);
   const source = audience.uploaded
-    ? uploadedSource(notification.audience_list_id, { from: plan_cursor, to: device_ceiling, limit: planPageSize })
+    ? uploadedSource(notification.audience_list_id, {
+        from: plan_cursor,
+        to: device_ceiling,
+        limit: Math.min(scanSize, planPageSize),
+      })
     : audience.externalIds !== undefined || audience.userIds !== undefined
       ? listedSource(filter)
       : scannedSource({ from: plan_cursor, to: device_ceiling, limit: scanSize });
