@@ -1,5 +1,6 @@
 import type { MiddlewareHandler } from 'hono';
 import { audience } from './audience.ts';
+import { audienceList } from './audience-list.ts';
 import { authenticate } from './authenticate.ts';
 import { deliveries } from './deliveries.ts';
 import type { ApiDependencies, ApiEnv } from './dependencies.ts';
@@ -17,7 +18,8 @@ import { progress } from './progress.ts';
 import { createRouter } from './router.ts';
 import { unstorableText } from './storable.ts';
 
-const importPath = '/v1/devices/import';
+/** Bodies of any length, which their routes read as they come. */
+const streamed = /^POST \/v1\/devices\/import$|^PUT \/v1\/notifications\/[^/]+\/audience-list$/;
 
 /** The whole HTTP API, for whatever serves a `fetch(request)`. */
 export function createApp(deps: ApiDependencies) {
@@ -30,13 +32,14 @@ export function createApp(deps: ApiDependencies) {
 
   app.use('/v1/*', authenticate(deps));
   const readBody = readJsonBody();
-  app.use('/v1/*', (c, next) => (c.req.path === importPath && c.req.method === 'POST' ? next() : readBody(c, next)));
+  app.use('/v1/*', (c, next) => (streamed.test(`${c.req.method} ${c.req.path}`) ? next() : readBody(c, next)));
   // Before devices: "import" would otherwise be somebody's external id.
   app.route('/', importDevices(deps));
   app.route('/', devices(deps));
   app.route('/', deviceNotifications(deps));
   app.route('/', audience(deps));
   app.route('/', notifications(deps));
+  app.route('/', audienceList(deps));
   app.route('/', notificationMoves(deps));
   app.route('/', deliveries(deps));
   app.route('/', progress(deps));

@@ -3,7 +3,7 @@ import { countAudience } from '../db/devices.ts';
 import { platforms, providerNames } from '../domain/device.ts';
 import type { ApiDependencies } from './dependencies.ts';
 import { createRouter } from './router.ts';
-import { audienceSchema, toAudience } from './schemas/audience.ts';
+import { audienceSchema, fromListed, listedSchema, toAudience } from './schemas/audience.ts';
 import { bodyProblems, problems } from './schemas/problem.ts';
 
 const count = z.int().min(0);
@@ -23,7 +23,12 @@ const estimateRoute = createRoute({
       content: {
         'application/json': {
           schema: z
-            .object({ devices: count, by_provider: counts(providerNames), by_platform: counts(platforms) })
+            .object({
+              devices: count,
+              by_provider: counts(providerNames),
+              by_platform: counts(platforms),
+              listed: listedSchema.optional(),
+            })
             .openapi('AudienceSize'),
         },
       },
@@ -35,6 +40,10 @@ const estimateRoute = createRoute({
 export function audience({ db }: ApiDependencies) {
   return createRouter().openapi(estimateRoute, async (c) => {
     const size = await countAudience(db, c.var.caller.appId, toAudience(c.req.valid('json')));
-    return c.json({ devices: size.devices, by_provider: size.byProvider, by_platform: size.byPlatform }, 200);
+    const { devices, byProvider, byPlatform, listed } = size;
+    return c.json(
+      { devices, by_provider: byProvider, by_platform: byPlatform, ...(listed && { listed: fromListed(listed) }) },
+      200,
+    );
   });
 }

@@ -14,12 +14,14 @@ import {
   fromDevice,
   propertyChangesSchema,
   propertyLimits,
+  registeredDeviceSchema,
   toRegistration,
 } from './schemas/device.ts';
 import { bodyProblems, problems } from './schemas/problem.ts';
 
 const tags = ['Devices'];
 const params = z.object({ external_id: externalId });
+const registeredDevice = { content: { 'application/json': { schema: registeredDeviceSchema } } };
 const oneDevice = { content: { 'application/json': { schema: deviceSchema } } };
 
 const putRoute = createRoute({
@@ -34,8 +36,8 @@ const putRoute = createRoute({
     body: { required: true, content: { 'application/json': { schema: deviceRegistrationSchema } } },
   },
   responses: {
-    200: { description: 'Registered again.', ...oneDevice },
-    201: { description: 'Registered for the first time.', ...oneDevice },
+    200: { description: 'Registered again.', ...registeredDevice },
+    201: { description: 'Registered for the first time.', ...registeredDevice },
     ...problems(...bodyProblems),
   },
 });
@@ -105,10 +107,10 @@ const searchRoute = createRoute({
 export function devices({ db }: ApiDependencies) {
   return createRouter()
     .openapi(putRoute, async (c) => {
-      const registration = toRegistration(c.req.valid('param').external_id, c.req.valid('json'));
+      const { registration, warnings } = toRegistration(c.req.valid('param').external_id, c.req.valid('json'));
       const { appId } = c.var.caller;
       const { device, isNew } = await inTransaction(db, (trx) => registerDevice(trx, appId, registration));
-      return c.json(fromDevice(device), isNew ? 201 : 200);
+      return c.json({ ...fromDevice(device), ...(warnings.length > 0 && { warnings }) }, isNew ? 201 : 200);
     })
     .openapi(getRoute, async (c) => {
       const device = await findDevice(db, c.var.caller.appId, c.req.valid('param').external_id);

@@ -1,7 +1,8 @@
 import type { MiddlewareHandler } from 'hono';
+import { decodedBody } from './byte-stream.ts';
 import type { ApiEnv } from './dependencies.ts';
 import { ApiError, invalidField } from './problems.ts';
-import { findUnstorable } from './storable.ts';
+import { findUnstorable, parseJson } from './storable.ts';
 
 export const maxBodyBytes = 1_048_576;
 
@@ -39,7 +40,7 @@ function checkedText(bytes: Uint8Array): string {
   if (text.trim() === '') return '{}';
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = parseJson(text);
   } catch (cause) {
     throw new ApiError(400, 'malformed_json', 'The body is not valid JSON.', { cause });
   }
@@ -54,8 +55,9 @@ async function readBytes(request: Request, maxBytes: number, timeoutMs: number):
       extra: { max_bytes: maxBytes },
     });
   if (Number(request.headers.get('content-length') ?? 0) > maxBytes) throw tooLarge();
-  if (request.body === null) return new Uint8Array();
-  const reader = request.body.getReader();
+  const body = decodedBody(request);
+  if (body === null) return new Uint8Array();
+  const reader = body.getReader();
   let hasTimedOut = false;
   const timer = setTimeout(() => {
     hasTimedOut = true;

@@ -1,12 +1,13 @@
 import { type Expression, type RawBuilder, type SqlBool, sql } from 'kysely';
-import type {
-  Audience,
-  ComparisonOperator,
-  Condition,
-  ConditionScalar,
-  DeviceField,
-  DeviceFieldCondition,
-  PropertyCondition,
+import {
+  type Audience,
+  type ComparisonOperator,
+  type Condition,
+  type ConditionScalar,
+  canonicalFieldValue,
+  type DeviceField,
+  type DeviceFieldCondition,
+  type PropertyCondition,
 } from '../domain/audience.ts';
 
 /**
@@ -77,8 +78,12 @@ function orderFilter(
   );
 }
 
-function fieldFilter({ field, operator, value }: DeviceFieldCondition): RawBuilder<SqlBool> {
+function fieldFilter(condition: DeviceFieldCondition): RawBuilder<SqlBool> {
+  const { field, operator } = condition;
   const { column, type } = fieldColumns[field];
+  // Here, so that drafts from before a value had one form are asked in it as well.
+  const values = listOf(condition.value).map((item) => canonicalFieldValue(condition, item) ?? item);
+  const value = values[0];
   const comparable = type === textType ? sql`${column} collate "C"` : column;
   switch (operator) {
     case 'exists':
@@ -88,7 +93,7 @@ function fieldFilter({ field, operator, value }: DeviceFieldCondition): RawBuild
     case 'eq':
       return certain(sql`${column} = ${value}::${type}`);
     case 'in':
-      return certain(sql`${column} = any(${listOf(value)}::${type}[])`);
+      return certain(sql`${column} = any(${values}::${type}[])`);
     default:
       return certain(sql`${comparable} ${orderSymbols[operator]} ${value}::${type}`);
   }
@@ -114,7 +119,8 @@ const fieldColumns: Record<DeviceField, { column: RawBuilder<unknown>; type: Raw
   external_id: { column: sql`devices.external_id`, type: textType },
   user_id: { column: sql`devices.user_id`, type: textType },
   bucket: { column: sql`devices.bucket`, type: sql`float8` },
-  registered_at: { column: sql`devices.registered_at`, type: sql`timestamptz` },
+  // In milliseconds, as it is shown: PostgreSQL keeps microseconds, and nobody could ask for what they see.
+  registered_at: { column: sql`date_trunc('milliseconds', devices.registered_at)`, type: sql`timestamptz` },
 };
 
 function certain(comparison: RawBuilder<unknown>): RawBuilder<SqlBool> {

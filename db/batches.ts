@@ -1,8 +1,9 @@
-import { type Kysely, type SqlBool, sql, type Transaction } from 'kysely';
+import { type Expression, type Kysely, type RawBuilder, type SqlBool, sql, type Transaction } from 'kysely';
 import type { Audience } from '../domain/audience.ts';
 import { type ProviderName, providerNames } from '../domain/device.ts';
 import { outcomes } from '../domain/outcome.ts';
 import { audienceFilter } from './audience.ts';
+import { forgetLists, forgetMembers } from './audience-lists.ts';
 import { FencedError } from './fenced-error.ts';
 import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
 import type { Database } from './schema.ts';
@@ -34,34 +35,31 @@ export async function planNextPage(
 ): Promise<void> {
   const notification = await trx
     .selectFrom('notifications')
-    .select(['app_id', 'audience', 'device_ceiling', 'plan_cursor', 'batch_count', 'planned_at'])
+    .select(['app_id', 'audience', 'audience_list_id', 'device_ceiling', 'plan_cursor', 'batch_count', 'planned_at'])
     .where('id', '=', notificationId)
     .forNoKeyUpdate()
     .executeTakeFirstOrThrow();
   if (notification.planned_at !== null || notification.device_ceiling === null) return;
   const audience = notification.audience as Audience;
-  const isListed = audience.externalIds !== undefined || audience.userIds !== undefined;
-  // A page is read in the order of the primary key and ends at its last row. With statistics from before a large import the
-  // planner would rather collect and sort all that is left, for every page again.
-  if (!isListed) await sql`set local enable_sort = off`.execute(trx);
-
   const { plan_cursor, device_ceiling } = notification;
   const filter = audienceFilter(notification.app_id, audience);
-  const isLeft = sql<SqlBool>`id > ${plan_cursor} and id <= ${device_ceiling}`;
-  const scanned = trx.selectFrom('devices').where(isLeft).orderBy('id').limit(scanSize);
-  // Listed devices have indexes of their own. OFFSET 0 has them found by those, and only then looked at for the rest: with
-  // such statistics the planner would read the whole primary key in search of two devices.
-  const listed = trx.selectFrom('devices').where(filter).offset(0);
-  const page = trx
-    .selectFrom((isListed ? listed : scanned).selectAll().as('devices'))
-    .select(['id', 'provider'])
-    .where(isListed ? isLeft : filter)
-    .orderBy('id')
-    .limit(planPageSize);
-  // Null: the scan came to the end of the audience. In the same statement as the page, so that both see the same devices.
-  const scannedTo = isListed
-    ? sql`null::bigint`
-    : sql`(select case when count(*) = ${scanSize} then max(id) end from (${scanned.select('id')}) as scanned)`;
+  const source = audience.uploaded
+    ? uploadedSource(notification.audience_list_id, {
+        from: plan_cursor,
+        to: device_ceiling,
+        limit: Math.min(scanSize, planPageSize),
+      })
+    : audience.externalIds !== undefined || audience.userIds !== undefined
+      ? listedSource(filter)
+      : scannedSource({ from: plan_cursor, to: device_ceiling, limit: scanSize });
+  // A page is read in the order of the primary key and ends at its last row. With statistics from before a large import the
+  // planner would rather collect and sort all that is left, for every page again.
+  if (source.isInOrder) await sql`set local enable_sort = off`.execute(trx);
+  const page = sql`
+    select id, provider from (${source.devices}) as devices
+    where ${filter} and id > ${plan_cursor} and id <= ${device_ceiling}
+    order by id limit ${planPageSize}
+  `;
 
   const arrays = providerNames.map(
     (name) => sql`array_agg(id order by id) filter (where provider = ${name}) as ${sql.ref(name)}`,
@@ -89,7 +87,7 @@ export async function planNextPage(
     )
     select (select count(*) from page) as devices, (select count(*) from stored) as batches,
       (select max(id) from page) as last_id,
-      case when (select count(*) from page) < ${planPageSize} then ${scannedTo} end as scanned_to
+      case when (select count(*) from page) < ${planPageSize} then ${source.scannedTo} end as scanned_to
   `.execute(trx);
   const { devices, batches, last_id, scanned_to } = rows[0]!;
   const reached = devices < planPageSize ? scanned_to : last_id;
@@ -103,6 +101,69 @@ export async function planNextPage(
     })
     .where('id', '=', notificationId)
     .execute();
+  if (!audience.uploaded) return;
+  if (reached === null) await forgetLists(trx, notificationId);
+  else await forgetMembers(trx, notification.audience_list_id, reached);
+}
+
+/** Where a page of the plan looks for its devices. */
+interface PlanSource {
+  devices: RawBuilder<unknown>;
+  isInOrder: boolean;
+  /** The last device that was looked at; null when there are no more. In the same statement as the page, so that both see the same. */
+  scannedTo: RawBuilder<unknown>;
+}
+
+interface IdRange {
+  /** Exclusive. */
+  from: number;
+  to: number;
+  /** Devices to look at. */
+  limit: number;
+}
+
+function scannedSource({ from, to, limit }: IdRange): PlanSource {
+  const range = sql`from devices where id > ${from} and id <= ${to} order by id limit ${limit}`;
+  return {
+    devices: sql`select * ${range}`,
+    isInOrder: true,
+    scannedTo: lastOf(sql`select id ${range}`, limit),
+  };
+}
+
+/**
+ * Listed devices have indexes of their own. OFFSET 0 has them found by those, and only then looked at for the rest: with such
+ * statistics the planner would read the whole primary key in search of two devices.
+ */
+function listedSource(filter: Expression<SqlBool>): PlanSource {
+  return {
+    devices: sql`select * from devices where ${filter} offset 0`,
+    isInOrder: false,
+    scannedTo: sql`null::bigint`,
+  };
+}
+
+/** The uploaded list is read along its primary key, a page of it at a time, and each of its devices by theirs. */
+function uploadedSource(listId: string | null, { from, to, limit }: IdRange): PlanSource {
+  const members = sql`
+    select device_id as id, user_id from audience_members
+    where list_id = ${listId}::uuid and device_id > ${from} and device_id <= ${to} order by device_id limit ${limit}
+  `;
+  return {
+    devices: sql`
+      select found.* from (${members}) as member
+      cross join lateral (
+        select * from devices
+        where devices.id = member.id and (member.user_id is null or devices.user_id = member.user_id) offset 0
+      ) as found
+    `,
+    isInOrder: true,
+    scannedTo: lastOf(members, limit),
+  };
+}
+
+function lastOf(range: RawBuilder<unknown>, limit: number): RawBuilder<unknown> {
+  return sql`(select case when count(*) = ${limit} then max(id) end from (${range}) as scanned)`;
 }
 
 /** Unfinished batches above `afterSeq`, in order. */

@@ -7,7 +7,7 @@ export interface Address {
   deviceToken: string;
   apnsEnvironment: ApnsEnvironment | null;
   platform: Platform;
-  /** The device registered this token, or was changed, after the launch. */
+  /** The device was changed after the launch, and may have another token since. */
   isNew: boolean;
 }
 
@@ -18,7 +18,7 @@ export interface Address {
 const listAddressesStatement: PreparedStatement = {
   name: 'list_addresses',
   text: `
-    select id, platform, apns_environment, registered_at >= $3, case when provider = $1 and retired_at is null then device_token end
+    select id, platform, apns_environment, updated_at >= $3, case when provider = $1 and retired_at is null then device_token end
     from devices where id = any ($2::bigint[])
     union all select 0, null, null, null, ${statementTimeMs}`,
 };

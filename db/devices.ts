@@ -1,25 +1,21 @@
 import { type Kysely, type RawBuilder, type Selectable, sql, type Transaction } from 'kysely';
 import type { Audience, Condition } from '../domain/audience.ts';
-import { type ApnsEnvironment, type Platform, type ProviderName, platforms, providerNames } from '../domain/device.ts';
+import { type Platform, type ProviderName, platforms, providerNames } from '../domain/device.ts';
 import type { JsonValue } from '../domain/message.ts';
+import type { Listed } from '../domain/notification.ts';
+import {
+  applyRegistrations,
+  type DeviceRegistration,
+  isLive,
+  type Registered,
+  type RegistrationResult,
+  tokenKey,
+  tokenMoved,
+} from '../domain/registration.ts';
 import { audienceFilter, conditionFilter } from './audience.ts';
 import type { Database, DeviceRow } from './schema.ts';
 
-/** What an app says of itself when it registers. `deviceToken` is normalised already. */
-export interface DeviceRegistration {
-  externalId: string;
-  userId: string | null;
-  provider: ProviderName;
-  platform: Platform;
-  deviceToken: string | null;
-  apnsEnvironment: ApnsEnvironment | null;
-  /** Undefined keeps what is stored. */
-  properties: Record<string, JsonValue> | undefined;
-  locale: string | null;
-  timeZone: string | null;
-}
-
-export interface Device extends DeviceRegistration {
+export interface Device extends Omit<DeviceRegistration, 'registeredAt'> {
   id: number;
   appId: number;
   properties: Record<string, JsonValue>;
@@ -35,8 +31,10 @@ export interface Device extends DeviceRegistration {
 }
 
 /**
- * Registers one device: its token becomes its own, whoever had it before is retired as `token_moved`. Registrations of the
- * same token or device wait for each other, so none of them fails; they share the app with each other, not with an import.
+ * Registers one device as its app does: its token becomes its own, whoever had it before is retired as `token_moved`.
+ * Registrations of the same token or device wait for each other, and for an import only where it is storing that very
+ * device or token.
+ * @throws an error that `inTransaction` runs again, when an import was first with a new device or the token
  */
 export async function registerDevice(
   trx: Transaction<Database>,
@@ -44,53 +42,55 @@ export async function registerDevice(
   registration: DeviceRegistration,
 ): Promise<{ device: Device; isNew: boolean }> {
   const { externalId, provider, deviceToken } = registration;
-  await sql`
-    select pg_advisory_xact_lock_shared(${registrationLock}, ${appId}::integer),
-      pg_advisory_xact_lock(hashtextextended(${`device ${appId} ${externalId}`}, 0)),
-      pg_advisory_xact_lock(hashtextextended(${`token ${appId} ${provider} ${deviceToken ?? externalId}`}, 0))
+  const { rows } = await sql<{ now: Date }>`
+    select pg_advisory_xact_lock(hashtextextended(${`device ${appId} ${externalId}`}, 0)),
+      pg_advisory_xact_lock(hashtextextended(${`token ${appId} ${provider} ${deviceToken ?? externalId}`}, 0)), now()
   `.execute(trx);
-  const existing = await lockDevices(trx, appId, [registration]);
-  await retireFormerOwners(trx, existing, [registration]);
-  const upsert = upsertOf(appId, [registration], new Set());
-  const { rows } = await sql<Selectable<DeviceRow>>`${upsert} returning *`.execute(trx);
-  return { device: toDevice(rows[0]!), isNew: !existing.some((row) => row.externalId === externalId) };
+  const known = await lockDevices(trx, appId, [registration]);
+  const stored = await store(trx, appId, [registration], known, { isOwn: true, now: rows[0]!.now });
+  return { device: toDevice(stored[0]!), isNew: !known.some((device) => device.externalId === externalId) };
+}
+
+export interface ImportOptions {
+  /** From `beginImport`. */
+  importId: number;
+  /** Rows that do not say when they were registered count as registrations by the app at this moment. */
+  isOwn: boolean;
+}
+
+/** The id of one run of an import: what it has stored already is known by it. */
+export async function beginImport(db: Kysely<Database>): Promise<number> {
+  const { rows } = await sql<{ id: number }>`select nextval('device_import_ids')::integer as id`.execute(db);
+  return rows[0]!.id;
 }
 
 /**
- * Registers many devices, each external id at most once, in a fixed number of statements whatever their number. Where two of
- * them bring the same token, the later one owns it and the earlier one is stored as its former owner. Imports of one app wait
- * for each other here.
+ * Stores rows of an import in their order, see `applyRegistrations`, in a fixed number of statements whatever their number.
+ * Imports of one app wait for each other here. Returns how many rows were superseded by a later one of the same import.
+ * @throws an error that `inTransaction` runs again, when somebody else was first with a new device or a token
  */
-export async function registerDevices(
+export async function importDevices(
   trx: Transaction<Database>,
   appId: number,
   registrations: DeviceRegistration[],
-): Promise<void> {
-  await sql`select pg_advisory_xact_lock(${registrationLock}, ${appId}::integer)`.execute(trx);
-  const owners = new Map<string, string>();
-  for (const { provider, deviceToken, externalId } of registrations) {
-    if (deviceToken !== null) owners.set(`${provider} ${deviceToken}`, externalId);
-  }
-  const former = new Set<string>();
-  for (const { provider, deviceToken, externalId } of registrations) {
-    if (deviceToken !== null && owners.get(`${provider} ${deviceToken}`) !== externalId) former.add(externalId);
-  }
-  const owning = registrations.filter((registration) => !former.has(registration.externalId));
-  await retireFormerOwners(trx, await lockDevices(trx, appId, registrations), owning);
-  for (const keepsProperties of [false, true]) {
-    const group = registrations.filter(({ properties }) => (properties === undefined) === keepsProperties);
-    if (group.length > 0) await upsertOf(appId, group, former).execute(trx);
-  }
+  { importId, isOwn }: ImportOptions,
+): Promise<{ superseded: number }> {
+  const { rows } = await sql<{ now: Date }>`
+    select pg_advisory_xact_lock(${importLock}, ${appId}::integer), now()
+  `.execute(trx);
+  const known = await lockDevices(trx, appId, registrations);
+  await store(trx, appId, registrations, known, { isOwn, now: rows[0]!.now, importId });
+  const ids = new Set(registrations.map(({ externalId }) => externalId));
+  const again = known.filter((device) => device.importId === importId && ids.has(device.externalId)).length;
+  return { superseded: registrations.length - ids.size + again };
 }
 
 /** Any number that nothing else in this database uses as the first of a pair. */
-const registrationLock = 7_203_001;
+const importLock = 7_203_001;
 
-interface LockedDevice {
+interface KnownDevice extends Registered {
   id: number;
-  externalId: string;
-  /** Null when the row is not live. */
-  liveToken: string | null;
+  importId: number | null;
 }
 
 /**
@@ -102,7 +102,7 @@ async function lockDevices(
   trx: Transaction<Database>,
   appId: number,
   registrations: DeviceRegistration[],
-): Promise<LockedDevice[]> {
+): Promise<KnownDevice[]> {
   const found = await sql<{ id: number }>`
     select own.id from unnest(${registrations.map((r) => r.externalId)}::text[]) as r (external_id)
     cross join lateral (
@@ -120,9 +120,10 @@ async function lockDevices(
     ) owner
   `.execute(trx);
   if (found.rows.length === 0) return [];
-  const locked = await sql<LockedDevice>`
-    select id, external_id as "externalId",
-      case when retired_at is null and device_token is not null then provider || ' ' || device_token end as "liveToken"
+  const locked = await sql<KnownDevice>`
+    select id, external_id as "externalId", provider, platform, device_token as "deviceToken",
+      apns_environment as "apnsEnvironment", registered_at as "registeredAt", retired_at as "retiredAt",
+      retired_reason as "retiredReason", import_id as "importId"
     from devices where id = any(${found.rows.map(({ id }) => id)}::bigint[])
     order by id
     for update
@@ -130,54 +131,108 @@ async function lockDevices(
   return locked.rows;
 }
 
-async function retireFormerOwners(
+/** Returns the rows, unless they are an import's: those are many, and nobody looks at them. */
+async function store(
   trx: Transaction<Database>,
-  locked: LockedDevice[],
-  owning: DeviceRegistration[],
+  appId: number,
+  registrations: DeviceRegistration[],
+  known: KnownDevice[],
+  options: { isOwn: boolean; now: Date; importId?: number },
+): Promise<Selectable<DeviceRow>[]> {
+  const { devices, formerOwners } = applyRegistrations(registrations, known, options);
+  const ids = new Map(known.map(({ externalId, id }) => [externalId, id]));
+  await freeTokens(trx, known, devices, formerOwners, options.now);
+  const isKnown = ({ externalId }: RegistrationResult) => ids.has(externalId);
+  const updated = devices.filter(isKnown);
+  const added = devices.filter((device) => !isKnown(device));
+  const stored: Selectable<DeviceRow>[] = [];
+  const importId = options.importId ?? null;
+  const returning = importId === null ? sql`returning devices.*` : sql``;
+  if (updated.length > 0) {
+    const { rows } = await sql<Selectable<DeviceRow>>`
+      update devices set
+        user_id = r.u, provider = r.p, platform = r.f, device_token = r.t, apns_environment = r.a,
+        properties = coalesce(r.j, devices.properties), locale = r.l, time_zone = r.z,
+        registered_at = case when r.n then now() else coalesce(r.d, devices.registered_at) end,
+        retired_at = r.x, retired_reason = r.y, updated_at = now(),
+        import_id = coalesce(${importId}::integer, devices.import_id)
+      from ${recordset(updated, ids)}
+      where devices.id = r.i
+      ${returning}
+    `.execute(trx);
+    stored.push(...rows);
+  }
+  if (added.length > 0) {
+    const { rows, numAffectedRows } = await sql<Selectable<DeviceRow>>`
+      insert into devices (app_id, external_id, user_id, provider, platform, device_token, apns_environment, properties,
+        locale, time_zone, registered_at, retired_at, retired_reason, import_id)
+      select ${appId}, r.e, r.u, r.p, r.f, r.t, r.a, coalesce(r.j, '{}'), r.l, r.z, coalesce(r.d, now()), r.x, r.y,
+        ${importId}::integer
+      from ${recordset(added, ids)}
+      on conflict on constraint devices_app_external_id_key do nothing
+      ${returning}
+    `.execute(trx);
+    if (Number(numAffectedRows) < added.length) throw new LostRaceError();
+    stored.push(...rows);
+  }
+  return stored;
+}
+
+/** Another transaction stored one of these devices, or took a token, after this one had looked. Run again, it sees the other. */
+class LostRaceError extends Error {
+  /** As PostgreSQL would say it. */
+  readonly code = '40001';
+
+  constructor() {
+    super('Somebody else registered the device or its token at the same time.');
+  }
+}
+
+/** Before they are given to others, so that the index of live tokens never holds one twice, also where devices swap theirs. */
+async function freeTokens(
+  trx: Transaction<Database>,
+  known: KnownDevice[],
+  devices: RegistrationResult[],
+  formerOwners: Registered[],
+  now: Date,
 ): Promise<void> {
-  const owners = new Map(owning.map((r) => [`${r.provider} ${r.deviceToken}`, r.externalId]));
-  const formerIds = locked
-    .filter(({ liveToken, externalId }) => liveToken !== null && (owners.get(liveToken) ?? externalId) !== externalId)
-    .map(({ id }) => id);
-  if (formerIds.length === 0) return;
+  if (!known.some(isLive)) return;
+  const lostAt = new Map(formerOwners.map(({ externalId, retiredAt }) => [externalId, retiredAt]));
+  const owners = new Map(devices.filter(isLive).map((device) => [tokenKey(device), device.externalId]));
+  const freed = known.filter((device) => {
+    if (!isLive(device)) return false;
+    return lostAt.has(device.externalId) || (owners.get(tokenKey(device)) ?? device.externalId) !== device.externalId;
+  });
+  if (freed.length === 0) return;
   await sql`
-    update devices set retired_at = now(), retired_reason = 'token_moved', updated_at = now()
-    where id = any(${formerIds}::bigint[])
+    update devices set retired_at = lost.at, retired_reason = ${tokenMoved}, updated_at = now()
+    from unnest(
+      ${freed.map(({ id }) => id)}::bigint[], ${freed.map(({ externalId }) => lostAt.get(externalId) ?? now)}::timestamptz[]
+    ) as lost (id, at)
+    where devices.id = lost.id
   `.execute(trx);
 }
 
-/** All with properties or all without: those without keep what is stored. */
-function upsertOf(appId: number, registrations: DeviceRegistration[], former: Set<string>): RawBuilder<unknown> {
-  const rows = JSON.stringify(
-    registrations.map((r) => ({
-      e: r.externalId,
-      u: r.userId,
-      p: r.provider,
-      f: r.platform,
-      t: r.deviceToken,
-      a: r.apnsEnvironment,
-      j: r.properties ?? {},
-      l: r.locale,
-      z: r.timeZone,
-      m: former.has(r.externalId),
-    })),
-  );
-  const keptProperties = registrations[0]?.properties === undefined;
-  return sql`
-    insert into devices (app_id, external_id, user_id, provider, platform, device_token, apns_environment, properties,
-      locale, time_zone, retired_at, retired_reason)
-    select ${appId}, r.e, r.u, r.p, r.f, r.t, r.a, r.j, r.l, r.z,
-      case when r.m then now() end, case when r.m then 'token_moved' end
-    from json_to_recordset(${rows}::json)
-      as r (e text, u text, p text, f text, t text, a text, j jsonb, l text, z text, m boolean)
-    on conflict on constraint devices_app_external_id_key do update set
-      user_id = excluded.user_id, provider = excluded.provider, platform = excluded.platform,
-      device_token = excluded.device_token, apns_environment = excluded.apns_environment,
-      properties = ${keptProperties ? sql`devices.properties` : sql`excluded.properties`},
-      locale = excluded.locale, time_zone = excluded.time_zone,
-      retired_at = excluded.retired_at, retired_reason = excluded.retired_reason,
-      registered_at = now(), updated_at = now()
-  `;
+/** What is undefined is left out of the text, which PostgreSQL reads as null: most rows have none of those. */
+function recordset(devices: RegistrationResult[], ids: Map<string, number>): RawBuilder<unknown> {
+  const rows = devices.map((device) => ({
+    i: ids.get(device.externalId),
+    e: device.externalId,
+    u: device.userId,
+    p: device.provider,
+    f: device.platform,
+    t: device.deviceToken,
+    a: device.apnsEnvironment,
+    j: device.properties,
+    l: device.locale,
+    z: device.timeZone,
+    n: device.registration === 'now' || undefined,
+    d: device.registration === 'said' ? device.registeredAt : undefined,
+    x: device.retiredAt ?? undefined,
+    y: device.retiredReason ?? undefined,
+  }));
+  return sql`json_to_recordset(${JSON.stringify(rows)}::json) as r (i bigint, e text, u text, p text, f text, t text, a text,
+    j jsonb, l text, z text, n boolean, d timestamptz, x timestamptz, y text)`;
 }
 
 export async function findDevice(db: Kysely<Database>, appId: number, externalId: string): Promise<Device | undefined> {
@@ -248,6 +303,8 @@ export async function listDevices(
 
 export interface AudienceSize {
   devices: number;
+  /** Where the audience lists ids. */
+  listed: Listed | undefined;
   byProvider: Record<ProviderName, number>;
   byPlatform: Record<Platform, number>;
 }
@@ -261,11 +318,18 @@ export async function countAudience(db: Kysely<Database>, appId: number, audienc
     .where(audienceFilter(appId, audience))
     .groupBy(['provider', 'platform'])
     .execute();
+  const isListed = audience.externalIds !== undefined || audience.userIds !== undefined;
+  const listed = isListed
+    ? await sql<{
+        listed: Listed;
+      }>`select listed_counts(${appId}, ${JSON.stringify(audience)}::jsonb, null) as listed`.execute(db)
+    : undefined;
   const sum = (matching: typeof rows) => matching.reduce((total, row) => total + row.devices, 0);
   const counts = <K extends string>(keys: readonly K[], column: 'provider' | 'platform') =>
     Object.fromEntries(keys.map((key) => [key, sum(rows.filter((row) => row[column] === key))])) as Record<K, number>;
   return {
     devices: sum(rows),
+    listed: listed?.rows[0]?.listed,
     byProvider: counts(providerNames, 'provider'),
     byPlatform: counts(platforms, 'platform'),
   };

@@ -5,6 +5,7 @@ import { connect } from './connect.ts';
 import * as books from './migrations/0001-books.ts';
 import * as windows from './migrations/0002-windows.ts';
 import * as liveTokenIndex from './migrations/0003-live-token-index.ts';
+import * as registry from './migrations/0004-registry.ts';
 import * as tokenEvidence from './migrations/0007-token-evidence.ts';
 import type { Database } from './schema.ts';
 
@@ -13,6 +14,7 @@ const migrations: Record<string, Migration> = {
   '0001-books': books,
   '0002-windows': windows,
   '0003-live-token-index': liveTokenIndex,
+  '0004-registry': registry,
   '0007-token-evidence': tokenEvidence,
 };
 

@@ -5,6 +5,7 @@ import type { Message } from '../domain/message.ts';
 import type { Books, Notification, NotificationSummary, Totals } from '../domain/notification.ts';
 import type { HaltReason, InDoubtPolicy, NotificationState } from '../domain/notification-state.ts';
 import { emptyOutcomeCounts, outcomes, sumOfOutcomes } from '../domain/outcome.ts';
+import { forgetLists } from './audience-lists.ts';
 import type { Database, NotificationRow } from './schema.ts';
 
 export interface NewNotification {
@@ -34,6 +35,7 @@ export async function insertNotification(
       title: input.title,
       message: JSON.stringify(input.message),
       audience: JSON.stringify(input.audience),
+      listed: sql`listed_counts(${input.appId}, ${JSON.stringify(input.audience)}::jsonb, null)`,
       in_doubt_policy: input.inDoubtPolicy,
       rate_per_second: input.ratePerSecond,
       idempotency_key: input.idempotencyKey ?? null,
@@ -59,13 +61,19 @@ export async function updateDraft(
   id: string,
   change: Partial<Pick<NewNotification, 'title' | 'message' | 'audience' | 'inDoubtPolicy' | 'ratePerSecond'>>,
 ): Promise<Notification | undefined> {
+  const audience = change.audience && JSON.stringify(change.audience);
   const updated = await db
     .updateTable('notifications')
     .set({
       updated_at: sql`now()`,
       ...(change.title !== undefined && { title: change.title }),
       ...(change.message !== undefined && { message: JSON.stringify(change.message) }),
-      ...(change.audience !== undefined && { audience: JSON.stringify(change.audience) }),
+      ...(audience !== undefined && {
+        audience,
+        listed: sql`listed_counts(app_id, ${audience}::jsonb, listed -> 'uploaded')`,
+        // An audience that no longer asks for its uploaded list has forgotten it.
+        audience_list_id: sql`case when ${audience}::jsonb ? 'uploaded' then audience_list_id end`,
+      }),
       ...(change.inDoubtPolicy !== undefined && { in_doubt_policy: change.inDoubtPolicy }),
       ...(change.ratePerSecond !== undefined && { rate_per_second: change.ratePerSecond }),
     })
@@ -177,13 +185,16 @@ export function resumeNotification(db: Kysely<Database>, appId: number, id: stri
 }
 
 /** `→ cancelled` from any state that is not final. What was never planned is closed at once. */
-export function cancelNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
-  return move(db, appId, id, ['draft', 'scheduled', 'sending', 'paused', 'halted'], ['cancelled'], {
+export async function cancelNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
+  const cancelled = await move(db, appId, id, ['draft', 'scheduled', 'sending', 'paused', 'halted'], ['cancelled'], {
     state: 'cancelled',
     halt_reason: null,
     halt_detail: null,
     finished_at: sql`case when device_ceiling is null then now() end`,
   });
+  // Never planned, so nobody else does it.
+  if (cancelled?.ok && cancelled.notification.launchedAt === null) await forgetLists(db, id);
+  return cancelled;
 }
 
 /** `scheduled → sending` once the time has come, by PostgreSQL's clock; false when it has not, or the state is another. */
@@ -316,6 +327,7 @@ const changed = { version: sql<number>`version + 1`, updated_at: sql<Date>`clock
 function launchValues(beginsAt: RawBuilder<unknown>) {
   return {
     launched_at: sql<Date>`clock_timestamp()`,
+    listed: sql<string | null>`listed_counts(app_id, audience, listed -> 'uploaded')`,
     device_ceiling: sql<number>`(select coalesce(max(d.id), 0) from devices d where d.app_id = notifications.app_id)`,
     expires_at: sql<Date | null>`case when (message ->> 'ttlSeconds')::integer > 0
       then ${beginsAt} + make_interval(secs => (message ->> 'ttlSeconds')::integer) end`,
@@ -367,7 +379,7 @@ function selectSummaries(db: Kysely<Database>) {
 }
 
 function selectNotifications(db: Kysely<Database>) {
-  return selectSummaries(db).select(['message', 'audience']);
+  return selectSummaries(db).select(['message', 'audience', 'listed']);
 }
 
 function sumOfBatches(eb: ExpressionBuilder<Database, 'notifications'>) {
@@ -388,10 +400,10 @@ type SummaryRow = Pick<Selectable<NotificationRow>, (typeof summaryColumns)[numb
   sums: (Record<string, number> & { size: number; batches: number; finished: number }) | null;
 };
 
-type WholeRow = SummaryRow & Pick<Selectable<NotificationRow>, 'message' | 'audience'>;
+type WholeRow = SummaryRow & Pick<Selectable<NotificationRow>, 'message' | 'audience' | 'listed'>;
 
 function toNotification(row: WholeRow): Notification {
-  return { ...toSummary(row), message: row.message, audience: row.audience };
+  return { ...toSummary(row), message: row.message, audience: row.audience, listed: row.listed };
 }
 
 function toSummary(row: SummaryRow): NotificationSummary {

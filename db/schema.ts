@@ -2,7 +2,7 @@ import type { ColumnType, Generated } from 'kysely';
 import type { Audience } from '../domain/audience.ts';
 import type { ApnsEnvironment, Platform, ProviderName } from '../domain/device.ts';
 import type { JsonValue, Message } from '../domain/message.ts';
-import type { Totals } from '../domain/notification.ts';
+import type { Listed, Totals } from '../domain/notification.ts';
 import type { HaltReason, InDoubtPolicy, NotificationState } from '../domain/notification-state.ts';
 import type { Outcome } from '../domain/outcome.ts';
 
@@ -14,6 +14,8 @@ export interface Database {
   api_keys: ApiKeyRow;
   devices: DeviceRow;
   notifications: NotificationRow;
+  audience_lists: AudienceListRow;
+  audience_members: AudienceMemberRow;
   batches: BatchRow;
   deferrals: DeferralRow;
   deliveries: DeliveryRow;
@@ -82,6 +84,23 @@ export interface DeviceRow {
   retired_reason: string | null;
   created_at: Default<Date>;
   updated_at: Default<Date>;
+  /** The last import that stored it. */
+  import_id: number | null;
+}
+
+/** A list of devices that was uploaded for a draft. Its notification names the list that counts; others are unfinished or old. */
+export interface AudienceListRow {
+  id: string;
+  notification_id: string;
+  created_at: Default<Date>;
+}
+
+/** A device of an uploaded list; deleted with the page of the plan that read it. */
+export interface AudienceMemberRow {
+  list_id: string;
+  device_id: number;
+  /** Set: listed by its user, so that it counts only as long as it is that user's. */
+  user_id: string | null;
 }
 
 export interface NotificationRow {
@@ -91,6 +110,10 @@ export interface NotificationRow {
   title: string | null;
   message: Json<Message>;
   audience: Json<Audience>;
+  /** How many of the ids that the audience lists were found, when it was last written, uploaded or launched. */
+  listed: Json<Listed> | null;
+  /** The uploaded list that counts. */
+  audience_list_id: string | null;
   in_doubt_policy: InDoubtPolicy;
   rate_per_second: number | null;
   idempotency_key: string | null;

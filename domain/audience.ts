@@ -1,4 +1,13 @@
-import type { ApnsEnvironment, Platform, ProviderName } from './device.ts';
+import {
+  type ApnsEnvironment,
+  apnsEnvironments,
+  type Platform,
+  type ProviderName,
+  platforms,
+  providerNames,
+} from './device.ts';
+import { canonicalLocale } from './locale.ts';
+import { canonicalTimeZone } from './time-zone.ts';
 
 /**
  * Who a notification is for. All parts must hold; an empty object means every live device of the app.
@@ -11,6 +20,8 @@ export interface Audience {
   externalIds?: string[];
   /** Only devices of these users. */
   userIds?: string[];
+  /** Only devices of the list that was uploaded for the notification; nobody as long as there is none. */
+  uploaded?: true;
 }
 
 export type Condition =
@@ -49,9 +60,45 @@ export const deviceFields = [
 ] as const;
 export type DeviceField = (typeof deviceFields)[number];
 
-/** A column of the device compared with a value; `registered_at` takes an ISO 8601 instant, `bucket` a number 1 to 10 000. */
+/**
+ * A column of the device compared with a value; `registered_at` takes an ISO 8601 instant and compares in milliseconds, as it
+ * is shown; `bucket` a number 1 to 10 000. Locales and time zones mean the same however they are written.
+ */
 export interface DeviceFieldCondition {
   field: DeviceField;
   operator: 'eq' | 'ne' | 'gt' | 'gte' | 'lt' | 'lte' | 'in' | 'exists';
   value: ConditionScalar | ConditionScalar[] | Platform | ProviderName | ApnsEnvironment;
 }
+
+/**
+ * The form in which devices have what a condition asks for; undefined when no device can have it. What is only compared by
+ * its order need not be a value itself: `locale gte "de"`, `bucket lt 10001`.
+ */
+export function canonicalFieldValue(
+  { field, operator }: Pick<DeviceFieldCondition, 'field' | 'operator'>,
+  value: ConditionScalar,
+): ConditionScalar | undefined {
+  const isOrder = operator === 'gt' || operator === 'gte' || operator === 'lt' || operator === 'lte';
+  if (field === 'bucket') {
+    if (typeof value !== 'number') return undefined;
+    return isOrder || (Number.isInteger(value) && value >= 1 && value <= 10_000) ? value : undefined;
+  }
+  if (typeof value !== 'string') return undefined;
+  switch (field) {
+    case 'locale':
+      return canonicalLocale(value) ?? (isOrder ? value : undefined);
+    case 'time_zone':
+      return canonicalTimeZone(value) ?? (isOrder ? value : undefined);
+    case 'registered_at': {
+      const ms = Date.parse(value);
+      return ms >= 0 ? new Date(ms).toISOString() : undefined;
+    }
+    case 'external_id':
+    case 'user_id':
+      return isOrder || (value !== '' && [...value].length <= 255) ? value : undefined;
+    default:
+      return (allowedTexts[field] as readonly string[]).includes(value) ? value : undefined;
+  }
+}
+
+const allowedTexts = { platform: platforms, provider: providerNames, apns_environment: apnsEnvironments };

@@ -21,6 +21,10 @@ const apnsDecoration = /[\s<>]+/g;
 const hexOnly = /^[0-9a-f]*$/;
 /** Blanks, control characters, invisible format characters, lone surrogates: none of them is ever part of a registration token. */
 const neverInFcmToken = /[\s\p{C}]/u;
+/** What programs write where they have no token: `(null)`, `<nil>`, `[object Object]`, `""`. Letters and digits alone. */
+const placeholders = new Set(['', 'null', 'nil', 'none', 'nan', 'undefined', 'objectobject', 'true', 'false']);
+/** A Swift value printed without being unwrapped: `Optional("…")`. */
+const printedOptional = /^optional\(.*\)$/i;
 
 /** Returns the token as it must be stored, or a sentence for the caller. The token itself is never part of the message. */
 export function normaliseDeviceToken(provider: ProviderName, text: string): DeviceTokenResult {
@@ -51,7 +55,16 @@ function normaliseFcmToken(text: string): DeviceTokenResult {
   if (neverInFcmToken.test(deviceToken)) {
     return refused('An FCM registration token must not contain blanks, line breaks or control characters.');
   }
+  if (isPlaceholder(deviceToken)) {
+    return refused('This is what a program writes where it has no token. Leave device_token out until there is one.');
+  }
   return { ok: true, deviceToken };
+}
+
+function isPlaceholder(text: string): boolean {
+  // Longer than all of them: a real token, without a look at each of its characters.
+  if (text.length > 40) return printedOptional.test(text);
+  return placeholders.has(text.replace(/[^A-Za-z0-9]/g, '').toLowerCase()) || printedOptional.test(text);
 }
 
 function refused(message: string): DeviceTokenResult {

@@ -32,6 +32,20 @@ export interface NotificationSummary {
 export interface Notification extends NotificationSummary {
   message: Message;
   audience: Audience;
+  /** Null when the audience lists nobody by id. Counted when the audience was last written or uploaded, and at the launch. */
+  listed: Listed | null;
+}
+
+/** By the part of the audience that lists them. */
+export type Listed = Partial<Record<'externalIds' | 'userIds' | 'uploaded', ListedCounts>>;
+
+export interface ListedCounts {
+  /** Ids: each once, but the lines of an upload as they come. */
+  listed: number;
+  /** Ids that have a device. */
+  matched: number;
+  /** Ids that have a device that can be sent to. */
+  live: number;
 }
 
 /**

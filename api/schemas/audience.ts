@@ -2,6 +2,7 @@ import { z } from '@hono/zod-openapi';
 import {
   type Audience,
   type Condition,
+  canonicalFieldValue,
   comparisonOperators,
   type DeviceField,
   type DeviceFieldCondition,
@@ -9,6 +10,7 @@ import {
   type PropertyCondition,
 } from '../../domain/audience.ts';
 import { apnsEnvironments, platforms, providerNames } from '../../domain/device.ts';
+import type { Listed } from '../../domain/notification.ts';
 import { instant } from './common.ts';
 
 export const maxConditionDepth = 16;
@@ -91,19 +93,57 @@ export const audienceSchema = z
     example: audienceExample,
   });
 
-export function toAudience(body: z.infer<typeof audienceSchema>): Audience {
+const onlyUploaded = z.literal(true).openapi({
+  description:
+    'Only devices of the list that is uploaded for this notification with PUT /v1/notifications/{id}/audience-list: nobody before that.',
+});
+
+/** Of a notification, which can have a list of its own. */
+export const notificationAudienceSchema = z
+  .strictObject({ ...audienceSchema.shape, uploaded: onlyUploaded.optional() })
+  .openapi('NotificationAudience', {
+    description: 'All parts must hold; an empty object means every live device of the app.',
+    example: audienceExample,
+  });
+
+export function toAudience(body: z.infer<typeof notificationAudienceSchema>): Audience {
   return {
     ...(body.condition && { condition: body.condition }),
     ...(body.external_ids && { externalIds: body.external_ids }),
     ...(body.user_ids && { userIds: body.user_ids }),
+    ...(body.uploaded && { uploaded: body.uploaded }),
   };
 }
 
-export function fromAudience(audience: Audience): z.infer<typeof audienceSchema> {
+export function fromAudience(audience: Audience): z.infer<typeof notificationAudienceSchema> {
   return {
     ...(audience.condition && { condition: audience.condition }),
     ...(audience.externalIds && { external_ids: audience.externalIds }),
     ...(audience.userIds && { user_ids: audience.userIds }),
+    ...(audience.uploaded && { uploaded: audience.uploaded }),
+  };
+}
+
+const count = z.int().min(0);
+
+// Without names of their own: a reference cannot say that it may be null.
+export const listedCountsSchema = z.object({
+  listed: count.openapi({ description: 'Ids: each once, but the lines of an upload as they come.' }),
+  matched: count.openapi({ description: 'Ids that have a device.' }),
+  live: count.openapi({ description: 'Ids that have a device that can be sent to.' }),
+});
+
+export const listedSchema = z.object({
+  external_ids: listedCountsSchema.nullable(),
+  user_ids: listedCountsSchema.nullable(),
+  uploaded: listedCountsSchema.nullable(),
+});
+
+export function fromListed(listed: Listed): z.infer<typeof listedSchema> {
+  return {
+    external_ids: listed.externalIds ?? null,
+    user_ids: listed.userIds ?? null,
+    uploaded: listed.uploaded ?? null,
   };
 }
 
@@ -128,34 +168,31 @@ function propertyValueProblem({ operator, value: given }: PropertyCondition): st
   }
 }
 
-const allowedTexts: Partial<Record<DeviceField, readonly string[]>> = {
-  platform: platforms,
-  provider: providerNames,
-  apns_environment: apnsEnvironments,
-};
-
 function fieldValueProblem({ field, operator, value: given }: DeviceFieldCondition): string | undefined {
   if (operator === 'exists') return typeof given === 'boolean' ? undefined : 'exists takes true or false.';
   if ((operator === 'in') !== Array.isArray(given))
     return operator === 'in' ? 'in takes a list.' : `${operator} takes one value.`;
-  for (const item of Array.isArray(given) ? given : [given]) {
-    const message = fieldItemProblem(field, item);
-    if (message !== undefined) return message;
-  }
-  return undefined;
+  const isPossible = [given]
+    .flat()
+    .every(
+      (item) =>
+        canonicalFieldValue({ field, operator }, item) !== undefined &&
+        (field !== 'registered_at' || instant.safeParse(item).success),
+    );
+  return isPossible ? undefined : `${field} is ${possibleValues[field]}.`;
 }
 
-function fieldItemProblem(field: DeviceField, item: unknown): string | undefined {
-  if (field === 'bucket') return typeof item === 'number' ? undefined : 'bucket is a number from 1 to 10 000.';
-  if (field === 'registered_at') {
-    return instant.safeParse(item).success && Date.parse(String(item)) >= 0
-      ? undefined
-      : 'registered_at is an ISO 8601 instant with an offset, 1970 or later.';
-  }
-  if (typeof item !== 'string') return `${field} is a text.`;
-  const allowed = allowedTexts[field];
-  return allowed && !allowed.includes(item) ? `${field} is one of ${allowed.join(', ')}.` : undefined;
-}
+const possibleValues: Record<DeviceField, string> = {
+  platform: `one of ${platforms.join(', ')}`,
+  provider: `one of ${providerNames.join(', ')}`,
+  apns_environment: `one of ${apnsEnvironments.join(', ')}`,
+  locale: 'a language tag such as de or pt-BR',
+  time_zone: 'an IANA time zone such as Europe/Berlin',
+  bucket: 'a whole number from 1 to 10 000',
+  registered_at: 'an ISO 8601 instant with an offset, 1970 or later',
+  external_id: 'a text of 1 to 255 characters',
+  user_id: 'a text of 1 to 255 characters',
+};
 
 function measure(condition: Condition): { depth: number; nodes: number } {
   const parts =

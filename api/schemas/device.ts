@@ -1,16 +1,22 @@
 import { z } from '@hono/zod-openapi';
-import type { Device, DeviceRegistration } from '../../db/devices.ts';
+import type { Device } from '../../db/devices.ts';
 import { apnsEnvironments, platforms, providerNames } from '../../domain/device.ts';
 import { normaliseDeviceToken } from '../../domain/device-token.ts';
-import { invalidField } from '../problems.ts';
-import { answeredInstant, type JsonObject, jsonObject, nextCursor } from './common.ts';
+import { canonicalLocale } from '../../domain/locale.ts';
+import type { DeviceRegistration } from '../../domain/registration.ts';
+import { canonicalTimeZone } from '../../domain/time-zone.ts';
+import { type FieldProblem, invalidField } from '../problems.ts';
+import { answeredInstant, instant, type JsonObject, jsonObject, nextCursor } from './common.ts';
 
 export const propertyLimits = { maxKeys: 100, maxKeyBytes: 128, maxBytes: 16_384, maxDepth: 8 };
 
-export const externalId = z.string().min(1).max(255).openapi({
-  description: 'The id of the device in the system of the caller.',
-  example: 'phone-4711',
-});
+/** A URL cannot have a part that is one or two dots, however it is escaped: such a device could not be asked for. */
+export const externalId = z
+  .string()
+  .min(1)
+  .max(255)
+  .regex(/^(?!\.{1,2}$)/, 'Must not be "." or "..": no URL can have that.')
+  .openapi({ description: 'The id of the device in the system of the caller.', example: 'phone-4711' });
 
 const properties = jsonObject(propertyLimits, 'What audiences are chosen by. Left out: what is stored stays.');
 
@@ -36,15 +42,17 @@ export const deviceRegistrationSchema = z
         'APNs: hex, 64 digits and more, blanks and angle brackets are stripped. FCM: the registration token. Null or left out: the device is known but cannot be sent to.',
     }),
     apns_environment: z.enum(apnsEnvironments).nullish().openapi({ description: 'Only with provider apns.' }),
-    user_id: z.string().min(1).max(255).nullish(),
+    user_id: z.string().max(255).nullish().openapi({ description: 'Empty is the same as null.' }),
     properties: properties.optional(),
-    locale: z
-      .string()
-      .max(35)
-      .regex(/^[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*$/, 'Must be a language tag such as de or pt-BR.')
-      .nullish()
-      .openapi({ description: 'Stored with hyphens: de_DE becomes de-DE.' }),
-    time_zone: z.string().max(64).nullish().openapi({ example: 'Europe/Berlin' }),
+    locale: z.string().max(255).nullish().openapi({
+      description:
+        'A language tag, stored in the form of RFC 5646: de_DE and DE-de become de-DE. What is none is left out, and the answer says so.',
+    }),
+    time_zone: z.string().max(255).nullish().openapi({
+      description:
+        'An IANA time zone, stored under its one name: Asia/Calcutta becomes Asia/Kolkata. An unknown one is left out, and the answer says so.',
+      example: 'Europe/Berlin',
+    }),
   })
   .openapi('DeviceRegistration', { example: registrationExample });
 
@@ -52,7 +60,14 @@ export type DeviceRegistrationBody = z.infer<typeof deviceRegistrationSchema>;
 
 // From the shape, not by extend(): OpenAPI would say that by allOf, where two strict objects exclude each other.
 export const importRowSchema = z
-  .strictObject({ external_id: externalId, ...deviceRegistrationSchema.shape })
+  .strictObject({
+    external_id: externalId,
+    ...deviceRegistrationSchema.shape,
+    registered_at: instant.optional().openapi({
+      description:
+        'When the app registered this token, not in the future. A row that is older than what is stored does not replace the token; one that is newer brings a retired device back.',
+    }),
+  })
   .openapi('ImportRow', { example: { external_id: 'phone-4711', ...registrationExample } });
 
 export const propertyChangesSchema = jsonObject(
@@ -82,12 +97,30 @@ export const deviceSchema = z
   })
   .openapi('Device');
 
+const warning = z.object({ field: z.string(), message: z.string() });
+
+export const registeredDeviceSchema = z
+  .object({
+    ...deviceSchema.shape,
+    warnings: z
+      .array(warning)
+      .optional()
+      .openapi({ description: 'Fields that were left out because nobody knows their value. The rest is stored.' }),
+  })
+  .openapi('RegisteredDevice');
+
 export const devicePageSchema = z
   .object({ devices: z.array(deviceSchema), next_cursor: nextCursor })
   .openapi('DevicePage');
 
-/** @throws {ApiError} 422 for what a schema cannot see: rules between fields, the form of the token, the time zone. */
-export function toRegistration(externalIdText: string, body: DeviceRegistrationBody): DeviceRegistration {
+/**
+ * `warnings` name the fields that a phone reports of itself and that nobody knows: the device is worth more than its locale.
+ * @throws {ApiError} 422 for what a schema cannot see: rules between fields, the form of the token.
+ */
+export function toRegistration(
+  externalIdText: string,
+  body: DeviceRegistrationBody,
+): { registration: DeviceRegistration; warnings: FieldProblem[] } {
   const provider = body.provider ?? (body.platform === 'ios' ? 'apns' : 'fcm');
   if (provider === 'apns' && body.platform !== 'ios') {
     throw invalidField('provider', `A device of platform ${body.platform} is reached through fcm.`);
@@ -95,21 +128,27 @@ export function toRegistration(externalIdText: string, body: DeviceRegistrationB
   if (body.apns_environment && provider !== 'apns') {
     throw invalidField('apns_environment', 'Only a device of provider apns has an APNs environment.');
   }
-  if (body.time_zone && !isTimeZone(body.time_zone)) {
-    throw invalidField('time_zone', 'Must be an IANA time zone such as Europe/Berlin.');
-  }
-  return {
+  const locale = body.locale ? canonicalLocale(body.locale) : null;
+  const timeZone = body.time_zone ? canonicalTimeZone(body.time_zone) : null;
+  const warnings: FieldProblem[] = [];
+  if (locale === undefined) warnings.push({ field: 'locale', message: notALocale });
+  if (timeZone === undefined) warnings.push({ field: 'time_zone', message: notATimeZone });
+  const registration = {
     externalId: externalIdText,
-    userId: body.user_id ?? null,
+    userId: body.user_id || null,
     provider,
     platform: body.platform,
     deviceToken: typeof body.device_token === 'string' ? checkedToken(provider, body.device_token) : null,
     apnsEnvironment: body.apns_environment ?? null,
     properties: body.properties && withoutNulls(body.properties),
-    locale: body.locale?.replaceAll('_', '-') ?? null,
-    timeZone: body.time_zone ?? null,
+    locale: locale ?? null,
+    timeZone: timeZone ?? null,
   };
+  return { registration, warnings };
 }
+
+const notALocale = 'Left out: not a language tag such as de or pt-BR.';
+const notATimeZone = 'Left out: not an IANA time zone such as Europe/Berlin.';
 
 function checkedToken(provider: DeviceRegistration['provider'], text: string): string {
   const result = normaliseDeviceToken(provider, text);
@@ -122,22 +161,6 @@ function withoutNulls(given: JsonObject): JsonObject {
   const entries = Object.entries(given);
   const kept = entries.filter(([, value]) => value !== null);
   return kept.length === entries.length ? given : (Object.fromEntries(kept) as JsonObject);
-}
-
-/** Asking Intl costs 50 µs, an import asks a million times. Only names that exist are kept, so the map is bounded. */
-const knownTimeZones = new Set<string>();
-
-function isTimeZone(name: string): boolean {
-  if (knownTimeZones.has(name)) return true;
-  // Offsets such as +02:00 are no zones, and PostgreSQL reads their sign the other way round.
-  if (!/^[A-Za-z]/.test(name)) return false;
-  try {
-    new Intl.DateTimeFormat('en', { timeZone: name });
-  } catch {
-    return false;
-  }
-  knownTimeZones.add(name);
-  return true;
 }
 
 export function fromDevice(device: Device): z.infer<typeof deviceSchema> {

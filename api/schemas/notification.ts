@@ -3,7 +3,7 @@ import type { Notification, NotificationSummary } from '../../domain/notificatio
 import { haltReasons, inDoubtPolicies, notificationStates } from '../../domain/notification-state.ts';
 import { type Outcome, outcomes, sumOfOutcomes } from '../../domain/outcome.ts';
 import { invalidField, notFound } from '../problems.ts';
-import { audienceExample, audienceSchema, fromAudience } from './audience.ts';
+import { audienceExample, fromAudience, fromListed, listedSchema, notificationAudienceSchema } from './audience.ts';
 import { answeredInstant, instant, isUuid, nextCursor } from './common.ts';
 import { fromMessage, messageSchema } from './message.ts';
 
@@ -32,7 +32,7 @@ export const newNotificationSchema = z
   .strictObject({
     title: title.optional(),
     message: messageSchema,
-    audience: audienceSchema,
+    audience: notificationAudienceSchema,
     in_doubt_policy: inDoubtPolicy.default('redeliver'),
     rate_per_second: ratePerSecond.default(null),
     launch: z.boolean().default(false).openapi({ description: 'Send at once.' }),
@@ -54,7 +54,7 @@ export const notificationChangeSchema = z
   .strictObject({
     title: title.nullable().optional(),
     message: messageSchema.optional(),
-    audience: audienceSchema.optional(),
+    audience: notificationAudienceSchema.optional(),
     in_doubt_policy: inDoubtPolicy.optional(),
     rate_per_second: ratePerSecond.optional(),
     scheduled_at: scheduledAt.optional(),
@@ -112,7 +112,15 @@ export const notificationSummarySchema = z
   .openapi('NotificationSummary', { description: 'A notification without its message and audience.' });
 
 export const notificationSchema = z
-  .object({ ...notificationSummarySchema.shape, message: messageSchema, audience: audienceSchema })
+  .object({
+    ...notificationSummarySchema.shape,
+    message: messageSchema,
+    audience: notificationAudienceSchema,
+    listed: listedSchema.nullable().openapi({
+      description:
+        'Of the ids that the audience lists: how many were found when it was last written or uploaded, and at the launch. Null when it lists none.',
+    }),
+  })
   .openapi('Notification');
 
 export const notificationPageSchema = z
@@ -152,8 +160,13 @@ export function fromBooks(books: Notification['books']): z.infer<typeof booksSch
 }
 
 export function fromNotification(notification: Notification): z.infer<typeof notificationSchema> {
-  const { message, audience } = notification;
-  return { ...fromSummary(notification), message: fromMessage(message), audience: fromAudience(audience) };
+  const { message, audience, listed } = notification;
+  return {
+    ...fromSummary(notification),
+    message: fromMessage(message),
+    audience: fromAudience(audience),
+    listed: listed && fromListed(listed),
+  };
 }
 
 export function fromSummary(notification: NotificationSummary): z.infer<typeof notificationSummarySchema> {

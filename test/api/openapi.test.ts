@@ -57,7 +57,7 @@ describe('OpenAPI and its reference page', () => {
     assert.equal((await send('PATCH', `${device}/properties`, 'phone-1')).status, 200);
     const row = `${JSON.stringify(exampleOf('/v1/devices/import', 'post'))}\n`;
     const imported = await api.request('POST', '/v1/devices/import', row, { 'content-type': 'application/x-ndjson' });
-    assert.match(imported.text, /"imported":1,"failed":0/);
+    assert.match(imported.text, /"imported":1,"superseded":0,"failed":0,"warnings":0/);
     assert.equal((await send('POST', '/v1/devices/search', '')).status, 200);
     assert.equal((await send('POST', '/v1/audience/estimate', '')).status, 200);
     const created = await send('POST', '/v1/notifications', '');

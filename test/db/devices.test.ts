@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { retireDevices } from '../../db/deliveries.ts';
-import { type DeviceRegistration, findDevice, registerDevice, registerDevices } from '../../db/devices.ts';
+import { beginImport, findDevice, importDevices, registerDevice } from '../../db/devices.ts';
 import { inTransaction } from '../../db/transaction.ts';
+import type { DeviceRegistration } from '../../domain/registration.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+import { until } from '../support/until.ts';
 
 describe('device registry', () => {
   let database: TestDatabase;
@@ -68,7 +70,8 @@ describe('device registry', () => {
     const registrations = Array.from({ length: 2_000 }, (_, i) =>
       registration(`dl-${(i * 7919) % 2_000}`, `dl-token-${i}`),
     );
-    await inTransaction(database.db, (trx) => registerDevices(trx, 1, registrations));
+    const options = { importId: await beginImport(database.db), isOwn: false };
+    await inTransaction(database.db, (trx) => importDevices(trx, 1, registrations, options));
     const { rows } = await database.pool.query(`select id, device_token from devices where external_id like 'dl-%'`);
     const retirements = rows.map((row: { id: number; device_token: string }) => ({
       deviceId: row.id,
@@ -79,9 +82,95 @@ describe('device registry', () => {
     // Not inTransaction: a deadlock must show here, not be tried again.
     await Promise.all([
       ...Array.from({ length: 3 }, () =>
-        database.db.transaction().execute((trx) => registerDevices(trx, 1, registrations.toReversed())),
+        database.db.transaction().execute((trx) => importDevices(trx, 1, registrations.toReversed(), options)),
       ),
       ...Array.from({ length: 3 }, () => database.db.transaction().execute((trx) => retireDevices(trx, retirements))),
     ]);
+  });
+
+  test('registrations that swap tokens in both directions do not deadlock', async () => {
+    await register('swap-a', 'swap-1');
+    await register('swap-b', 'swap-2');
+    // Not inTransaction: a deadlock must show here, not be tried again.
+    await Promise.all(
+      Array.from({ length: 40 }, (_, i) => {
+        const swapped = registration(i % 2 ? 'swap-a' : 'swap-b', `swap-${1 + ((i >> 1) % 2)}`);
+        return database.db.transaction().execute((trx) => registerDevice(trx, 1, swapped));
+      }),
+    );
+  });
+
+  test('a registration does not wait for an import that is storing other devices and tokens', async () => {
+    await register('busy-1', 'busy-token-1');
+    const importId = await beginImport(database.db);
+    const rows = Array.from({ length: 500 }, (_, i) => registration(`busy-${i}`, `busy-token-${i}`));
+    await database.db.transaction().execute(async (trx) => {
+      await importDevices(trx, 1, rows, { importId, isOwn: false });
+      // The import has not ended: who waited for it here would wait for ever.
+      const { device, isNew } = await register('beside-the-import', 'token-beside');
+      assert.deepEqual([isNew, device.retiredAt], [true, null]);
+      assert.equal((await register('beside-the-import', 'token-beside-2')).isNew, false);
+    });
+    assert.equal((await findDevice(database.db, 1, 'busy-499'))?.retiredAt, null);
+  });
+
+  /** Waits until a statement of this database waits for another transaction. */
+  const untilSomebodyWaits = () =>
+    until(async () => {
+      const { rows } = await database.pool.query(
+        `select from pg_locks join pg_stat_activity using (pid) where not granted and datname = current_database()`,
+      );
+      return rows.length > 0;
+    });
+
+  for (const [name, imported] of [
+    ['the new device', ['first-a', 'first-token-a']],
+    ['the token', ['other-b', 'first-token-b']],
+  ] as const) {
+    test(`an import that finds a phone was first with ${name} looks again`, async () => {
+      const [externalId, token] = imported;
+      const phone = name === 'the token' ? 'first-b' : externalId;
+      const importId = await beginImport(database.db);
+      let attempts = 0;
+      let importing: Promise<unknown> = Promise.resolve();
+      await database.db.transaction().execute(async (trx) => {
+        await registerDevice(trx, 1, registration(phone, token));
+        importing = inTransaction(database.db, (other) => {
+          attempts++;
+          return importDevices(other, 1, [registration(externalId, token)], { importId, isOwn: false });
+        });
+        await untilSomebodyWaits();
+      });
+      await importing;
+      assert.equal(attempts, 2);
+      const byPhone = await findDevice(database.db, 1, phone);
+      assert.equal(byPhone?.retiredReason, name === 'the token' ? 'token_moved' : null);
+      assert.equal((await findDevice(database.db, 1, externalId))?.retiredAt, null);
+    });
+  }
+
+  test('hundreds of registrations beside imports of the same devices and tokens all succeed, one live owner a token', async () => {
+    let seed = 7;
+    const random = (below: number) => {
+      seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
+      return seed % below;
+    };
+    const any = (round: number) => registration(`race-${round}-${random(150)}`, `race-token-${round}-${random(150)}`);
+    for (let round = 0; round < 4; round++) {
+      const importRows = async () => {
+        const importId = await beginImport(database.db);
+        for (let chunk = 0; chunk < 4; chunk++) {
+          const rows = Array.from({ length: 100 }, () => any(round));
+          await inTransaction(database.db, (trx) => importDevices(trx, 1, rows, { importId, isOwn: chunk % 2 === 0 }));
+        }
+      };
+      const registerOne = () => inTransaction(database.db, (trx) => registerDevice(trx, 1, any(round)));
+      await Promise.all([importRows(), importRows(), ...Array.from({ length: 150 }, registerOne)]);
+    }
+    const { rows } = await database.pool.query(
+      `select device_token from devices where external_id like 'race-%' and retired_at is null
+        group by device_token having count(*) > 1`,
+    );
+    assert.deepEqual(rows, []);
   });
 });

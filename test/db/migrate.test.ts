@@ -5,6 +5,10 @@ import { type Kysely, sql } from 'kysely';
 import pg from 'pg';
 import { connect } from '../../db/connect.ts';
 import { createDeliveryPartitions, migrate } from '../../db/migrate.ts';
+import * as books from '../../db/migrations/0001-books.ts';
+import * as windows from '../../db/migrations/0002-windows.ts';
+import * as liveTokenIndex from '../../db/migrations/0003-live-token-index.ts';
+import * as registry from '../../db/migrations/0004-registry.ts';
 import type { Database } from '../../db/schema.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { getDatabaseAdminUrl } from '../support/environment.ts';
@@ -76,6 +80,40 @@ describe('migrations', () => {
       }),
     );
   });
+});
+
+test('devices from before values had one form get it; those without a token are not live', async () => {
+  await withEmptyDatabase((url) =>
+    withDatabases(url, 1, async ([only]) => {
+      const db = only as unknown as Kysely<unknown>;
+      for (const earlier of [books, windows, liveTokenIndex]) await earlier.up(db);
+      await sql`
+        insert into devices (app_id, external_id, provider, platform, device_token, time_zone, locale, registered_at)
+        select 1, n::text, 'fcm', 'android', token, time_zone, locale, '2026-01-02T03:04:05.678901Z'
+        from (values (1, '', 'america/new_york', 'DE-de'), (2, '(null)', 'Asia/Calcutta', 'iw'), (3, 'good', '', ''),
+          (4, 'other', 'Mars/Olympus', 'x-y'), (5, 'fine', 'Europe/Berlin', 'pt-BR'), (6, null, null, null)
+        ) as old (n, token, time_zone, locale)
+      `.execute(db);
+      await registry.up(db);
+      const { rows } = await sql<{ line: string }>`
+        select concat_ws(' ', external_id, coalesce(device_token, '-'), coalesce(time_zone, '-'), coalesce(locale, '-'),
+          extract(microseconds from registered_at)) as line
+        from devices order by external_id
+      `.execute(db);
+      assert.deepEqual(
+        rows.map(({ line }) => line),
+        [
+          '1 - America/New_York de-DE 5678901',
+          '2 - Asia/Kolkata he 5678901',
+          '3 good - - 5678901',
+          '4 other Mars/Olympus x-y 5678901',
+          '5 fine Europe/Berlin pt-BR 5678901',
+          '6 - - - 5678901',
+        ],
+      );
+      await assert.rejects(sql`update devices set device_token = '' where external_id = '1'`.execute(db));
+    }),
+  );
 });
 
 describe('partitions of deliveries', () => {

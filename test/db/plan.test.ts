@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { sql } from 'kysely';
 import { audienceFilter } from '../../db/audience.ts';
+import { addToAudienceList, beginAudienceList, finishAudienceList } from '../../db/audience-lists.ts';
 import { findPlan, listOpenBatches, planNextPage } from '../../db/batches.ts';
 import { deleteDevice, registerDevice } from '../../db/devices.ts';
 import { insertNotification, launchNotification } from '../../db/notifications.ts';
@@ -165,6 +166,47 @@ describe('planning', () => {
         explain select id from devices where ${audienceFilter(1, { externalIds: ['d1', 'd999'] })}
       `.execute(unanalyzed.db);
       assert.match(rows.map((row) => row['QUERY PLAN']).join('\n'), / devices_app_external_id_key /);
+    } finally {
+      await unanalyzed.close();
+    }
+  });
+
+  test('of an uploaded list reads it a page at a time, by keys alone, and forgets what it has planned', async () => {
+    const unanalyzed = await createTestDatabase();
+    try {
+      const { db } = unanalyzed;
+      for (const table of ['devices', 'audience_members']) {
+        await sql`alter table ${sql.ref(table)} set (autovacuum_enabled = off)`.execute(db);
+      }
+      await sql`
+        insert into devices (app_id, external_id, provider, platform, device_token)
+        select 1, 'd' || n, 'fcm', 'android', 't' || n from generate_series(1, 50000) n
+      `.execute(db);
+      const id = uuidV7();
+      await insertNotification(db, {
+        ...{ id, appId: 1, title: null, message: { title: 't' }, audience: { uploaded: true } },
+        ...{ inDoubtPolicy: 'redeliver', ratePerSecond: null },
+      });
+      const listId = (await beginAudienceList(db, 1, id))!;
+      const ids = Array.from({ length: 10_000 }, (_, n) => ({ externalId: `d${n * 5 + 1}` }));
+      const counts = await addToAudienceList(db, 1, listId, ids);
+      await db.transaction().execute((trx) => finishAudienceList(trx, id, listId, counts));
+      await launchNotification(db, 1, id);
+      let pages = 0;
+      for (; !(await findPlan(db, id)).isPlanned; pages++) {
+        await db.transaction().execute(async (trx) => {
+          await planNextPage(trx, id, 1_000, 3_000);
+          const { rows } = await sql<{ rows_read: number }>`
+            select coalesce(sum(pg_stat_get_xact_tuples_returned(oid)), 0)::integer as rows_read from pg_class
+            where relname in ('devices', 'audience_members')
+          `.execute(trx);
+          assert.equal(rows[0]!.rows_read, 0, 'no table is read from end to end');
+        });
+      }
+      assert.equal(pages, 4);
+      assert.deepEqual(await findPlan(db, id), { isPlanned: true, audienceSize: 10_000 });
+      const { rows } = await sql<{ left: number }>`select count(*) as left from audience_members`.execute(db);
+      assert.equal(rows[0]!.left, 0);
     } finally {
       await unanalyzed.close();
     }

@@ -44,7 +44,21 @@ describe('the app in the process', () => {
     });
     const lines = (await response.text()).trim().split('\n');
     assert.equal(lines.length, 3_001);
-    assert.deepEqual(JSON.parse(lines.at(-1)!), { imported: 3_000, failed: 3_000, lines: 6_000, complete: true });
+    const { imported, failed, complete } = JSON.parse(lines.at(-1)!);
+    assert.deepEqual([imported, failed, complete], [3_000, 3_000, true]);
+  });
+
+  test('a body may be gzip', async () => {
+    const line = '{"external_id":"gz","platform":"web","time_zone":"asia/calcutta"}';
+    const body = new Uint8Array(
+      await new Response(new Blob([line]).stream().pipeThrough(new CompressionStream('gzip'))).arrayBuffer(),
+    );
+    const headers = { 'content-type': 'application/x-ndjson', 'content-encoding': 'gzip' };
+    const imported = await api.request('POST', '/v1/devices/import', body, headers);
+    assert.match(imported.text, /"imported":1,.*"complete":true/);
+    assert.equal((await api.request('GET', '/v1/devices/gz')).body.time_zone, 'Asia/Kolkata');
+    const cut = await api.request('POST', '/v1/devices/import', body.subarray(0, 40), headers);
+    assert.match(cut.text, /"complete":false,"code":"invalid_encoding"/);
   });
 
   test('a notification is created once under its key, launched, paused, followed and cancelled', async () => {
