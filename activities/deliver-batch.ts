@@ -1,8 +1,8 @@
 import { Context } from '@temporalio/activity';
 import { type Claim, claimBatch, isAnybodyUntried } from '../db/batches.ts';
-import { settleBatch } from '../db/deliveries.ts';
+import { rehearseRecording, settleBatch } from '../db/deliveries.ts';
 import { getNotification, getSummary, haltNotification } from '../db/notifications.ts';
-import { retryDatabase } from '../db/retry-database.ts';
+import { isRefusedByDatabase, retryDatabase } from '../db/retry-database.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import type { Notification } from '../domain/notification.ts';
 import type { HaltReason } from '../domain/notification-state.ts';
@@ -48,6 +48,11 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
       if ('fault' in ready) {
         await halt(deps, log, notificationId, ready.fault, ready.detail);
         return report(deps, input, 'stopped', ready.fault);
+      }
+      try {
+        await retryDatabase(() => rehearseRecording(deps.db, notificationId, seq), stop);
+      } catch (error) {
+        return await haltForBooks(deps, input, log, error);
       }
       const claim = await retryDatabase(() => claimBatch(deps.db, notificationId, seq), stop);
       if (claim === undefined) return report(deps, input, 'finished', 'every device has its outcome');
@@ -121,7 +126,7 @@ async function conclude(
       return report(deps, input, 'stopped', end.reason, 0, pending.deferred);
     case 'failed':
       deps.log.error({ ...log, err: end.error }, 'batch failed');
-      throw end.error;
+      return haltForBooks(deps, input, log, end.error);
   }
 }
 
@@ -158,6 +163,22 @@ async function halt(
   if (await haltNotification(deps.db, notificationId, reason, detail)) {
     deps.log.error({ ...log, reason, detail }, 'notification halted');
   }
+}
+
+/**
+ * What cannot be recorded is not sent: PostgreSQL refuses the outcomes, and every further attempt would send to some devices again.
+ * @throws the error, where another attempt may go well
+ */
+async function haltForBooks(
+  deps: ActivityDeps,
+  input: DeliverBatchInput,
+  log: object,
+  error: unknown,
+): Promise<DeliverBatchResult> {
+  if (!isRefusedByDatabase(error)) throw error;
+  const detail = `PostgreSQL refuses to record outcomes of batch ${input.seq}: ${error.message}`;
+  await halt(deps, log, input.notificationId, 'books', detail);
+  return report(deps, input, 'stopped', 'books');
 }
 
 async function report(

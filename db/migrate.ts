@@ -5,6 +5,7 @@ import { connect } from './connect.ts';
 import * as books from './migrations/0001-books.ts';
 import * as windows from './migrations/0002-windows.ts';
 import * as liveTokenIndex from './migrations/0003-live-token-index.ts';
+import * as hostsAndMonths from './migrations/0006-hosts-and-months.ts';
 import type { Database } from './schema.ts';
 
 /** Named imports instead of a folder scan: the same list on Node, on Deno and in an image. */
@@ -12,6 +13,7 @@ const migrations: Record<string, Migration> = {
   '0001-books': books,
   '0002-windows': windows,
   '0003-live-token-index': liveTokenIndex,
+  '0006-hosts-and-months': hostsAndMonths,
 };
 
 /**

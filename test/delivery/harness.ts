@@ -95,6 +95,8 @@ export interface SendOptions {
   inDoubtPolicy?: InDoubtPolicy;
   ratePerSecond?: number | null;
   batchSize?: number;
+  /** The instant in the notification's id; default: now. */
+  idAt?: Date;
   /** By position, from 0; default: any token. */
   tokenOf?: (n: number) => string;
 }
@@ -165,7 +167,7 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
   async function launch(options: SendOptions = {}): Promise<TestSend> {
     const { devices = 50, provider = 'apns', message = { title: 'Hello' }, batchSize = 10_000 } = options;
     const { db } = database;
-    const id = uuidV7();
+    const id = uuidV7(options.idAt?.getTime());
     const tokens = options.tokenOf ? Array.from({ length: devices }, (_, n) => options.tokenOf!(n)) : [];
     const { rows: inserted } = await sql<{ id: number }>`
       insert into devices (app_id, external_id, provider, platform, device_token)
