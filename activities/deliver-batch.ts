@@ -68,6 +68,7 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
         ...ready,
         pending,
         overload: deps.overload,
+        slots: deps.slots,
         config: deps.config,
         random: deps.random ?? Math.random,
         stop,

@@ -13,6 +13,7 @@ import { type ActivityDeps, createActivities } from './activities.ts';
 import { OverloadWatch } from './delivery/overload-watch.ts';
 import { createConfiguredProviders } from './providers/configured.ts';
 import { runReconciler } from './reconcile.ts';
+import { SendingSlots, tunedBy } from './sending-slots.ts';
 
 /**
  * The worker: polls the task queues of its roles until it is asked to stop (SIGTERM, SIGINT), then records what is in flight
@@ -36,7 +37,10 @@ const { db, pool } = connect(config.databaseUrl, {
   onIdleError: (err) => log.warn({ err }, 'a database connection broke'),
 });
 const providers = await createConfiguredProviders(config, db, log);
-const deps: ActivityDeps = { db, pool, providers, overload: new OverloadWatch(), config: config.worker, log };
+const deps: ActivityDeps = {
+  ...{ db, pool, providers, overload: new OverloadWatch(), config: config.worker, log },
+  slots: new SendingSlots(config.worker.concurrentBatches),
+};
 const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
 const connection = await connectPatiently(() => NativeConnection.connect(connectionOptions));
 const workers = await Promise.all(workerOptions(config, deps).map((options) => createPatiently(options)));
@@ -76,18 +80,13 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
               : { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }),
           },
         ]
-      : [
-          {
-            ...common,
-            taskQueue: deliveryTaskQueue(taskQueuePrefix, role, false),
-            maxConcurrentActivityTaskExecutions: worker.concurrentBatches,
-          },
-          {
-            ...common,
-            taskQueue: deliveryTaskQueue(taskQueuePrefix, role, true),
-            maxConcurrentActivityTaskExecutions: urgentSlots,
-          },
-        ],
+      : [false, true].map((isUrgent) => {
+          const slots = new SendingSlots(isUrgent ? urgentSlots : worker.concurrentBatches);
+          return {
+            ...{ ...common, ...tunedBy(slots), activities: createActivities({ ...deps, slots }) },
+            taskQueue: deliveryTaskQueue(taskQueuePrefix, role, isUrgent),
+          };
+        }),
   );
 }
 

@@ -11,6 +11,7 @@ import type { HaltReason, InDoubtPolicy } from '../../domain/notification-state.
 import type { Outcome } from '../../domain/outcome.ts';
 import { retryDelayMs } from '../../domain/retry-policy.ts';
 import type { MisconfiguredVerdict, PreparedMessage, PushProvider, Verdict } from '../providers/provider.ts';
+import type { SendingSlots } from '../sending-slots.ts';
 import { Breaker, type Judgement } from './breaker.ts';
 import type { OverloadWatch } from './overload-watch.ts';
 import type { PendingDevice, PendingDevices } from './pending-devices.ts';
@@ -21,8 +22,10 @@ const unprovenInFlight = 5;
 /** A window holds about so much sending, so that a crash leaves few devices in doubt. */
 const windowMs = 100;
 const smallestWindow = 20;
-/** A rate limit that frees this soon is waited for here; a longer one on a durable timer. */
+/** A rate limit that frees this soon is waited for here, in a slot only so long in all; otherwise on a durable timer, … */
 const maxWaitHereMs = 2_000;
+/** … also what has gone on for so long, well before Temporal's time for one activity is over. */
+const maxWaitedHereMs = 3_600_000;
 
 /** Why a run of the sender ended. */
 export type SendEnd =
@@ -49,6 +52,7 @@ export interface BatchSenderOptions {
   prepared: PreparedMessage;
   pending: PendingDevices;
   overload: OverloadWatch;
+  slots: SendingSlots;
   config: WorkerConfig;
   random: () => number;
   /** Aborted: dispatch nothing more; what is under way is waited for and recorded. */
@@ -80,6 +84,7 @@ export class BatchSender {
   /** Platforms that cannot be sent to, and why. */
   readonly #held = new Map<Platform, MisconfiguredVerdict>();
   #blockedUntil = 0;
+  #waitedMs = 0;
   #blockWritten: Promise<void> = Promise.resolve();
   dispatched = 0;
   answered = 0;
@@ -175,11 +180,7 @@ export class BatchSender {
   async #holdBack(reservation: Exclude<Reservation, { answer: 'go' }>): Promise<void> {
     switch (reservation.answer) {
       case 'wait':
-        if (reservation.waitMs > maxWaitHereMs) {
-          this.#stopFor({ kind: 'wait', waitMs: reservation.waitMs, reason: 'rate limit' });
-        } else {
-          await pause(reservation.waitMs, this.#o.stop);
-        }
+        await this.#waitForQuota(reservation.waitMs);
         return;
       case 'expired':
         this.#stopFor({ kind: 'expired' });
@@ -187,6 +188,20 @@ export class BatchSender {
       default:
         this.#stopFor({ kind: 'stopped', reason: reservation.answer });
     }
+  }
+
+  /** Without a slot where there is a place for that; in it only for as long as an activity more would cost others. */
+  async #waitForQuota(waitMs: number): Promise<void> {
+    this.#waitedMs += waitMs;
+    const { slots, claim, stop } = this.#o;
+    const isLong = waitMs > maxWaitHereMs || this.#waitedMs > maxWaitedHereMs;
+    const resume = isLong ? undefined : slots.park(claim.notificationId);
+    if (resume === undefined && this.#waitedMs > maxWaitHereMs) {
+      this.#stopFor({ kind: 'wait', waitMs: Math.max(waitMs, maxWaitHereMs), reason: 'rate limit' });
+      return;
+    }
+    await pause(waitMs, stop);
+    resume?.();
   }
 
   async #dispatch(window: Window): Promise<void> {

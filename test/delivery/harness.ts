@@ -9,6 +9,7 @@ import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import { nextBatches } from '../../activities/next-batches.ts';
 import type { DeviceAddress, PushProvider, Verdict } from '../../activities/providers/provider.ts';
 import { PayloadError } from '../../activities/providers/provider.ts';
+import { SendingSlots } from '../../activities/sending-slots.ts';
 import { type ConnectOptions, connect, type DatabaseHandle } from '../../db/connect.ts';
 import { auditBooks, countTotals } from '../../db/deliveries.ts';
 import { getNotification, insertNotification, launchNotification } from '../../db/notifications.ts';
@@ -120,6 +121,7 @@ export interface WorkerOptions extends Partial<WorkerConfig> {
   /** Default: the test's own pool. */
   database?: DatabaseHandle;
   overload?: OverloadWatch;
+  slots?: SendingSlots;
   random?: () => number;
 }
 
@@ -226,10 +228,17 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
   }
 
   function worker(options: WorkerOptions = {}): TestWorker {
-    const { provider, database: own = database, overload = new OverloadWatch(), random, ...settings } = options;
+    const {
+      provider,
+      database: own = database,
+      overload = new OverloadWatch(),
+      slots = new SendingSlots(1),
+      random,
+      ...settings
+    } = options;
     const config = { ...loadConfig({ DATABASE_URL: database.url }).worker, ...quick, ...settings };
     const deps: ActivityDeps = {
-      ...{ db: own.db, pool: own.pool, overload, config, log },
+      ...{ db: own.db, pool: own.pool, overload, config, log, slots },
       providers: { apns: undefined, fcm: undefined, ...(provider && { [provider.name]: provider }) },
       ...(random && { random }),
     };

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import type { Verdict } from '../../activities/providers/provider.ts';
+import { SendingSlots } from '../../activities/sending-slots.ts';
 import { setRate } from '../../db/notifications.ts';
 import { blockUntil, providerScope, setRateLimit } from '../../db/rate-limits.ts';
 import { until } from '../support/until.ts';
@@ -105,6 +106,64 @@ describe('a rate limit', () => {
     await setRate(bench.database.db, 1, send.id, null);
     await running;
     await send.checkBooks({ accepted: 3_000 });
+  });
+});
+
+describe('a batch that waits for its limit', () => {
+  const reserve = (slots: SendingSlots) => slots.reserveSlot({}, new AbortController().signal);
+  /** Slots of a process with one batch in each of them. */
+  async function fullSlots(size: number) {
+    const slots = new SendingSlots(size);
+    for (let i = 0; i < size; i++) await reserve(slots);
+    return slots;
+  }
+
+  test('gives its slot to the next one, again and again, and goes on at its own pace', async () => {
+    const slots = await fullSlots(1);
+    const slow = await bench.launch({ devices: 12, ratePerSecond: 20 });
+    const quick = [await bench.launch({ devices: 30 }), await bench.launch({ devices: 30 })];
+    const provider = createScriptedProvider();
+    const running = bench.worker({ provider, slots }).deliver(slow.batches[0]!);
+    for (const send of quick) {
+      await reserve(slots);
+      assert.equal((await bench.worker({ provider, slots }).deliver(send.batches[0]!)).status, 'finished');
+      slots.releaseSlot();
+    }
+    assert.ok(((await slow.counts()).accepted ?? 0) < 12, 'the slow one is still at it');
+    assert.equal((await running).status, 'finished');
+    await slow.checkBooks({ accepted: 12 });
+  });
+
+  test('leaves for a durable timer when it may not wait outside a slot: another batch of the send does', async () => {
+    const slots = await fullSlots(2);
+    const send = await bench.launch({ devices: 40, batchSize: 20, ratePerSecond: 5 });
+    const provider = createScriptedProvider();
+    const worker = bench.worker({ provider, slots });
+    const resume = slots.park(send.id)!;
+    const result = await worker.deliver(send.batches[0]!);
+    assert.deepEqual([result.status, result.reason], ['waiting', 'rate limit']);
+    assert.ok(result.waitMs >= 2_000, 'not one activity for each device');
+    resume();
+    await setRate(bench.database.db, 1, send.id, null);
+    for (const batch of send.batches) assert.equal((await worker.deliver(batch)).status, 'finished');
+    await send.checkBooks({ accepted: 40 });
+  });
+
+  test('counts again when it goes on: a poll that waits gets no slot until another is free', async () => {
+    const slots = await fullSlots(2);
+    const resume = slots.park('a')!;
+    await reserve(slots);
+    resume();
+    assert.equal(slots.tryReserveSlot(), null);
+    slots.releaseSlot();
+    assert.equal(slots.tryReserveSlot(), null, 'three were held for two slots');
+    const stop = new AbortController();
+    const given = slots.reserveSlot({}, stop.signal);
+    const asked = reserve(slots);
+    stop.abort();
+    await assert.rejects(given, { name: 'AbortError' });
+    slots.releaseSlot();
+    await asked;
   });
 });
 
