@@ -10,6 +10,7 @@ import type { ActivityDeps } from './activities.ts';
 import { BatchSender, type SendEnd } from './delivery/batch-sender.ts';
 import { PendingDevices } from './delivery/pending-devices.ts';
 import { PayloadError, type PreparedMessage, type PushProvider } from './providers/provider.ts';
+import { toHostInTrouble } from './read-notification.ts';
 import { whileBeating } from './while-beating.ts';
 
 /** A batch that fails so often is poison: somebody must look, and the rest of the send must not wait for it. */
@@ -68,6 +69,7 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
         ...ready,
         pending,
         overload: deps.overload,
+        providerHosts: deps.providerHosts,
         slots: deps.slots,
         config: deps.config,
         random: deps.random ?? Math.random,
@@ -93,16 +95,19 @@ async function conclude(
   end: SendEnd,
 ): Promise<DeliverBatchResult> {
   if (sender.isFinished) return report(deps, input, 'finished', 'every device has its outcome');
+  const waiting = pending.deferred + sender.devicesSetAside;
   switch (end.kind) {
     case 'exhausted': {
-      const waitMs = Math.max(minWaitMs, pending.msUntilNextDeferred(Date.now()) ?? 0);
-      return report(deps, input, 'deferred', 'refused for now', waitMs, pending.deferred);
+      const { blockedMs = Number.POSITIVE_INFINITY } = end;
+      const nextDeferredMs = pending.msUntilNextDeferred(Date.now()) ?? (end.blockedMs === undefined ? 0 : blockedMs);
+      const waitMs = Math.max(minWaitMs, Math.min(nextDeferredMs, blockedMs));
+      return report(deps, input, 'deferred', 'refused for now', waitMs, waiting);
     }
     case 'wait':
-      return report(deps, input, 'waiting', end.reason, Math.max(minWaitMs, end.waitMs), pending.deferred);
+      return report(deps, input, 'waiting', end.reason, Math.max(minWaitMs, end.waitMs), waiting, end.host);
     case 'shutdown':
       // Returned, not thrown: another worker goes on at once and no attempt of the activity is used up.
-      return report(deps, input, 'waiting', 'worker shut down', 0, pending.deferred);
+      return report(deps, input, 'waiting', 'worker shut down', 0, waiting);
     case 'expired':
       await deps.db.transaction().execute((trx) => settleBatch(trx, claim, 'expired'));
       return report(deps, input, 'finished', 'expired');
@@ -120,11 +125,11 @@ async function conclude(
         'a platform waits',
       );
       const waitMs = Math.max(minWaitMs, Math.min(heldWaitMs, nextDeferredMs ?? heldWaitMs));
-      return report(deps, input, 'deferred', end.fault, waitMs, pending.deferred + sender.devicesSetAside);
+      return report(deps, input, 'deferred', end.fault, waitMs, waiting);
     }
     case 'stopped':
       deps.log.info({ ...log, reason: end.reason }, 'batch stopped');
-      return report(deps, input, 'stopped', end.reason, 0, pending.deferred);
+      return report(deps, input, 'stopped', end.reason, 0, waiting);
     case 'failed':
       deps.log.error({ ...log, err: end.error }, 'batch failed');
       return haltForBooks(deps, input, log, end.error);
@@ -189,9 +194,14 @@ async function report(
   reason: string,
   waitMs = 0,
   deferred = 0,
+  host?: string,
 ): Promise<DeliverBatchResult> {
-  const { books } = await getSummary(deps.db, input.notificationId);
-  return { status, waitMs: Math.ceil(waitMs), deferred, reason, books };
+  const { books, unreachable } = await getSummary(deps.db, input.notificationId);
+  return {
+    ...{ status, waitMs: Math.ceil(waitMs), deferred, reason, books },
+    ...(host !== undefined && { host }),
+    ...(unreachable.length > 0 && { unreachable: unreachable.map(toHostInTrouble) }),
+  };
 }
 
 /**

@@ -11,6 +11,7 @@ import type { Logger } from '../domain/logger.ts';
 import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
 import { type ActivityDeps, createActivities } from './activities.ts';
 import { OverloadWatch } from './delivery/overload-watch.ts';
+import { ProviderHosts } from './delivery/provider-hosts.ts';
 import { createConfiguredProviders } from './providers/configured.ts';
 import { runReconciler } from './reconcile.ts';
 import { SendingSlots, tunedBy } from './sending-slots.ts';
@@ -38,7 +39,15 @@ const { db, pool } = connect(config.databaseUrl, {
 });
 const providers = await createConfiguredProviders(config, db, log);
 const deps: ActivityDeps = {
-  ...{ db, pool, providers, overload: new OverloadWatch(), config: config.worker, log },
+  ...{
+    db,
+    pool,
+    providers,
+    overload: new OverloadWatch(),
+    providerHosts: new ProviderHosts(log),
+    config: config.worker,
+    log,
+  },
   slots: new SendingSlots(config.worker.concurrentBatches),
 };
 const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();

@@ -6,6 +6,7 @@ import type { ActivityDeps } from '../activities/activities.ts';
 import { deliverBatch } from '../activities/deliver-batch.ts';
 import { OverloadWatch } from '../activities/delivery/overload-watch.ts';
 import { PendingDevices } from '../activities/delivery/pending-devices.ts';
+import { ProviderHosts } from '../activities/delivery/provider-hosts.ts';
 import { nextBatches } from '../activities/next-batches.ts';
 import { createConfiguredProviders } from '../activities/providers/configured.ts';
 import type { DeviceAddress, PushProvider } from '../activities/providers/provider.ts';
@@ -53,12 +54,20 @@ const { db, pool } = connect(config.databaseUrl, { maxConnections: 20, applicati
 const providers = await createConfiguredProviders(config, db, log);
 const provider = providers.apns!;
 const deps: ActivityDeps = {
-  ...{ db, pool, providers, overload: new OverloadWatch(), config: config.worker, log },
+  ...{
+    db,
+    pool,
+    providers,
+    overload: new OverloadWatch(),
+    providerHosts: new ProviderHosts(log),
+    config: config.worker,
+    log,
+  },
   slots: new SendingSlots(config.worker.concurrentBatches),
 };
 /** Accepts everything and sends nothing. */
 const sink: PushProvider = {
-  name: 'apns',
+  ...{ name: 'apns', credential: 'bench', hosts: ['bench'], hostOf: () => 'bench' },
   prepare: (content) => provider.prepare(content),
   send: async () => ({ kind: 'accepted', httpStatus: 200 }),
   close: async () => {},

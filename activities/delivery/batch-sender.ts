@@ -2,7 +2,16 @@ import type { Kysely } from 'kysely';
 import type pg from 'pg';
 import { type Claim, type Reservation, reserveWindow, returnReserved } from '../../db/batches.ts';
 import { cleanReason, type DeliveryRecord, type Retirement } from '../../db/deliveries.ts';
-import { blockUntil, providerScope } from '../../db/rate-limits.ts';
+import { listOpenEnvironments } from '../../db/device-addresses.ts';
+import {
+  blockHost,
+  type HostScope,
+  type HostTrouble,
+  leaveTry,
+  noteReachable,
+  noteUnreachable,
+} from '../../db/provider-hosts.ts';
+import { providerScope } from '../../db/rate-limits.ts';
 import { pause, retryDatabase } from '../../db/retry-database.ts';
 import type { Database } from '../../db/schema.ts';
 import type { WorkerConfig } from '../../domain/config.ts';
@@ -12,12 +21,14 @@ import type { Outcome } from '../../domain/outcome.ts';
 import { retryDelayMs } from '../../domain/retry-policy.ts';
 import type { MisconfiguredVerdict, PreparedMessage, PushProvider, Verdict } from '../providers/provider.ts';
 import type { SendingSlots } from '../sending-slots.ts';
+import { type BatchHost, BatchHosts } from './batch-hosts.ts';
 import { Breaker, type Judgement } from './breaker.ts';
 import type { OverloadWatch } from './overload-watch.ts';
 import type { PendingDevice, PendingDevices } from './pending-devices.ts';
+import type { ProviderHosts } from './provider-hosts.ts';
 import { Recorder } from './recorder.ts';
 
-/** Requests under way until the first device was accepted: a wrong key or topic must not meet a whole window. */
+/** Requests under way to a host until the first device was accepted: a wrong key or topic must not meet a whole window. */
 const unprovenInFlight = 5;
 /** A window holds about so much sending, so that a crash leaves few devices in doubt. */
 const windowMs = 100;
@@ -29,8 +40,10 @@ const maxWaitedHereMs = 3_600_000;
 
 /** Why a run of the sender ended. */
 export type SendEnd =
-  | { kind: 'exhausted' }
-  | { kind: 'wait'; waitMs: number; reason: string }
+  /** `blockedMs`: some wait so long for their host. */
+  | { kind: 'exhausted'; blockedMs?: number }
+  /** With a `host`: everybody left is sent to by that one, and others of the provider's are not blocked. */
+  | { kind: 'wait'; waitMs: number; reason: string; host?: string }
   | { kind: 'stopped'; reason: 'paused' | 'halted' | 'cancelled' | 'fenced' }
   | { kind: 'expired' }
   | { kind: 'misconfigured'; fault: HaltReason; detail: string }
@@ -52,6 +65,7 @@ export interface BatchSenderOptions {
   prepared: PreparedMessage;
   pending: PendingDevices;
   overload: OverloadWatch;
+  providerHosts: ProviderHosts;
   slots: SendingSlots;
   config: WorkerConfig;
   random: () => number;
@@ -83,17 +97,21 @@ export class BatchSender {
   #undispatched: { position: number | undefined; deferredIds: number[] } = { position: undefined, deferredIds: [] };
   /** Platforms that cannot be sent to, and why. */
   readonly #held = new Map<Platform, MisconfiguredVerdict>();
-  #blockedUntil = 0;
+  readonly #hosts: BatchHosts;
+  /** A host is blocked of late: is there anybody whom another one sends to? */
+  #mayBeAlone = false;
+  readonly #blockWrittenUntil = new Map<BatchHost, number>();
   #waitedMs = 0;
-  #blockWritten: Promise<void> = Promise.resolve();
+  #troubleStored: Promise<void> = Promise.resolve();
   dispatched = 0;
   answered = 0;
-  /** Devices that wait because of their platform. */
+  /** Devices that wait because of their platform or host. */
   devicesSetAside = 0;
 
   constructor(options: BatchSenderOptions) {
     this.#o = options;
     this.#scope = providerScope(options.appId, options.claim.provider);
+    this.#hosts = new BatchHosts(options.provider);
     const { db, pool, claim, config, giveUp } = options;
     this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) =>
       this.#stopFor(isFenced(error) ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error }),
@@ -120,7 +138,11 @@ export class BatchSender {
     }
     await this.#answersInFlight();
     this.#judge(this.#breaker.finish());
-    await this.#blockWritten;
+    for (const host of this.#hosts.all) {
+      this.#setWaitingAside(host);
+      if (host.isTried && !host.hasAnswered) this.#storeTrouble(() => leaveTry(this.#o.db, this.#scopeOf(host)));
+    }
+    await this.#troubleStored;
     try {
       await this.#recorder.flush();
       await this.#giveBack();
@@ -129,7 +151,12 @@ export class BatchSender {
     }
     this.#o.stop.removeEventListener('abort', onStop);
     const [held] = this.#held.values();
-    return this.#end ?? (held ? { kind: 'held', fault: held.fault, detail: held.detail } : { kind: 'exhausted' });
+    if (this.#end !== undefined) return this.#end;
+    if (held !== undefined) return { kind: 'held', fault: held.fault, detail: held.detail };
+    const blocked = this.devicesSetAside > 0 ? this.#hosts.firstBlocked : undefined;
+    if (blocked === undefined) return { kind: 'exhausted' };
+    if (await this.#isAlone()) return this.#end!;
+    return { kind: 'exhausted', blockedMs: blocked.freeAt - Date.now() };
   }
 
   async #dispatchWindows(): Promise<void> {
@@ -150,11 +177,14 @@ export class BatchSender {
   async #nextWindow(): Promise<Window | undefined> {
     const { pool, claim, config, pending, giveUp } = this.#o;
     while (this.#end === undefined) {
+      if (this.#mayBeAlone && (await this.#isAlone())) return undefined;
       // So a crash leaves at most three windows in doubt (outcomes not written, the one being sent, the next), the requests under way,
       // and the answers that the breaker holds.
       await this.#recorder.room(config.windowSize);
       const devices = await retryDatabase(() => pending.peek(this.#windowSize), giveUp);
       if (devices.length === 0) return undefined;
+      const hosts = this.#hosts.namesOf(devices);
+      const { credential } = this.#o.provider;
       const positions: number[] = [];
       const deferredIds: number[] = [];
       for (const device of devices) {
@@ -165,12 +195,16 @@ export class BatchSender {
       if (deferredIds.length > 0) await this.#recorder.flush();
       if (this.#end !== undefined) return undefined;
       const reservation = await retryDatabase(
-        () => reserveWindow(pool, claim, { positions, deferredIds, providerScope: this.#scope }),
+        () => reserveWindow(pool, claim, { positions, deferredIds, providerScope: this.#scope, hosts, credential }),
         giveUp,
       );
       if (reservation.answer === 'go') {
         pending.take(reservation.granted);
-        return { devices: devices.slice(0, reservation.granted) };
+        const granted = devices.slice(0, reservation.granted);
+        for (const trouble of reservation.hosts) this.#learn(trouble);
+        if (!this.#mayBeAlone || !(await this.#isAlone())) return { devices: granted };
+        this.#noteUndispatched(granted, 0);
+        return undefined;
       }
       await this.#holdBack(reservation);
     }
@@ -207,21 +241,37 @@ export class BatchSender {
   async #dispatch(window: Window): Promise<void> {
     const { devices } = window;
     for (let i = 0; i < devices.length; i++) {
-      while (this.#end === undefined && this.#inFlight >= this.#limit()) {
+      const device = devices[i]!;
+      const host = this.#hosts.of(device);
+      let mayGo = host === undefined || this.#hasRoom(host);
+      while (this.#end === undefined && !mayGo) {
+        if (this.#letOthersPass(device, host!, devices.slice(i + 1))) break;
         await new Promise<void>((resolve) => {
           this.#wakeDispatcher = resolve;
         });
+        mayGo = this.#hasRoom(host!);
       }
       if (this.#end !== undefined) {
         this.#noteUndispatched(devices, i);
         return;
       }
-      this.#send(devices[i]!);
+      if (mayGo) this.#send(device);
     }
   }
 
-  #limit(): number {
-    return this.#breaker.isProven ? this.#o.config.maxInFlight : unprovenInFlight;
+  /** What is blocked has room for everybody: they are set aside. */
+  #hasRoom(host: BatchHost): boolean {
+    const limit = this.#breaker.isProven && host.hasAnswered ? this.#o.config.maxInFlight : unprovenInFlight;
+    return host.inFlight < limit || this.#hosts.isBlocked(host);
+  }
+
+  /** A host that has not answered yet must not keep those waiting whom another one sends to: the device steps aside, reserved. */
+  #letOthersPass(device: PendingDevice, host: BatchHost, next: PendingDevice[]): boolean {
+    if (!this.#hosts.areMany || host.hasAnswered || host.waiting.length >= this.#o.config.windowSize) return false;
+    const isElsewhere = (other: PendingDevice) => other.address !== undefined && this.#hosts.of(other) !== host;
+    if (!next.some(isElsewhere) && !this.#o.pending.isAnyAhead(isElsewhere)) return false;
+    host.waiting.push(device);
+    return true;
   }
 
   /** Half-way towards the number of devices that `windowMs` would have sent. */
@@ -245,6 +295,12 @@ export class BatchSender {
       this.#setAside(device);
       return;
     }
+    const host = this.#hosts.of(device)!;
+    if (this.#hosts.isBlocked(host)) {
+      this.#postpone(device, host.freeAt, host.reason, null);
+      return;
+    }
+    host.inFlight += 1;
     this.#inFlight += 1;
     this.dispatched += 1;
     const { provider, prepared } = this.#o;
@@ -262,11 +318,15 @@ export class BatchSender {
   }
 
   #settle(device: PendingDevice, verdict: Verdict): void {
+    const host = this.#hosts.of(device)!;
+    host.inFlight -= 1;
     this.#inFlight -= 1;
     this.answered += 1;
+    if (verdict.kind !== 'unsent') this.#noteReached(host, verdict.kind !== 'unanswered');
     this.#apply(device, verdict);
+    while (this.#end === undefined && host.waiting.length > 0 && this.#hasRoom(host)) this.#send(host.waiting.shift()!);
     if (this.#inFlight === 0) this.#onDrained?.();
-    if (this.#wakeDispatcher !== undefined && (this.#end !== undefined || this.#inFlight < this.#limit())) {
+    if (this.#wakeDispatcher !== undefined && (this.#end !== undefined || this.#hasRoom(host))) {
       const wake = this.#wakeDispatcher;
       this.#wakeDispatcher = undefined;
       wake();
@@ -305,8 +365,7 @@ export class BatchSender {
         this.#unanswered(device, verdict.reason, verdict.httpStatus);
         return;
       case 'unsent':
-        this.#defer(device, verdict.afterMs, verdict.reason, null, { attempts: 0, doubts: 0 });
-        this.#stopFor({ kind: 'wait', waitMs: verdict.afterMs, reason: verdict.reason });
+        this.#unsent(device, verdict);
         return;
       case 'misconfigured':
         this.#misconfigured(device, verdict);
@@ -336,16 +395,21 @@ export class BatchSender {
 
   /** Not sent to by this claim and not in doubt: a fresh device is deferred, a deferred one given back. */
   #setAside(device: PendingDevice): void {
+    const { reason, httpStatus } = this.#held.get(device.address!.platform)!;
+    this.#postpone(device, Date.now(), reason, httpStatus);
+  }
+
+  /** For a later run; not sent to by this one, or provably in vain. */
+  #postpone(device: PendingDevice, notBefore: number, reason: string, httpStatus: number | null): void {
     this.devicesSetAside += 1;
     if (device.position === undefined) {
       this.#undispatched.deferredIds.push(device.deviceId);
       return;
     }
     const { deviceId, attempts, doubts } = device;
-    const { reason, httpStatus } = this.#held.get(device.address!.platform)!;
     this.#recorder.defer({
       deviceId,
-      notBefore: new Date(),
+      notBefore: new Date(notBefore),
       attempts,
       doubts,
       reason: cleanReason(reason),
@@ -362,7 +426,7 @@ export class BatchSender {
     }
     const policy = { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs, maxAttempts: config.maxAttempts };
     const waitMs = retryDelayMs(policy, attempts, verdict.afterMs, random());
-    if (isOverload) this.#blockProvider(waitMs);
+    if (isOverload) this.#blockProvider(device, waitMs);
     this.#defer(device, waitMs, verdict.reason, verdict.httpStatus, { attempts: 1, doubts: 0 });
   }
 
@@ -379,18 +443,85 @@ export class BatchSender {
     this.#defer(device, waitMs, reason, httpStatus, { attempts: 1, doubts: 1 });
   }
 
-  /**
-   * Every worker of this app and provider waits. This one stops at once: the rest of its window is reserved already, and would
-   * meet the same refusal. One write for each answer would be too many: only a later end is written.
-   */
-  #blockProvider(waitMs: number): void {
-    this.#stopFor({ kind: 'wait', waitMs, reason: 'rate limit' });
+  /** No connection to be had: the device waits, and everybody else of its host. No attempt. */
+  #unsent(device: PendingDevice, { reason, afterMs }: Verdict & { kind: 'unsent' }): void {
+    const host = this.#hosts.of(device)!;
+    const { db, providerHosts } = this.#o;
+    const scope = this.#scopeOf(host);
+    // One that takes no more at the moment has answered before.
+    const isUnreachable = !host.hasAnswered || reason.startsWith('connect_failed');
+    if (isUnreachable && providerHosts.noteUnsent(scope, reason, afterMs)) {
+      this.#storeTrouble(() => noteUnreachable(db, scope, reason, afterMs));
+    }
+    this.#block(host, afterMs, reason);
+    this.#postpone(device, host.freeAt, reason, null);
+  }
+
+  /** Every worker of this app waits, as far as it sends to this host with this credential. */
+  #blockProvider(device: PendingDevice, waitMs: number): void {
+    const host = this.#hosts.of(device)!;
     const until = Date.now() + waitMs;
-    if (until <= this.#blockedUntil + 1_000) return;
-    this.#blockedUntil = until;
-    const write = () => retryDatabase(() => blockUntil(this.#o.db, this.#scope, new Date(until)), this.#o.giveUp);
-    // Without it the other batches learn from refusals of their own: no reason to fail this one.
-    this.#blockWritten = this.#blockWritten.then(write).catch(() => {});
+    this.#block(host, waitMs, 'rate limit');
+    // One write for each answer would be too many: only a later end is written.
+    if (until <= (this.#blockWrittenUntil.get(host) ?? 0) + 1_000) return;
+    this.#blockWrittenUntil.set(host, until);
+    this.#storeTrouble(() => blockHost(this.#o.db, this.#scopeOf(host), waitMs));
+  }
+
+  /**
+   * Nothing more goes to this host. Where it is the only one, the run stops at once: the rest of the window is reserved already,
+   * and would meet the same refusal. Otherwise its devices are set aside, and the others are sent to.
+   */
+  #block(host: BatchHost, waitMs: number, reason: string): void {
+    if (this.#hosts.block(host, waitMs, reason)) this.#mayBeAlone = true;
+    this.#setWaitingAside(host);
+    if (this.#hosts.areAllBlocked) this.#stopFor(this.#waitFor(this.#hosts.firstBlocked!));
+  }
+
+  #setWaitingAside(host: BatchHost): void {
+    for (const device of host.waiting.splice(0)) this.#postpone(device, host.freeAt, host.reason || 'held back', null);
+  }
+
+  #waitFor({ name, freeAt, reason }: BatchHost): SendEnd {
+    const isOneOfMany = this.#hosts.areMany && !this.#hosts.areAllBlocked;
+    return { kind: 'wait', waitMs: freeAt - Date.now(), reason, ...(isOneOfMany && { host: name }) };
+  }
+
+  /** What other workers have found out. */
+  #learn({ host: name, waitMs, reason, isUnreachable, isLetThrough }: HostTrouble): void {
+    const host = this.#hosts.named(name);
+    if (host === undefined) return;
+    if (isUnreachable) this.#o.providerHosts.noteKnown(this.#scopeOf(host));
+    host.isTried ||= isLetThrough;
+    if (waitMs > 0 && !(isUnreachable && host.isTried)) this.#block(host, waitMs, reason);
+  }
+
+  /** A request was written to it at least. */
+  #noteReached(host: BatchHost, hasAnswered: boolean): void {
+    host.hasAnswered ||= hasAnswered;
+    const scope = this.#scopeOf(host);
+    if (this.#o.providerHosts.noteReached(scope)) this.#storeTrouble(() => noteReachable(this.#o.db, scope));
+  }
+
+  /** Whether everybody left is sent to by a host that is blocked: then the run ends, instead of setting them aside one by one. */
+  async #isAlone(): Promise<boolean> {
+    this.#mayBeAlone = false;
+    const blocked = this.#hosts.firstBlocked;
+    if (blocked === undefined || this.#end !== undefined) return this.#end !== undefined;
+    const { claim, db, giveUp } = this.#o;
+    if (this.#hosts.isAnyFree(await retryDatabase(() => listOpenEnvironments(db, claim), giveUp))) return false;
+    this.#stopFor(this.#waitFor(blocked));
+    return true;
+  }
+
+  #scopeOf({ name }: BatchHost): HostScope {
+    const { appId, claim, provider } = this.#o;
+    return { appId, provider: claim.provider, host: name, credential: provider.credential };
+  }
+
+  /** Without such a write the other batches learn from refusals of their own: no reason to fail this one. */
+  #storeTrouble(write: () => Promise<void>): void {
+    this.#troubleStored = this.#troubleStored.then(() => retryDatabase(write, this.#o.giveUp)).catch(() => {});
   }
 
   #defer(

@@ -87,6 +87,11 @@ export class PendingDevices {
     return this.#buffer.some(({ address }) => address !== undefined && address.platform !== platform);
   }
 
+  /** Whether one of those that come next is such. */
+  isAnyAhead(isSuch: (device: PendingDevice) => boolean): boolean {
+    return this.#buffer.some(isSuch);
+  }
+
   /** Up to `size` devices of one kind, fresh or deferred, not yet taken; empty: nothing can be sent now. */
   async peek(size: number): Promise<PendingDevice[]> {
     if (this.#buffer.length < size && this.#openAt < this.#open.length) {

@@ -13,6 +13,13 @@ export { PayloadError } from '../../domain/payload/payload-error.ts';
  */
 export interface PushProvider {
   readonly name: ProviderName;
+  /** Names the credential in use, and is none. */
+  readonly credential: string;
+  /** All that `hostOf` can answer. */
+  readonly hosts: readonly string[];
+
+  /** Where the device's messages go. One host that cannot be reached says nothing about another. */
+  hostOf(device: Pick<DeviceAddress, 'apnsEnvironment'>): string;
 
   /**
    * Builds and measures, once per batch, everything that does not depend on the device.

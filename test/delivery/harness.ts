@@ -6,6 +6,7 @@ import { sql } from 'kysely';
 import type { ActivityDeps } from '../../activities/activities.ts';
 import { deliverBatch } from '../../activities/deliver-batch.ts';
 import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
+import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
 import { nextBatches } from '../../activities/next-batches.ts';
 import type { DeviceAddress, PushProvider, Verdict } from '../../activities/providers/provider.ts';
 import { PayloadError } from '../../activities/providers/provider.ts';
@@ -53,6 +54,9 @@ export function createScriptedProvider(
   let open = 0;
   return {
     name,
+    credential: 'test',
+    hosts: name === 'fcm' ? ['fcm.test'] : ['production.test', 'sandbox.test'],
+    hostOf: ({ apnsEnvironment }) => (name === 'fcm' ? 'fcm.test' : `${apnsEnvironment ?? 'production'}.test`),
     calls,
     answer,
     get open() {
@@ -238,7 +242,7 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
     } = options;
     const config = { ...loadConfig({ DATABASE_URL: database.url }).worker, ...quick, ...settings };
     const deps: ActivityDeps = {
-      ...{ db: own.db, pool: own.pool, overload, config, log, slots },
+      ...{ db: own.db, pool: own.pool, overload, config, log, slots, providerHosts: new ProviderHosts(log) },
       providers: { apns: undefined, fcm: undefined, ...(provider && { [provider.name]: provider }) },
       ...(random && { random }),
     };

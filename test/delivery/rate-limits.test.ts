@@ -4,7 +4,8 @@ import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import type { Verdict } from '../../activities/providers/provider.ts';
 import { SendingSlots } from '../../activities/sending-slots.ts';
 import { setRate } from '../../db/notifications.ts';
-import { blockUntil, providerScope, setRateLimit } from '../../db/rate-limits.ts';
+import { blockHost } from '../../db/provider-hosts.ts';
+import { providerScope, setRateLimit } from '../../db/rate-limits.ts';
 import { until } from '../support/until.ts';
 import { accepted, createDeliveryBench, createScriptedProvider, type DeliveryBench } from './harness.ts';
 
@@ -12,10 +13,11 @@ let bench: DeliveryBench;
 before(async () => {
   bench = await createDeliveryBench();
 });
-beforeEach(() => bench.database.pool.query('delete from rate_limits'));
+beforeEach(() => bench.database.pool.query('delete from rate_limits; delete from provider_hosts'));
 after(() => bench.close());
 
 const apns = providerScope(1, 'apns');
+const production = { appId: 1, provider: 'apns', host: 'production.test', credential: 'test' } as const;
 
 /** A provider that notes when each call came. */
 function createClockedProvider() {
@@ -167,19 +169,21 @@ describe('a batch that waits for its limit', () => {
   });
 });
 
-describe('a scope that is blocked', () => {
+describe('a host that is blocked', () => {
   test('for long: the batch waits on a durable timer and sends nothing', async () => {
-    await blockUntil(bench.database.db, apns, new Date(Date.now() + 600_000));
+    await blockHost(bench.database.db, production, 600_000);
     const send = await bench.launch({ devices: 50 });
     const provider = createScriptedProvider();
     const result = await bench.worker({ provider }).deliver(send.batches[0]!);
     assert.deepEqual([result.status, result.reason, result.deferred], ['waiting', 'rate limit', 0]);
+    assert.equal(result.host, 'production.test');
     assert.ok(result.waitMs > 500_000 && result.waitMs <= 600_000);
     assert.equal(provider.calls.length, 0);
   });
 
-  test('for a moment: waited for on the spot', async () => {
-    await blockUntil(bench.database.db, apns, new Date(Date.now() + 100));
+  test('as all of an app and provider, by hand, for a moment: waited for on the spot', async () => {
+    const until = `now() + interval '100 milliseconds'`;
+    await bench.database.pool.query(`insert into rate_limits (scope, blocked_until) values ('${apns}', ${until})`);
     const send = await bench.launch({ devices: 50 });
     const provider = createScriptedProvider();
     assert.equal((await bench.worker({ provider }).deliver(send.batches[0]!)).status, 'finished');
@@ -188,8 +192,8 @@ describe('a scope that is blocked', () => {
 
   test('until an earlier instant than now stored stays blocked until the later one', async () => {
     const { db } = bench.database;
-    await blockUntil(db, apns, new Date(Date.now() + 600_000));
-    await blockUntil(db, apns, new Date(Date.now() + 1_000));
+    await blockHost(db, production, 600_000);
+    await blockHost(db, production, 1_000);
     const send = await bench.launch({ devices: 1 });
     const result = await bench.worker({ provider: createScriptedProvider() }).deliver(send.batches[0]!);
     assert.ok(result.waitMs > 500_000);

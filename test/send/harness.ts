@@ -5,6 +5,7 @@ import { bundleWorkflowCode, DefaultLogger, Runtime, Worker, type WorkflowBundle
 import { sql } from 'kysely';
 import { type ActivityDeps, createActivities } from '../../activities/activities.ts';
 import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
+import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
 import { reconcile } from '../../activities/reconcile.ts';
 import { SendingSlots, tunedBy } from '../../activities/sending-slots.ts';
 import { createTemporalWaker } from '../../api/temporal.ts';
@@ -184,7 +185,7 @@ export async function createSendBench(): Promise<SendBench> {
   async function startWorker(settings: Partial<WorkerConfig> = {}): Promise<RunningWorker> {
     const config = { ...loadConfig({ DATABASE_URL: api.database.url }).worker, ...quick, ...settings };
     const deps: ActivityDeps = {
-      ...{ db, pool, providers, overload: new OverloadWatch(), config, log },
+      ...{ db, pool, providers, overload: new OverloadWatch(), providerHosts: new ProviderHosts(log), config, log },
       slots: new SendingSlots(config.concurrentBatches),
     };
     const common = {

@@ -41,6 +41,8 @@ export function createFcmProvider(options: FcmProviderOptions): PushProvider {
 
 class FcmProvider implements PushProvider {
   readonly name = 'fcm';
+  readonly credential: string;
+  readonly hosts: readonly string[];
   readonly #tokens: AccessTokenSource;
   readonly #pool: Http2Pool;
   readonly #authority: string;
@@ -68,8 +70,14 @@ class FcmProvider implements PushProvider {
     });
     const url = new URL(options.url ?? fcmUrl);
     this.#authority = url.host;
+    this.credential = `account ${account.clientEmail}${account.privateKeyId ? ` ${account.privateKeyId}` : ''}`;
+    this.hosts = [url.host];
     this.#path = `/v1/projects/${options.projectId ?? account.projectId}/messages:send`;
     this.#pool = new Http2Pool({ maxConnections: 16, ...pool, ...originOf(url), tls: trust(ca) });
+  }
+
+  hostOf(): string {
+    return this.#authority;
   }
 
   prepare(content: NotificationContent): PreparedMessage {
