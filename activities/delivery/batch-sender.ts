@@ -33,10 +33,15 @@ const unprovenInFlight = 5;
 /** A window holds about so much sending, so that a crash leaves few devices in doubt. */
 const windowMs = 100;
 const smallestWindow = 20;
-/** A rate limit that frees this soon is waited for here, in a slot only so long in all; otherwise on a durable timer, … */
+/** A rate limit that frees this soon is waited for here, a longer one on a durable timer, … */
 const maxWaitHereMs = 2_000;
-/** … also what has gone on for so long, well before Temporal's time for one activity is over. */
+/** … and one of many short waits that have to be sat out in a slot, … */
+const maxWaitInSlotMs = 500;
+/** … or that have gone on for so long, well before Temporal's time for one activity is over. */
 const maxWaitedHereMs = 3_600_000;
+
+/** Nobody answered between two looks so far apart: a run with no more than a handful under way leaves its slot until somebody does. */
+const silenceMs = 500;
 
 /** Why a run of the sender ended. */
 export type SendEnd =
@@ -102,6 +107,10 @@ export class BatchSender {
   #mayBeAlone = false;
   readonly #blockWrittenUntil = new Map<BatchHost, number>();
   #waitedMs = 0;
+  /** Takes the slot back that the run has left. */
+  #takeSlot: (() => void) | undefined;
+  #isWaitingForQuota = false;
+  #answeredAtLook = -1;
   #troubleStored: Promise<void> = Promise.resolve();
   dispatched = 0;
   answered = 0;
@@ -131,12 +140,15 @@ export class BatchSender {
     const onStop = () => this.#stopFor({ kind: 'shutdown' });
     if (this.#o.stop.aborted) onStop();
     this.#o.stop.addEventListener('abort', onStop);
+    const looks = setInterval(() => this.#leaveSlotInSilence(), silenceMs);
     try {
       await this.#dispatchWindows();
     } catch (error) {
       this.#stopFor(isFenced(error) ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error });
     }
     await this.#answersInFlight();
+    clearInterval(looks);
+    this.#backInSlot();
     this.#judge(this.#breaker.finish());
     for (const host of this.#hosts.all) {
       this.#setWaitingAside(host);
@@ -229,13 +241,29 @@ export class BatchSender {
     this.#waitedMs += waitMs;
     const { slots, claim, stop } = this.#o;
     const isLong = waitMs > maxWaitHereMs || this.#waitedMs > maxWaitedHereMs;
-    const resume = isLong ? undefined : slots.park(claim.notificationId);
-    if (resume === undefined && this.#waitedMs > maxWaitHereMs) {
+    if (!isLong) this.#takeSlot ??= slots.park(claim.notificationId);
+    if (isLong || (this.#takeSlot === undefined && this.#waitedMs > maxWaitInSlotMs)) {
       this.#stopFor({ kind: 'wait', waitMs: Math.max(waitMs, maxWaitHereMs), reason: 'rate limit' });
       return;
     }
+    this.#isWaitingForQuota = true;
     await pause(waitMs, stop);
-    resume?.();
+    this.#isWaitingForQuota = false;
+    this.#backInSlot();
+  }
+
+  /** A host that says nothing must not hold a slot either. */
+  #leaveSlotInSilence(): void {
+    const { slots, claim } = this.#o;
+    const isSilent = this.answered === this.#answeredAtLook && this.#inFlight > 0;
+    this.#answeredAtLook = this.answered;
+    if (!isSilent || this.#inFlight > 2 * unprovenInFlight) return;
+    this.#takeSlot ??= slots.park(`${claim.notificationId} ${claim.seq}`);
+  }
+
+  #backInSlot(): void {
+    this.#takeSlot?.();
+    this.#takeSlot = undefined;
   }
 
   async #dispatch(window: Window): Promise<void> {
@@ -322,6 +350,7 @@ export class BatchSender {
     host.inFlight -= 1;
     this.#inFlight -= 1;
     this.answered += 1;
+    if (!this.#isWaitingForQuota) this.#backInSlot();
     if (verdict.kind !== 'unsent') this.#noteReached(host, verdict.kind !== 'unanswered');
     this.#apply(device, verdict);
     while (this.#end === undefined && host.waiting.length > 0 && this.#hasRoom(host)) this.#send(host.waiting.shift()!);

@@ -180,6 +180,16 @@ describe('a window', () => {
     assert.equal((await claimBatch(database.db, claim.notificationId, 1))!.horizon, 1);
   });
 
+  test('is reserved for workers of the version before, which know nothing of hosts', async () => {
+    const claim = await claimed(10);
+    const values = [claim.notificationId, claim.seq, claim.fence, '{0,1}', '{}', 'none'];
+    const { rows } = await database.pool.query(
+      'select answer, granted, wait_ms from reserve_window($1, $2, $3, $4::integer[], $5::bigint[], $6)',
+      values,
+    );
+    assert.deepEqual(rows, [{ answer: 'go', granted: 2, wait_ms: 0 }]);
+  });
+
   test('of deferred devices marks those that were granted, giving back unmarks them', async () => {
     await setRateLimit(database.db, 'ten', 20);
     const claim = await claimed(10);

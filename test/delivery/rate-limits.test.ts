@@ -7,7 +7,7 @@ import { setRate } from '../../db/notifications.ts';
 import { blockHost } from '../../db/provider-hosts.ts';
 import { providerScope, setRateLimit } from '../../db/rate-limits.ts';
 import { until } from '../support/until.ts';
-import { accepted, createDeliveryBench, createScriptedProvider, type DeliveryBench } from './harness.ts';
+import { accepted, createDeliveryBench, createScriptedProvider, type DeliveryBench, gate } from './harness.ts';
 
 let bench: DeliveryBench;
 before(async () => {
@@ -149,6 +149,25 @@ describe('a batch that waits for its limit', () => {
     await setRate(bench.database.db, 1, send.id, null);
     for (const batch of send.batches) assert.equal((await worker.deliver(batch)).status, 'finished');
     await send.checkBooks({ accepted: 40 });
+  });
+
+  test('or for the first answer of a silent host gives its slot to the next one', async () => {
+    const slots = await fullSlots(1);
+    const silent = await bench.launch({ devices: 50 });
+    const answers = gate();
+    const provider = createScriptedProvider(async () => {
+      await answers.opened;
+      return accepted;
+    });
+    const running = bench.worker({ provider, slots }).deliver(silent.batches[0]!);
+    await reserve(slots);
+    const quick = await bench.launch({ devices: 1 });
+    await bench.worker({ provider: createScriptedProvider(), slots }).deliver(quick.batches[0]!);
+    await quick.checkBooks({ accepted: 1 });
+    answers.open();
+    assert.equal((await running).status, 'finished');
+    assert.equal(slots.tryReserveSlot(), null, 'it has its slot again');
+    await silent.checkBooks({ accepted: 50 });
   });
 
   test('counts again when it goes on: a poll that waits gets no slot until another is free', async () => {
