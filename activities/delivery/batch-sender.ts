@@ -528,6 +528,7 @@ export class BatchSender {
   /** A request was written to it at least. */
   #noteReached(host: BatchHost, hasAnswered: boolean): void {
     host.hasAnswered ||= hasAnswered;
+    if (!this.#o.providerHosts.isAnyAway) return;
     const scope = this.#scopeOf(host);
     if (this.#o.providerHosts.noteReached(scope)) this.#storeTrouble(() => noteReachable(this.#o.db, scope));
   }

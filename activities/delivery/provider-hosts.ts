@@ -22,6 +22,11 @@ export class ProviderHosts {
     this.#log = log;
   }
 
+  /** Asked for every request: there is nearly always nothing to note. */
+  get isAnyAway(): boolean {
+    return this.#outages.size > 0;
+  }
+
   /** A request could not be sent. @returns true when that should be stored now */
   noteUnsent(scope: HostScope, error: string, retryMs: number): boolean {
     const outage = this.#outageOf(scope);
@@ -47,8 +52,7 @@ export class ProviderHosts {
 
   /** A connection was there. @returns true when that is the end of an outage, to be stored */
   noteReached(scope: HostScope): boolean {
-    // Asked for every request, and there is nearly always nothing to do.
-    if (this.#outages.size === 0 || !this.#outages.delete(keyOf(scope))) return false;
+    if (!this.#outages.delete(keyOf(scope))) return false;
     const { appId, provider, host } = scope;
     this.#log.info({ appId, provider, host }, 'a provider can be reached again');
     return true;
