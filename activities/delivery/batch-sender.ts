@@ -273,7 +273,7 @@ export class BatchSender {
       const host = this.#hosts.of(device);
       let mayGo = host === undefined || this.#hasRoom(host);
       while (this.#end === undefined && !mayGo) {
-        if (this.#letOthersPass(device, host!, devices.slice(i + 1))) break;
+        if (this.#letOthersPass(host!, devices, i)) break;
         await new Promise<void>((resolve) => {
           this.#wakeDispatcher = resolve;
         });
@@ -294,11 +294,12 @@ export class BatchSender {
   }
 
   /** A host that has not answered yet must not keep those waiting whom another one sends to: the device steps aside, reserved. */
-  #letOthersPass(device: PendingDevice, host: BatchHost, next: PendingDevice[]): boolean {
+  #letOthersPass(host: BatchHost, devices: PendingDevice[], at: number): boolean {
     if (!this.#hosts.areMany || host.hasAnswered || host.waiting.length >= this.#o.config.windowSize) return false;
     const isElsewhere = (other: PendingDevice) => other.address !== undefined && this.#hosts.of(other) !== host;
-    if (!next.some(isElsewhere) && !this.#o.pending.isAnyAhead(isElsewhere)) return false;
-    host.waiting.push(device);
+    const isAnyNext = devices.some((other, i) => i > at && isElsewhere(other));
+    if (!isAnyNext && !this.#o.pending.isAnyAhead(isElsewhere)) return false;
+    host.waiting.push(devices[at]!);
     return true;
   }
 
