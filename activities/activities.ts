@@ -9,10 +9,12 @@ import { cancelByOperator } from './cancel-by-operator.ts';
 import { closeBooks } from './close-books.ts';
 import { deliverBatch } from './deliver-batch.ts';
 import type { OverloadWatch } from './delivery/overload-watch.ts';
+import type { ProviderHosts } from './delivery/provider-hosts.ts';
 import { type FirstLook, firstLook } from './first-look.ts';
 import { type BatchPage, type NextBatchesInput, nextBatches } from './next-batches.ts';
 import type { PushProvider } from './providers/provider.ts';
 import { beginScheduled, type NotificationView, readNotification } from './read-notification.ts';
+import type { SendingSlots } from './sending-slots.ts';
 import { settleCancelled } from './settle-cancelled.ts';
 import { whileBeating } from './while-beating.ts';
 
@@ -26,6 +28,9 @@ export interface ActivityDeps {
   /** Undefined: no credential is configured for this provider. */
   providers: Record<ProviderName, PushProvider | undefined>;
   overload: OverloadWatch;
+  providerHosts: ProviderHosts;
+  /** Of the queue that the activities are called from. */
+  slots: SendingSlots;
   config: WorkerConfig;
   log: Logger;
   /** 0 up to 1; default `Math.random`. */

@@ -1,8 +1,8 @@
 import { Context } from '@temporalio/activity';
 import { type Claim, claimBatch, isAnybodyUntried } from '../db/batches.ts';
-import { settleBatch } from '../db/deliveries.ts';
+import { rehearseRecording, settleBatch } from '../db/deliveries.ts';
 import { getNotification, getSummary, haltNotification } from '../db/notifications.ts';
-import { retryDatabase } from '../db/retry-database.ts';
+import { isRefusedByDatabase, retryDatabase } from '../db/retry-database.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import type { Notification } from '../domain/notification.ts';
 import type { HaltReason } from '../domain/notification-state.ts';
@@ -11,6 +11,7 @@ import { BatchSender, type SendEnd } from './delivery/batch-sender.ts';
 import { DatabaseClock } from './delivery/database-clock.ts';
 import { PendingDevices } from './delivery/pending-devices.ts';
 import { PayloadError, type PreparedMessage, type PushProvider } from './providers/provider.ts';
+import { toHostInTrouble } from './read-notification.ts';
 import { whileBeating } from './while-beating.ts';
 
 /** A batch that fails so often is poison: somebody must look, and the rest of the send must not wait for it. */
@@ -51,6 +52,11 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
         await halt(deps, log, notificationId, ready.fault, ready.detail);
         return report(deps, input, 'stopped', ready.fault);
       }
+      try {
+        await retryDatabase(() => rehearseRecording(deps.db, notificationId, seq), stop);
+      } catch (error) {
+        return await haltForBooks(deps, input, log, error);
+      }
       const launch = { appId: notification.appId, launchedAt: notification.launchedAt! };
       for (let elsewhere = { devices: 0, suspects: 0 }; ; ) {
         const claim = await retryDatabase(() => claimBatch(deps.db, notificationId, seq), stop);
@@ -68,6 +74,8 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
           pending,
           suspectsBefore: elsewhere.suspects,
           overload: deps.overload,
+          providerHosts: deps.providerHosts,
+          slots: deps.slots,
           config: deps.config,
           random: deps.random ?? Math.random,
           stop,
@@ -94,16 +102,19 @@ async function conclude(
   end: Exclude<SendEnd, { kind: 'askElsewhere' }>,
 ): Promise<DeliverBatchResult> {
   if (sender.isFinished) return report(deps, input, 'finished', 'every device has its outcome');
+  const waiting = pending.deferred + sender.devicesSetAside;
   switch (end.kind) {
     case 'exhausted': {
-      const waitMs = Math.max(minWaitMs, pending.msUntilNextDeferred() ?? 0);
-      return report(deps, input, 'deferred', 'refused for now', waitMs, pending.deferred);
+      const { blockedMs = Number.POSITIVE_INFINITY } = end;
+      const nextDeferredMs = pending.msUntilNextDeferred() ?? (end.blockedMs === undefined ? 0 : blockedMs);
+      const waitMs = Math.max(minWaitMs, Math.min(nextDeferredMs, blockedMs));
+      return report(deps, input, 'deferred', 'refused for now', waitMs, waiting);
     }
     case 'wait':
-      return report(deps, input, 'waiting', end.reason, Math.max(minWaitMs, end.waitMs), pending.deferred);
+      return report(deps, input, 'waiting', end.reason, Math.max(minWaitMs, end.waitMs), waiting, end.host);
     case 'shutdown':
       // Returned, not thrown: another worker goes on at once and no attempt of the activity is used up.
-      return report(deps, input, 'waiting', 'worker shut down', 0, pending.deferred);
+      return report(deps, input, 'waiting', 'worker shut down', 0, waiting);
     case 'expired':
       await deps.db.transaction().execute((trx) => settleBatch(trx, claim, 'expired'));
       return report(deps, input, 'finished', 'expired');
@@ -121,14 +132,14 @@ async function conclude(
         'a platform waits',
       );
       const waitMs = Math.max(minWaitMs, Math.min(heldWaitMs, nextDeferredMs ?? heldWaitMs));
-      return report(deps, input, 'deferred', end.fault, waitMs, pending.deferred + sender.devicesSetAside);
+      return report(deps, input, 'deferred', end.fault, waitMs, waiting);
     }
     case 'stopped':
       deps.log.info({ ...log, reason: end.reason }, 'batch stopped');
-      return report(deps, input, 'stopped', end.reason, 0, pending.deferred);
+      return report(deps, input, 'stopped', end.reason, 0, waiting);
     case 'failed':
       deps.log.error({ ...log, err: end.error }, 'batch failed');
-      throw end.error;
+      return haltForBooks(deps, input, log, end.error);
   }
 }
 
@@ -165,6 +176,22 @@ async function halt(
   }
 }
 
+/**
+ * What cannot be recorded is not sent: PostgreSQL refuses the outcomes, and every further attempt would send to some devices again.
+ * @throws the error, where another attempt may go well
+ */
+async function haltForBooks(
+  deps: ActivityDeps,
+  input: DeliverBatchInput,
+  log: object,
+  error: unknown,
+): Promise<DeliverBatchResult> {
+  if (!isRefusedByDatabase(error)) throw error;
+  const detail = `PostgreSQL refuses to record outcomes of batch ${input.seq}: ${error.message}`;
+  await halt(deps, log, input.notificationId, 'books', detail);
+  return report(deps, input, 'stopped', 'books');
+}
+
 async function report(
   deps: ActivityDeps,
   input: DeliverBatchInput,
@@ -172,9 +199,14 @@ async function report(
   reason: string,
   waitMs = 0,
   deferred = 0,
+  host?: string,
 ): Promise<DeliverBatchResult> {
-  const { books } = await getSummary(deps.db, input.notificationId);
-  return { status, waitMs: Math.ceil(waitMs), deferred, reason, books };
+  const { books, unreachable } = await getSummary(deps.db, input.notificationId);
+  return {
+    ...{ status, waitMs: Math.ceil(waitMs), deferred, reason, books },
+    ...(host !== undefined && { host }),
+    ...(unreachable.length > 0 && { unreachable: unreachable.map(toHostInTrouble) }),
+  };
 }
 
 /**

@@ -1,5 +1,6 @@
 import { getSummary, beginScheduled as moveToSending, readForWorkflow } from '../db/notifications.ts';
-import type { Books } from '../domain/notification.ts';
+import type { HostInTrouble } from '../domain/delivery.ts';
+import type { Books, UnreachableHost } from '../domain/notification.ts';
 import type { NotificationState } from '../domain/notification-state.ts';
 import type { ActivityDeps } from './activities.ts';
 
@@ -15,8 +16,14 @@ export interface NotificationView {
   /** Devices per second; null: no limit of its own. */
   ratePerSecond: number | null;
   books: Books;
+  /** Absent in histories from before it was known. */
+  unreachable?: HostInTrouble[];
   /** The worker's settings, carried in the history so that a replay sees the same. */
   settings: { openBatches: number; batchesPerRun: number; heartbeatTimeoutMs: number };
+}
+
+export function toHostInTrouble({ provider, host, since, error }: UnreachableHost): HostInTrouble {
+  return { provider, host, since: since.toISOString(), error };
 }
 
 /** Undefined: deleted. Notes the version that was read; a repeat changes nothing else. */
@@ -24,7 +31,7 @@ export async function readNotification(deps: ActivityDeps, id: string): Promise<
   const row = await readForWorkflow(deps.db, id);
   if (!row) return undefined;
   const { openBatches, batchesPerRun, heartbeatTimeoutMs } = deps.config;
-  const { books, scheduledAt, ratePerSecond } = await getSummary(deps.db, id);
+  const { books, scheduledAt, ratePerSecond, unreachable } = await getSummary(deps.db, id);
   return {
     state: row.state,
     title: row.title,
@@ -34,6 +41,7 @@ export async function readNotification(deps: ActivityDeps, id: string): Promise<
     msUntilScheduled: row.msUntilScheduled,
     ratePerSecond,
     books,
+    unreachable: unreachable.map(toHostInTrouble),
     settings: { openBatches, batchesPerRun, heartbeatTimeoutMs },
   };
 }

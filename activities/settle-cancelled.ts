@@ -1,6 +1,7 @@
 import { claimBatch, findPlan, listOpenBatches, planNextPage } from '../db/batches.ts';
-import { settleBatch } from '../db/deliveries.ts';
+import { ensureDeliveryPartition, settleBatch } from '../db/deliveries.ts';
 import { getSummary } from '../db/notifications.ts';
+import { isRefusedByDatabase } from '../db/retry-database.ts';
 import type { ActivityDeps } from './activities.ts';
 import { closeBooks } from './close-books.ts';
 
@@ -16,14 +17,24 @@ export async function settleCancelled(deps: ActivityDeps, notificationId: string
     await deps.db.transaction().execute((trx) => planNextPage(trx, notificationId, deps.config.batchSize));
     stop.throwIfAborted();
   }
-  for (;;) {
-    const [batch] = await listOpenBatches(deps.db, notificationId, 0, 1);
+  await ensureDeliveryPartition(deps.db, notificationId);
+  const failures: unknown[] = [];
+  for (let seq = 0; ; ) {
+    const [batch] = await listOpenBatches(deps.db, notificationId, seq, 1);
     if (batch === undefined) break;
-    await deps.db.transaction().execute(async (trx) => {
-      const claim = await claimBatch(trx, notificationId, batch.seq);
-      if (claim) await settleBatch(trx, claim, 'cancelled');
-    });
+    seq = batch.seq;
+    try {
+      await deps.db.transaction().execute(async (trx) => {
+        const claim = await claimBatch(trx, notificationId, seq);
+        if (claim) await settleBatch(trx, claim, 'cancelled');
+      });
+    } catch (error) {
+      // One batch that PostgreSQL refuses must not keep the others pending.
+      if (!isRefusedByDatabase(error)) throw error;
+      failures.push(error);
+    }
     stop.throwIfAborted();
   }
+  if (failures.length > 0) throw failures[0];
   await closeBooks(deps, notificationId);
 }

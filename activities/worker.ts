@@ -11,8 +11,10 @@ import type { Logger } from '../domain/logger.ts';
 import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
 import { type ActivityDeps, createActivities } from './activities.ts';
 import { OverloadWatch } from './delivery/overload-watch.ts';
+import { ProviderHosts } from './delivery/provider-hosts.ts';
 import { createConfiguredProviders } from './providers/configured.ts';
 import { runReconciler } from './reconcile.ts';
+import { SendingSlots, tunedBy } from './sending-slots.ts';
 
 /**
  * The worker: polls the task queues of its roles until it is asked to stop (SIGTERM, SIGINT), then records what is in flight
@@ -36,7 +38,18 @@ const { db, pool } = connect(config.databaseUrl, {
   onIdleError: (err) => log.warn({ err }, 'a database connection broke'),
 });
 const providers = await createConfiguredProviders(config, db, log);
-const deps: ActivityDeps = { db, pool, providers, overload: new OverloadWatch(), config: config.worker, log };
+const deps: ActivityDeps = {
+  ...{
+    db,
+    pool,
+    providers,
+    overload: new OverloadWatch(),
+    providerHosts: new ProviderHosts(log),
+    config: config.worker,
+    log,
+  },
+  slots: new SendingSlots(config.worker.concurrentBatches),
+};
 const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
 const connection = await connectPatiently(() => NativeConnection.connect(connectionOptions));
 const workers = await Promise.all(workerOptions(config, deps).map((options) => createPatiently(options)));
@@ -76,18 +89,13 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
               : { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }),
           },
         ]
-      : [
-          {
-            ...common,
-            taskQueue: deliveryTaskQueue(taskQueuePrefix, role, false),
-            maxConcurrentActivityTaskExecutions: worker.concurrentBatches,
-          },
-          {
-            ...common,
-            taskQueue: deliveryTaskQueue(taskQueuePrefix, role, true),
-            maxConcurrentActivityTaskExecutions: urgentSlots,
-          },
-        ],
+      : [false, true].map((isUrgent) => {
+          const slots = new SendingSlots(isUrgent ? urgentSlots : worker.concurrentBatches);
+          return {
+            ...{ ...common, ...tunedBy(slots), activities: createActivities({ ...deps, slots }) },
+            taskQueue: deliveryTaskQueue(taskQueuePrefix, role, isUrgent),
+          };
+        }),
   );
 }
 

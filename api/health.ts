@@ -1,7 +1,9 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { sql } from 'kysely';
+import { listUnreachableHosts } from '../db/provider-hosts.ts';
+import type { UnreachableHost } from '../domain/notification.ts';
 import type { ApiDependencies } from './dependencies.ts';
 import { createRouter } from './router.ts';
+import { fromUnreachableHost, unreachableHostSchema } from './schemas/notification.ts';
 
 const healthRoute = createRoute({
   method: 'get',
@@ -19,6 +21,10 @@ const readinessSchema = z
     status: z.enum(['ready', 'not_ready']),
     database: z.string(),
     temporal: z.string().openapi({ description: 'Launches are accepted without it: a reconciler starts them later.' }),
+    unreachable: z.array(unreachableHostSchema).openapi({
+      description:
+        'Hosts of push providers that workers cannot connect to. Requests are served all the same, and sends wait.',
+    }),
   })
   .openapi('Readiness');
 
@@ -38,14 +44,16 @@ const databaseDeadlineMs = 2_000;
 
 /** Open to everyone: they say nothing that a load balancer need not know. */
 export function health({ db, waker, stopping }: ApiDependencies) {
-  async function checkDatabase(): Promise<string> {
+  /** Asking for the hosts that cannot be reached shows that it answers. */
+  async function checkDatabase(): Promise<{ database: string; unreachable: UnreachableHost[] }> {
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const tooLate = new Promise<string>((resolve) => {
-      timer = setTimeout(resolve, databaseDeadlineMs, `no answer within ${databaseDeadlineMs} ms`);
+    const failed = (database: string) => ({ database, unreachable: [] });
+    const tooLate = new Promise<ReturnType<typeof failed>>((resolve) => {
+      timer = setTimeout(() => resolve(failed(`no answer within ${databaseDeadlineMs} ms`)), databaseDeadlineMs);
     });
-    const answer = sql`select 1`.execute(db).then(
-      () => 'reachable',
-      () => 'unreachable',
+    const answer = listUnreachableHosts(db).then(
+      (unreachable) => ({ database: 'reachable', unreachable }),
+      () => failed('unreachable'),
     );
     return Promise.race([answer, tooLate]).finally(() => clearTimeout(timer));
   }
@@ -53,10 +61,13 @@ export function health({ db, waker, stopping }: ApiDependencies) {
   return createRouter()
     .openapi(healthRoute, (c) => c.json({ status: 'ok' as const }, 200))
     .openapi(readyRoute, async (c) => {
-      const [database, temporal] = await Promise.all([checkDatabase(), waker.check()]);
+      const [{ database, unreachable }, temporal] = await Promise.all([checkDatabase(), waker.check()]);
       const isReady = database === 'reachable' && !stopping?.aborted;
       return c.json(
-        { status: isReady ? ('ready' as const) : ('not_ready' as const), database, temporal },
+        {
+          ...{ status: isReady ? ('ready' as const) : ('not_ready' as const), database, temporal },
+          unreachable: unreachable.map(fromUnreachableHost),
+        },
         isReady ? 200 : 503,
       );
     });

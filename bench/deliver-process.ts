@@ -6,9 +6,11 @@ import type { ActivityDeps } from '../activities/activities.ts';
 import { deliverBatch } from '../activities/deliver-batch.ts';
 import { OverloadWatch } from '../activities/delivery/overload-watch.ts';
 import { PendingDevices } from '../activities/delivery/pending-devices.ts';
+import { ProviderHosts } from '../activities/delivery/provider-hosts.ts';
 import { nextBatches } from '../activities/next-batches.ts';
 import { createConfiguredProviders } from '../activities/providers/configured.ts';
 import type { DeviceAddress, PushProvider } from '../activities/providers/provider.ts';
+import { SendingSlots } from '../activities/sending-slots.ts';
 import { type Claim, claimBatch } from '../db/batches.ts';
 import { connect } from '../db/connect.ts';
 import { insertNotification, launchNotification } from '../db/notifications.ts';
@@ -51,13 +53,23 @@ const log = pino({ level: 'silent' });
 const { db, pool } = connect(config.databaseUrl, { maxConnections: 20, applicationName: 'carillon-bench' });
 const providers = await createConfiguredProviders(config, db, log);
 const provider = providers.apns!;
-const deps: ActivityDeps = { db, pool, providers, overload: new OverloadWatch(), config: config.worker, log };
+const deps: ActivityDeps = {
+  ...{
+    db,
+    pool,
+    providers,
+    overload: new OverloadWatch(),
+    providerHosts: new ProviderHosts(log),
+    config: config.worker,
+    log,
+  },
+  slots: new SendingSlots(config.worker.concurrentBatches),
+};
 /** Accepts everything and sends nothing. */
 const sink: PushProvider = {
-  name: 'apns',
+  ...{ name: 'apns', credential: 'bench', hosts: ['bench'], hostOf: () => 'bench' },
   prepare: (content, nowMs) => provider.prepare(content, nowMs),
   send: async () => ({ kind: 'accepted', httpStatus: 200 }),
-  configurationOf: (prepared, device) => provider.configurationOf(prepared, device),
   close: async () => {},
 };
 const control = new SimulatorControl(task.controlUrl);

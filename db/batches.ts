@@ -6,6 +6,7 @@ import { audienceFilter } from './audience.ts';
 import { forgetLists, forgetMembers } from './audience-lists.ts';
 import { FencedError } from './fenced-error.ts';
 import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
+import type { HostTrouble } from './provider-hosts.ts';
 import type { Database } from './schema.ts';
 
 export interface BatchSummary {
@@ -246,30 +247,43 @@ export async function lockBatch(trx: Transaction<Database>, claim: Claim): Promi
 }
 
 export type Reservation =
-  | { answer: 'go'; granted: number }
+  | { answer: 'go'; granted: number; hosts: HostTrouble[] }
   | { answer: 'wait'; waitMs: number }
   | { answer: 'fenced' | 'paused' | 'halted' | 'cancelled' | 'expired' };
 
 const reserveWindowStatement: PreparedStatement = {
   name: 'reserve_window',
-  text: 'select answer, granted, wait_ms from reserve_window($1, $2, $3, $4::integer[], $5::bigint[], $6)',
+  text: `select answer, granted, wait_ms, hosts
+    from reserve_window($1, $2, $3, $4::integer[], $5::bigint[], $6, $7::text[], $8)`,
 };
 
-/** One window, reserved before it is dispatched; see `migrations/0002-windows.ts`. */
+/** One window, reserved before it is dispatched; see `migrations/0006-hosts-and-months.ts`. */
 export async function reserveWindow(
   client: StatementClient,
   claim: Claim,
-  window: { positions: number[]; deferredIds: number[]; providerScope: string },
+  window: { positions: number[]; deferredIds: number[]; providerScope: string; hosts?: string[]; credential?: string },
 ): Promise<Reservation> {
-  const { rows } = await client.query<{ answer: Reservation['answer']; granted: number; wait_ms: number }>({
+  const { rows } = await client.query<{
+    answer: Reservation['answer'];
+    granted: number;
+    wait_ms: number;
+    hosts: { host: string; wait_ms: number; reason: string; is_unreachable: boolean; is_let_through: boolean }[] | null;
+  }>({
     ...reserveWindowStatement,
     values: [
       ...[claim.notificationId, claim.seq, claim.fence],
       ...[numberArray(window.positions), numberArray(window.deferredIds), window.providerScope],
+      ...[window.hosts ?? [], window.credential ?? ''],
     ],
   });
-  const { answer, granted, wait_ms } = rows[0]!;
-  if (answer === 'go') return { answer, granted };
+  const { answer, granted, wait_ms, hosts } = rows[0]!;
+  if (answer === 'go') {
+    const troubles = (hosts ?? []).map((host) => ({
+      ...{ host: host.host, waitMs: host.wait_ms, reason: host.reason },
+      ...{ isUnreachable: host.is_unreachable, isLetThrough: host.is_let_through },
+    }));
+    return { answer, granted, hosts: troubles };
+  }
   if (answer === 'wait') return { answer, waitMs: wait_ms };
   return { answer };
 }

@@ -30,6 +30,20 @@ export interface Retirement {
   reason: string;
 }
 
+/**
+ * Makes sure, before anybody of a batch is sent to, that outcomes of it can be recorded: makes the month's partition where it is
+ * missing, and inserts an outcome that is taken back. A repeat is harmless.
+ * @throws what would keep the outcomes from being recorded
+ */
+export async function rehearseRecording(db: Kysely<Database>, notificationId: string, seq: number): Promise<void> {
+  await sql`select rehearse_recording(${notificationId}, ${seq})`.execute(db);
+}
+
+/** The partition of this notification's month, where it is missing: for whoever records without sending. */
+export async function ensureDeliveryPartition(db: Kysely<Database>, notificationId: string): Promise<void> {
+  await sql`select create_delivery_partition(uuid_v7_instant(${notificationId}))`.execute(db);
+}
+
 const counted = outcomes.map((outcome, i) => `${outcome} + ($4::integer[])[${i + 1}]`);
 
 /**

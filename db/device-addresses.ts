@@ -1,6 +1,9 @@
+import { type Kysely, sql } from 'kysely';
 import type { ApnsEnvironment, Platform, ProviderName } from '../domain/device.ts';
+import type { Claim } from './batches.ts';
 import { statementTimeMs } from './clock.ts';
 import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
+import type { Database } from './schema.ts';
 
 /** Where a live device is reached. */
 export interface Address {
@@ -53,4 +56,17 @@ export async function listAddresses(
     if (deviceToken !== null) addresses.set(id, { deviceToken, apnsEnvironment, platform, isNew });
   }
   return { addresses, readAtMs };
+}
+
+/** The APNs environments (null: the provider's own) of a batch's live devices that have no outcome yet. */
+export async function listOpenEnvironments(db: Kysely<Database>, claim: Claim): Promise<(ApnsEnvironment | null)[]> {
+  const { rows } = await sql<{ apns_environment: ApnsEnvironment | null }>`
+    select distinct d.apns_environment from devices d
+    where d.id = any (${claim.deviceIds}::bigint[])
+      and case when d.provider = ${claim.provider} and d.retired_at is null then d.device_token is not null else false end
+      and not exists (
+      select from deliveries e where e.notification_id = ${claim.notificationId} and e.device_id = d.id
+    )
+  `.execute(db);
+  return rows.map((row) => row.apns_environment);
 }

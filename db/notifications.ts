@@ -6,6 +6,7 @@ import type { Books, Notification, NotificationSummary, Totals } from '../domain
 import type { HaltReason, InDoubtPolicy, NotificationState } from '../domain/notification-state.ts';
 import { emptyOutcomeCounts, outcomes, sumOfOutcomes } from '../domain/outcome.ts';
 import { forgetLists } from './audience-lists.ts';
+import { type StoredHost, toUnreachableHost, unreachableHosts } from './provider-hosts.ts';
 import type { Database, NotificationRow } from './schema.ts';
 
 export interface NewNotification {
@@ -375,7 +376,16 @@ const summaryColumns = [
 
 /** The live books are a sum over the batches: about a thousand rows for ten million devices. */
 function selectSummaries(db: Kysely<Database>) {
-  return db.selectFrom('notifications').select(summaryColumns).select(sumOfBatches);
+  return db
+    .selectFrom('notifications')
+    .select(summaryColumns)
+    .select(sumOfBatches)
+    .select(
+      unreachableHosts(sql`notifications.state = 'sending' and h.app_id = notifications.app_id and exists (
+        select from batches b
+        where b.notification_id = notifications.id and b.provider = h.provider and b.finished_at is null
+      )`).as('unreachable'),
+    );
 }
 
 function selectNotifications(db: Kysely<Database>) {
@@ -397,6 +407,7 @@ function sumOfBatches(eb: ExpressionBuilder<Database, 'notifications'>) {
 }
 
 type SummaryRow = Pick<Selectable<NotificationRow>, (typeof summaryColumns)[number]> & {
+  unreachable: StoredHost[];
   sums: (Record<string, number> & { size: number; batches: number; finished: number }) | null;
 };
 
@@ -419,6 +430,7 @@ function toSummary(row: SummaryRow): NotificationSummary {
     expiresAt: row.expires_at,
     finishedAt: row.finished_at,
     halt: row.halt_reason ? { reason: row.halt_reason, detail: row.halt_detail ?? '' } : null,
+    unreachable: row.unreachable.map(toUnreachableHost),
     books: toBooks(row),
     totals: row.totals,
     createdAt: row.created_at,

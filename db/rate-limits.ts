@@ -1,23 +1,10 @@
-import { type Kysely, sql } from 'kysely';
+import type { Kysely } from 'kysely';
 import type { ProviderName } from '../domain/device.ts';
 import type { Database } from './schema.ts';
 
 /** The scope that all workers of an app share towards one provider. */
 export function providerScope(appId: number, provider: ProviderName): string {
   return `app:${appId}:${provider}`;
-}
-
-/** Nobody sends in this scope before the instant; an earlier instant than the stored one changes nothing. */
-export async function blockUntil(db: Kysely<Database>, scope: string, instant: Date): Promise<void> {
-  await db
-    .insertInto('rate_limits')
-    .values({ scope, rate_per_second: null, blocked_until: instant })
-    .onConflict((oc) =>
-      oc.column('scope').doUpdateSet({
-        blocked_until: sql`greatest(rate_limits.blocked_until, excluded.blocked_until)`,
-      }),
-    )
-    .execute();
 }
 
 /** Devices per second over all workers, null for no limit; obeyed from the next window on. */

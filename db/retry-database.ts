@@ -18,6 +18,16 @@ export function isTransientDatabaseError(error: unknown): boolean {
 }
 
 /**
+ * The statement is understood and refused: by the data (class 22), a constraint or a missing partition (23), a trigger (P0), for
+ * want of a right (42501). Another try would end the same.
+ */
+export function isRefusedByDatabase(error: unknown): error is Error {
+  if (!(error instanceof Error)) return false;
+  const code = (error as { code?: unknown }).code;
+  return typeof code === 'string' && /^(22...|23...|P0...|42501)$/.test(code);
+}
+
+/**
  * Runs until it succeeds, while the fault is the server's absence; waits 100 ms, doubling to 5 s. Anything that may have
  * been stored twice must be safe to repeat.
  * @throws the last error when `signal` is aborted, and every error that another try cannot heal.

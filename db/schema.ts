@@ -20,6 +20,7 @@ export interface Database {
   deferrals: DeferralRow;
   deliveries: DeliveryRow;
   rate_limits: RateLimitRow;
+  provider_hosts: ProviderHostRow;
 }
 
 type Json<T> = ColumnType<T, string, string>;
@@ -191,5 +192,23 @@ export interface RateLimitRow {
   scope: string;
   rate_per_second: number | null;
   next_at: Default<Date>;
+  /** Set by hand alone: what a provider asks for is kept by host. */
   blocked_until: Default<Date>;
+}
+
+/** What is wrong with a host of a provider, for one app and credential; no row: nothing ever was. */
+export interface ProviderHostRow {
+  app_id: number;
+  provider: ProviderName;
+  host: string;
+  /** Names the credential, and is none. */
+  credential: string;
+  /** The provider asked for patience until then. */
+  blocked_until: Default<Date>;
+  /** Until its next answer. */
+  unreachable_since: Date | null;
+  /** While it cannot be reached: not before. */
+  next_try_at: Default<Date>;
+  last_tried_at: Date | null;
+  last_error: string | null;
 }

@@ -43,5 +43,6 @@ export const haltReasons = [
   'payload',
   'workflow_terminated',
   'poison_batch',
+  'books',
 ] as const;
 export type HaltReason = (typeof haltReasons)[number];

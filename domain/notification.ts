@@ -1,4 +1,5 @@
 import type { Audience } from './audience.ts';
+import type { ProviderName } from './device.ts';
 import type { Message } from './message.ts';
 import type { HaltReason, InDoubtPolicy, NotificationState } from './notification-state.ts';
 import type { Outcome, OutcomeCounts } from './outcome.ts';
@@ -21,11 +22,23 @@ export interface NotificationSummary {
   /** Set once the books are closed: every device of the audience has its outcome. */
   finishedAt: Date | null;
   halt: { reason: HaltReason; detail: string } | null;
+  /** While it is sending: hosts of the providers that it still has devices for. */
+  unreachable: UnreachableHost[];
   books: Books;
   /** Counted from the rows when the books closed; null until then. */
   totals: Totals | null;
   createdAt: Date;
   updatedAt: Date;
+}
+
+/** A provider's host to which no connection is to be had. */
+export interface UnreachableHost {
+  provider: ProviderName;
+  host: string;
+  since: Date;
+  lastTriedAt: Date;
+  /** Of the last attempt; no secret. */
+  error: string;
 }
 
 /** The whole of it: an audience may list tens of thousands of external ids. */

@@ -84,6 +84,7 @@ function headline(result: DeliverBatchResult): string {
 }
 
 /** A rate limit holds up everybody, a refusal those who were refused. */
-function waiting({ deferred, reason }: DeliverBatchResult): string {
-  return deferred > 0 ? `${reason}; ${count(deferred)} devices wait for another attempt` : reason;
+function waiting({ deferred, host, reason }: DeliverBatchResult): string {
+  const cause = host === undefined ? reason : `${reason} at ${host}`;
+  return deferred > 0 ? `${cause}; ${count(deferred)} devices wait for another attempt` : cause;
 }

@@ -126,6 +126,9 @@ function describe(view: NotificationView, books = view.books, more: string[] = [
   const notes = [...more];
   if (view.state === 'scheduled') notes.push(`Begins at ${view.scheduledAt}.`);
   if (view.state === 'paused' || view.state === 'halted') notes.push(`${whatItWaitsFor(view)}.`);
+  for (const { provider, host, since, error } of view.unreachable ?? []) {
+    notes.push(`${provider} cannot be reached at ${host} since ${since}: ${error}`);
+  }
   if (view.ratePerSecond !== null) notes.push(`Its own limit: ${count(view.ratePerSecond)} devices a second.`);
   return describeBooks(books, `${view.title ?? 'Notification'}: ${view.state}`, notes);
 }
@@ -136,6 +139,13 @@ function whatItWaitsFor(view: NotificationView): string {
 }
 
 type Batch = BatchPage['batches'][number];
+
+interface WaitingBatch {
+  batch: Batch;
+  dueAt: number;
+  /** Everybody left in it is sent to by this one: it goes on when another batch finds the host free. */
+  host?: string | undefined;
+}
 
 /**
  * One go through the batches that are not finished: a window of child workflows open at once, planned a page ahead. A batch
@@ -151,9 +161,12 @@ class SendPass {
   readonly #clearWoken: () => void;
   readonly #queue: Batch[] = [];
   /** Batches to be started again, and when. */
-  readonly #waiting: { batch: Batch; dueAt: number }[] = [];
+  readonly #waiting: WaitingBatch[] = [];
   /** Until a batch of the provider reports something else, one at a time tries whether sending is possible again. */
   readonly #blockedUntil: Waits['providers'];
+  /** Of hosts that alone hold up a batch: until a batch of them reports something else, one at a time tries. */
+  readonly #hostBlockedUntil = new Map<string, number>();
+  readonly #triedHosts = new Set<string>();
   readonly #open: Record<ProviderName, number> = { apns: 0, fcm: 0 };
   /** Of the run before. */
   readonly #dueAt: Waits['batches'];
@@ -215,8 +228,8 @@ class SendPass {
   /** Takes batches one after the other. Never throws but for a cancellation of the whole workflow. */
   async #lane(): Promise<void> {
     while (!this.#isStopped && !this.#isHistoryLong()) {
-      const batch = this.#take();
-      if (batch === undefined) {
+      const next = this.#take();
+      if (next === undefined) {
         if (!this.#isExhausted) await this.#refillQueue();
         else if (this.#nextDueAt() === undefined) return;
         else await this.#waitUntilDue();
@@ -226,13 +239,14 @@ class SendPass {
       // Planning runs ahead of sending. A failure here is met again, and handled, by whoever finds the queue empty.
       if (!this.#isExhausted && this.#queue.length < this.#view.settings.openBatches)
         this.#refillQueue().catch(() => {});
-      await this.#deliver(batch);
+      await this.#deliver(next);
     }
   }
 
-  async #deliver(batch: Batch): Promise<void> {
+  async #deliver({ batch, host }: Pick<WaitingBatch, 'batch' | 'host'>): Promise<void> {
     const prefix = taskQueuePrefix(workflowInfo().taskQueue);
     this.#open[batch.provider] += 1;
+    if (host !== undefined) this.#triedHosts.add(host);
     try {
       const result = await executeChild(deliverBatchWorkflow, {
         workflowId: batchWorkflowId(this.#notificationId, batch.seq),
@@ -251,11 +265,16 @@ class SendPass {
       if (result === undefined || result.status === 'stopped') this.#isStopped = true;
       else {
         const dueAt = Date.now() + result.waitMs;
-        if (mustWait(result)) this.#waiting.push({ batch, dueAt });
-        if (result.status === 'waiting') this.#blockedUntil[batch.provider] = dueAt;
+        if (mustWait(result)) this.#waiting.push({ batch, dueAt, host: result.host });
+        if (host !== undefined && result.host !== host) this.#hostBlockedUntil.delete(host);
+        if (result.host !== undefined) this.#hostBlockedUntil.set(result.host, dueAt);
+        else if (result.status === 'waiting') this.#blockedUntil[batch.provider] = dueAt;
         else delete this.#blockedUntil[batch.provider];
       }
-      if (result) setCurrentDetails(this.#describe(result.books));
+      if (result) {
+        this.#view.unreachable = result.unreachable ?? [];
+        setCurrentDetails(this.#describe(result.books));
+      }
     } catch (error) {
       if (isCancellation(error)) {
         this.#isStopped = true;
@@ -267,16 +286,23 @@ class SendPass {
       this.#waiting.push({ batch, dueAt: Date.now() + batchRetryDelayMs });
     } finally {
       this.#open[batch.provider] -= 1;
+      if (host !== undefined) this.#triedHosts.delete(host);
     }
   }
 
   /** A batch that may be started now, of those that waited before the others. */
-  #take(): Batch | undefined {
+  #take(): Pick<WaitingBatch, 'batch' | 'host'> | undefined {
     const now = Date.now();
-    const due = this.#waiting.findIndex(({ batch, dueAt }) => dueAt <= now && this.#freeAt(batch) <= now);
-    if (due >= 0) return this.#waiting.splice(due, 1)[0]!.batch;
+    const due = this.#waiting.findIndex((waiting) => this.#startableAt(waiting) <= now);
+    if (due >= 0) return this.#waiting.splice(due, 1)[0];
     const next = this.#queue.findIndex((batch) => this.#freeAt(batch) <= now);
-    return next >= 0 ? this.#queue.splice(next, 1)[0] : undefined;
+    return next >= 0 ? { batch: this.#queue.splice(next, 1)[0]! } : undefined;
+  }
+
+  #startableAt({ batch, dueAt, host }: WaitingBatch): number {
+    if (host === undefined) return Math.max(dueAt, this.#freeAt(batch));
+    if (this.#triedHosts.has(host)) return Number.POSITIVE_INFINITY;
+    return Math.max(this.#hostBlockedUntil.get(host) ?? 0, this.#freeAt(batch));
   }
 
   /** Infinity: not before an open batch of the provider has reported. */
@@ -292,7 +318,7 @@ class SendPass {
     const note = (at: number) => {
       if (next === undefined || at < next) next = at;
     };
-    for (const { batch, dueAt } of this.#waiting) note(Math.max(dueAt, this.#freeAt(batch)));
+    for (const waiting of this.#waiting) note(this.#startableAt(waiting));
     for (const batch of this.#queue) note(this.#freeAt(batch));
     return next;
   }

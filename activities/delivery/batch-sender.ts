@@ -2,8 +2,16 @@ import type { Kysely } from 'kysely';
 import type pg from 'pg';
 import { type Claim, type Reservation, reserveWindow, returnReserved } from '../../db/batches.ts';
 import { cleanReason, type Retirement } from '../../db/deliveries.ts';
-import type { Address } from '../../db/device-addresses.ts';
-import { blockUntil, providerScope } from '../../db/rate-limits.ts';
+import { type Address, listOpenEnvironments } from '../../db/device-addresses.ts';
+import {
+  blockHost,
+  type HostScope,
+  type HostTrouble,
+  leaveTry,
+  noteReachable,
+  noteUnreachable,
+} from '../../db/provider-hosts.ts';
+import { providerScope } from '../../db/rate-limits.ts';
 import { pause, retryDatabase } from '../../db/retry-database.ts';
 import type { Database } from '../../db/schema.ts';
 import { keepEvidence, reviveSuspects } from '../../db/token-evidence.ts';
@@ -20,26 +28,39 @@ import type {
   RejectedVerdict,
   UnansweredVerdict,
   UnregisteredVerdict,
+  UnsentVerdict,
   Verdict,
 } from '../providers/provider.ts';
+import type { SendingSlots } from '../sending-slots.ts';
+import { type BatchHost, BatchHosts } from './batch-hosts.ts';
 import { Breaker, type BreakerCall, type Suspect, suspicionOf } from './breaker.ts';
 import { type Decision, type DeliveryRules, decide, orExpire } from './decide.ts';
 import type { OverloadWatch, ProviderHealth, ProviderSign } from './overload-watch.ts';
 import { isSamePart, type PendingDevice, type PendingDevices } from './pending-devices.ts';
+import type { ProviderHosts } from './provider-hosts.ts';
 import { Recorder } from './recorder.ts';
 
-/** Requests under way until the first device was accepted: a wrong key or topic must not meet a whole window. */
+/** Requests under way to a host until the first device was accepted: a wrong key or topic must not meet a whole window. */
 const unprovenInFlight = 5;
 /** A window holds about so much sending, so that a crash leaves few devices in doubt. */
 const windowMs = 100;
 const smallestWindow = 20;
-/** A rate limit that frees this soon is waited for here; a longer one on a durable timer. */
+/** A rate limit that frees this soon is waited for here, a longer one on a durable timer, … */
 const maxWaitHereMs = 2_000;
+/** … and one of many short waits that have to be sat out in a slot, … */
+const maxWaitInSlotMs = 500;
+/** … or that have gone on for so long, well before Temporal's time for one activity is over. */
+const maxWaitedHereMs = 3_600_000;
+
+/** Nobody answered between two looks so far apart: a run with no more than a handful under way leaves its slot until somebody does. */
+const silenceMs = 500;
 
 /** Why a run of the sender ended. */
 export type SendEnd =
-  | { kind: 'exhausted' }
-  | { kind: 'wait'; waitMs: number; reason: string }
+  /** `blockedMs`: some wait so long for their host. */
+  | { kind: 'exhausted'; blockedMs?: number }
+  /** With a `host`: everybody left is sent to by that one, and others of the provider's are not blocked. */
+  | { kind: 'wait'; waitMs: number; reason: string; host?: string }
   | { kind: 'stopped'; reason: 'paused' | 'halted' | 'cancelled' | 'fenced' }
   | { kind: 'expired' }
   | { kind: 'misconfigured'; fault: HaltReason; detail: string }
@@ -63,6 +84,8 @@ export interface BatchSenderOptions {
   /** How many called for `pending.askElsewhere`. */
   suspectsBefore: number;
   overload: OverloadWatch;
+  providerHosts: ProviderHosts;
+  slots: SendingSlots;
   config: WorkerConfig;
   random: () => number;
   /** Aborted: dispatch nothing more; what is under way is waited for and recorded. */
@@ -85,7 +108,7 @@ const acceptedForOneFault = 9;
 /** Devices of the batch that stand or fall together: one platform and environment, sent to with one configuration. */
 interface Part extends Pick<Address, 'platform' | 'apnsEnvironment'> {
   configuration: string;
-  scope: string;
+  host: BatchHost;
   breaker: Breaker;
   health: ProviderHealth;
   /** Why its devices wait for a halt while the others are sent to. */
@@ -103,7 +126,6 @@ export class BatchSender {
   readonly #parts: Part[] = [];
   #end: SendEnd | undefined;
   #inFlight = 0;
-  #maxInFlight = unprovenInFlight;
   #wakeDispatcher: (() => void) | undefined;
   #onDrained: (() => void) | undefined;
   #windowSize = smallestWindow;
@@ -114,16 +136,25 @@ export class BatchSender {
   #evidenceKeptAt = performance.now();
   /** Devices that nobody has tried, reserved and not dispatched yet. */
   #reservedUntried = 0;
-  #blockedUntil = 0;
-  #blockWritten: Promise<void> = Promise.resolve();
+  readonly #hosts: BatchHosts;
+  /** A host is blocked of late: is there anybody whom another one sends to? */
+  #mayBeAlone = false;
+  readonly #blockWrittenUntil = new Map<BatchHost, number>();
+  #waitedMs = 0;
+  /** Takes the slot back that the run has left. */
+  #takeSlot: (() => void) | undefined;
+  #isWaitingForQuota = false;
+  #answeredAtLook = -1;
+  #troubleStored: Promise<void> = Promise.resolve();
   dispatched = 0;
   answered = 0;
-  /** Devices that wait because of their platform or environment. */
+  /** Devices that wait because of their platform or host. */
   devicesSetAside = 0;
 
   constructor(options: BatchSenderOptions) {
     this.#o = options;
     this.#scope = providerScope(options.appId, options.claim.provider);
+    this.#hosts = new BatchHosts(options.provider);
     const { db, pool, claim, config, giveUp } = options;
     this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) => this.#fail(error));
   }
@@ -141,6 +172,7 @@ export class BatchSender {
     const onStop = () => this.#stopFor({ kind: 'shutdown' });
     if (this.#o.stop.aborted) onStop();
     this.#o.stop.addEventListener('abort', onStop);
+    const looks = setInterval(() => this.#leaveSlotInSilence(), silenceMs);
     try {
       if (this.#o.pending.isAskingElsewhere) await this.#askElsewhere();
       await this.#dispatchWindows();
@@ -148,10 +180,16 @@ export class BatchSender {
       this.#fail(error);
     }
     await this.#answersInFlight();
+    clearInterval(looks);
+    this.#backInSlot();
     try {
       await this.#judging;
       await this.#judgeWhoIsHeld();
-      await this.#blockWritten;
+      for (const host of this.#hosts.all) {
+        this.#setWaitingAside(host);
+        if (host.isTried && !host.hasAnswered) this.#storeTrouble(() => leaveTry(this.#o.db, this.#scopeOf(host)));
+      }
+      await this.#troubleStored;
       await this.#recorder.flush();
       await this.#giveBack();
     } catch (error) {
@@ -159,7 +197,12 @@ export class BatchSender {
     }
     this.#o.stop.removeEventListener('abort', onStop);
     const held = this.#parts.find((part) => part.held !== undefined)?.held;
-    return this.#end ?? (held ? { kind: 'held', fault: held.fault, detail: held.detail } : { kind: 'exhausted' });
+    if (this.#end !== undefined) return this.#end;
+    if (held !== undefined) return { kind: 'held', fault: held.fault, detail: held.detail };
+    const blocked = this.devicesSetAside > 0 ? this.#hosts.firstBlocked : undefined;
+    if (blocked === undefined) return { kind: 'exhausted' };
+    if (await this.#isAlone()) return this.#end!;
+    return { kind: 'exhausted', blockedMs: this.#hosts.msUntilFree(blocked) };
   }
 
   /** Only the devices that were brought forward; what they say decides whether the others are sent to. */
@@ -191,12 +234,15 @@ export class BatchSender {
   async #nextWindow(): Promise<Window | undefined> {
     const { pool, claim, config, pending, giveUp } = this.#o;
     while (this.#end === undefined) {
+      if (this.#mayBeAlone && (await this.#isAlone())) return undefined;
       // So a crash leaves at most three windows in doubt (outcomes not written, the one being sent, the next), the requests under way,
       // and the answers that the breaker holds.
       await this.#recorder.room(config.windowSize);
       this.#tellAcceptances();
       const devices = await retryDatabase(() => pending.peek(this.#windowSize), giveUp);
       if (devices.length === 0) return undefined;
+      const hosts = this.#hosts.namesOf(devices);
+      const { credential } = this.#o.provider;
       const positions: number[] = [];
       const deferredIds: number[] = [];
       for (const device of devices) {
@@ -207,13 +253,17 @@ export class BatchSender {
       if (deferredIds.length > 0) await this.#recorder.flush();
       if (this.#end !== undefined) return undefined;
       const reservation = await retryDatabase(
-        () => reserveWindow(pool, claim, { positions, deferredIds, providerScope: this.#scope }),
+        () => reserveWindow(pool, claim, { positions, deferredIds, providerScope: this.#scope, hosts, credential }),
         giveUp,
       );
       if (reservation.answer === 'go') {
         pending.take(reservation.granted);
         this.#reservedUntried += Math.min(positions.length, reservation.granted);
-        return { devices: devices.slice(0, reservation.granted) };
+        const granted = devices.slice(0, reservation.granted);
+        for (const trouble of reservation.hosts) this.#learn(trouble);
+        if (!this.#mayBeAlone || !(await this.#isAlone())) return { devices: granted };
+        this.#noteUndispatched(granted, 0);
+        return undefined;
       }
       await this.#holdBack(reservation);
     }
@@ -223,11 +273,7 @@ export class BatchSender {
   async #holdBack(reservation: Exclude<Reservation, { answer: 'go' }>): Promise<void> {
     switch (reservation.answer) {
       case 'wait':
-        if (reservation.waitMs > maxWaitHereMs) {
-          this.#stopFor({ kind: 'wait', waitMs: reservation.waitMs, reason: 'rate limit' });
-        } else {
-          await pause(reservation.waitMs, this.#o.stop);
-        }
+        await this.#waitForQuota(reservation.waitMs);
         return;
       case 'expired':
         this.#stopFor({ kind: 'expired' });
@@ -237,20 +283,71 @@ export class BatchSender {
     }
   }
 
+  /** Without a slot where there is a place for that; in it only for as long as an activity more would cost others. */
+  async #waitForQuota(waitMs: number): Promise<void> {
+    this.#waitedMs += waitMs;
+    const { slots, claim, stop } = this.#o;
+    const isLong = waitMs > maxWaitHereMs || this.#waitedMs > maxWaitedHereMs;
+    if (!isLong) this.#takeSlot ??= slots.park(claim.notificationId);
+    if (isLong || (this.#takeSlot === undefined && this.#waitedMs > maxWaitInSlotMs)) {
+      this.#stopFor({ kind: 'wait', waitMs: Math.max(waitMs, maxWaitHereMs), reason: 'rate limit' });
+      return;
+    }
+    this.#isWaitingForQuota = true;
+    await pause(waitMs, stop);
+    this.#isWaitingForQuota = false;
+    this.#backInSlot();
+  }
+
+  /** A host that says nothing must not hold a slot either. */
+  #leaveSlotInSilence(): void {
+    const { slots, claim } = this.#o;
+    const isSilent = this.answered === this.#answeredAtLook && this.#inFlight > 0;
+    this.#answeredAtLook = this.answered;
+    if (!isSilent || this.#inFlight > 2 * unprovenInFlight) return;
+    this.#takeSlot ??= slots.park(`${claim.notificationId} ${claim.seq}`);
+  }
+
+  #backInSlot(): void {
+    this.#takeSlot?.();
+    this.#takeSlot = undefined;
+  }
+
   async #dispatch(window: Window): Promise<void> {
     const { devices } = window;
     for (let i = 0; i < devices.length; i++) {
-      while (this.#end === undefined && this.#inFlight >= this.#maxInFlight) {
+      const device = devices[i]!;
+      const host = this.#hosts.of(device);
+      let mayGo = host === undefined || this.#hasRoom(host);
+      while (this.#end === undefined && !mayGo) {
+        if (this.#letOthersPass(host!, devices, i)) break;
         await new Promise<void>((resolve) => {
           this.#wakeDispatcher = resolve;
         });
+        mayGo = this.#hasRoom(host!);
       }
       if (this.#end !== undefined) {
         this.#noteUndispatched(devices, i);
         return;
       }
-      this.#send(devices[i]!);
+      if (mayGo) this.#send(device);
     }
+  }
+
+  /** What is blocked has room for everybody: they are set aside. */
+  #hasRoom(host: BatchHost): boolean {
+    const limit = host.isProven && host.hasAnswered ? this.#o.config.maxInFlight : unprovenInFlight;
+    return host.inFlight < limit || this.#hosts.isBlocked(host);
+  }
+
+  /** A host that has not answered yet must not keep those waiting whom another one sends to: the device steps aside, reserved. */
+  #letOthersPass(host: BatchHost, devices: PendingDevice[], at: number): boolean {
+    if (!this.#hosts.areMany || host.hasAnswered || host.waiting.length >= this.#o.config.windowSize) return false;
+    const isElsewhere = (other: PendingDevice) => other.address !== undefined && this.#hosts.of(other) !== host;
+    const isAnyNext = devices.some((other, i) => i > at && isElsewhere(other));
+    if (!isAnyNext && !this.#o.pending.isAnyAhead(isElsewhere)) return false;
+    host.waiting.push(devices[at]!);
+    return true;
   }
 
   /** Half-way towards the number of devices that `windowMs` would have sent. */
@@ -287,9 +384,14 @@ export class BatchSender {
       apnsEnvironment,
       platform: address.platform,
     };
-    const part = this.#partOf(address, target);
+    const part = this.#partOf(address);
     if (part.held !== undefined) {
       this.#setAside(device, part.held);
+      return;
+    }
+    const { host } = part;
+    if (this.#hosts.isBlocked(host)) {
+      this.#postpone(device, this.#hosts.msUntilFree(host), host.reason, null);
       return;
     }
     // A window that waits for room can outlast the time to live: the next reservation stops the batch, this device has its end here.
@@ -297,6 +399,7 @@ export class BatchSender {
       this.#recordUnsent(device, doubts > 0 ? 'unknown' : 'expired', doubts > 0 ? 'in_doubt' : null);
       return;
     }
+    host.inFlight += 1;
     this.#inFlight += 1;
     this.dispatched += 1;
     const number = part.health.begin();
@@ -308,26 +411,31 @@ export class BatchSender {
     );
   }
 
-  #partOf(address: Address, target: DeviceAddress): Part {
+  #partOf(address: Address): Part {
     for (const part of this.#parts) if (isSamePart(part, address)) return part;
     const { platform, apnsEnvironment } = address;
     const { appId, claim, provider, prepared, overload, pending } = this.#o;
-    const configuration = `${claim.provider} ${platform} ${provider.configurationOf(prepared, target)}`;
+    const host = this.#hosts.of({ address })!;
+    const configuration = [claim.provider, platform, host.name, prepared.target, provider.credential].join(' ');
     const breaker = new Breaker();
     if (pending.isAskingElsewhere) breaker.askElsewhere(this.#o.suspectsBefore);
-    const scope = this.#scope;
-    const health = overload.of(`${appId} ${configuration}`);
-    const part: Part = { platform, apnsEnvironment, configuration, scope, breaker, health, held: undefined };
+    const health = overload.of(`${appId} ${claim.provider} ${host.name} ${provider.credential}`);
+    const part: Part = { platform, apnsEnvironment, configuration, host, breaker, health, held: undefined };
     this.#parts.push(part);
     return part;
   }
 
   #settle(device: PendingDevice, part: Part, number: number, verdict: Verdict): void {
+    const { host } = part;
+    host.inFlight -= 1;
     this.#inFlight -= 1;
     this.answered += 1;
+    if (!this.#isWaitingForQuota) this.#backInSlot();
+    if (verdict.kind !== 'unsent') this.#noteReached(host, verdict.kind !== 'unanswered');
     this.#apply(device, part, number, verdict);
+    while (this.#end === undefined && host.waiting.length > 0 && this.#hasRoom(host)) this.#send(host.waiting.shift()!);
     if (this.#inFlight === 0) this.#onDrained?.();
-    if (this.#wakeDispatcher !== undefined && (this.#end !== undefined || this.#inFlight < this.#maxInFlight)) {
+    if (this.#wakeDispatcher !== undefined && (this.#end !== undefined || this.#hasRoom(host))) {
       const wake = this.#wakeDispatcher;
       this.#wakeDispatcher = undefined;
       wake();
@@ -377,14 +485,9 @@ export class BatchSender {
         if (verdict.kind === 'later') this.#heed(part, breaker.noteAnswer());
         return;
       }
-      case 'unsent': {
-        const decision = decide(verdict, device, this.#rules());
-        this.#carryOut(device, decision);
-        if (decision.kind === 'defer') {
-          this.#stopFor({ kind: 'wait', waitMs: verdict.afterMs, reason: verdict.reason });
-        }
+      case 'unsent':
+        this.#unsent(device, part, verdict);
         return;
-      }
       case 'misconfigured':
         health.note(number, 'well');
         this.#misconfigured(device, part, verdict);
@@ -393,7 +496,7 @@ export class BatchSender {
 
   /** Somebody was taken: all may be sent to at full speed, and whoever refused the message did so for itself. */
   #noteProof(part: Part, call: BreakerCall): void {
-    this.#maxInFlight = this.#o.config.maxInFlight;
+    part.host.isProven = true;
     const { payloadFaults } = part.breaker;
     if (payloadFaults.length > 0) {
       for (const { device, verdict } of payloadFaults.splice(0)) {
@@ -459,39 +562,119 @@ export class BatchSender {
     return isOtherProven || this.#o.pending.hasOtherThan(part);
   }
 
-  /** Not sent to by this claim and not in doubt: a fresh device is deferred, a deferred one given back. */
   #setAside(device: PendingDevice, { reason, httpStatus }: NonNullable<Part['held']>): void {
+    this.#postpone(device, 0, reason, httpStatus);
+  }
+
+  /** For a later run; not sent to by this one, or provably in vain. A fresh device is deferred, a deferred one given back. */
+  #postpone(device: PendingDevice, waitMs: number, reason: string, httpStatus: number | null): void {
     this.devicesSetAside += 1;
     if (device.position === undefined) {
       this.#undispatched.deferredIds.push(device.deviceId);
       return;
     }
     const { deviceId, attempts, excused, doubts } = device;
-    const notBefore = this.#o.pending.clock.instantIn(0);
+    const notBefore = this.#o.pending.clock.instantIn(waitMs);
     this.#recorder.defer({
       ...{ deviceId, notBefore, attempts, excused, doubts, httpStatus },
       reason: cleanReason(reason),
     });
   }
 
-  /**
-   * Every worker of this app and provider waits. This one stops at once: the rest of its window is reserved already, and would
-   * meet the same refusal. One write for each answer would be too many: only a later end is written.
-   */
-  #holdBackAll(part: Part, decision: Decision): void {
+  // Hosts that are blocked, fail or cannot be reached
+
+  /** No connection to be had: the device waits, and everybody else of its host. No attempt. */
+  #unsent(device: PendingDevice, { host }: Part, verdict: UnsentVerdict): void {
+    const { reason, afterMs } = verdict;
+    const decision = decide(verdict, device, this.#rules());
+    if (decision.kind === 'record') {
+      this.#record(device, decision);
+      return;
+    }
+    const { db, providerHosts } = this.#o;
+    const scope = this.#scopeOf(host);
+    // One that takes no more at the moment has answered before.
+    const isUnreachable = !host.hasAnswered || reason.startsWith('connect_failed');
+    if (isUnreachable && providerHosts.noteUnsent(scope, reason, afterMs)) {
+      this.#storeTrouble(() => noteUnreachable(db, scope, reason, afterMs));
+    }
+    this.#block(host, afterMs, reason);
+    this.#postpone(device, this.#hosts.msUntilFree(host), reason, null);
+  }
+
+  /** Every worker of this app waits, as far as it sends to this host with this credential. */
+  #holdBackAll({ host, health }: Part, decision: Decision): void {
     const { retryBaseMs, retryMaxMs } = this.#o.config;
-    const { isFailing } = part.health;
+    const { isFailing } = health;
     // Once a run: the other answers under way say the same.
-    const isNew = isFailing && this.#end === undefined;
-    const outageMs = isNew ? Math.min(retryMaxMs, part.health.outageWaitMs(retryBaseMs)) : 0;
+    const isNew = isFailing && !this.#hosts.isBlocked(host);
+    const outageMs = isNew ? Math.min(retryMaxMs, health.outageWaitMs(retryBaseMs)) : 0;
     const waitMs = Math.max(outageMs, decision.kind === 'defer' ? decision.waitMs : 0);
-    this.#stopFor({ kind: 'wait', waitMs, reason: isFailing ? 'provider fails' : 'rate limit' });
-    const until = this.#o.pending.clock.nowMs() + waitMs;
-    if (until <= this.#blockedUntil + 1_000) return;
-    this.#blockedUntil = until;
-    const write = () => retryDatabase(() => blockUntil(this.#o.db, part.scope, new Date(until)), this.#o.giveUp);
-    // Without it the other batches learn from refusals of their own: no reason to fail this one.
-    this.#blockWritten = this.#blockWritten.then(write).catch(() => {});
+    const until = performance.now() + waitMs;
+    this.#block(host, waitMs, isFailing ? 'provider fails' : 'rate limit');
+    // One write for each answer would be too many: only a later end is written.
+    if (until <= (this.#blockWrittenUntil.get(host) ?? 0) + 1_000) return;
+    this.#blockWrittenUntil.set(host, until);
+    this.#storeTrouble(() => blockHost(this.#o.db, this.#scopeOf(host), waitMs));
+  }
+
+  /**
+   * Nothing more goes to this host. Where it is the only one, the run stops at once: the rest of the window is reserved already,
+   * and would meet the same refusal. Otherwise its devices are set aside, and the others are sent to.
+   */
+  #block(host: BatchHost, waitMs: number, reason: string): void {
+    if (this.#hosts.block(host, waitMs, reason)) this.#mayBeAlone = true;
+    this.#setWaitingAside(host);
+    if (this.#hosts.areAllBlocked) this.#stopFor(this.#waitFor(this.#hosts.firstBlocked!));
+  }
+
+  #setWaitingAside(host: BatchHost): void {
+    for (const device of host.waiting.splice(0))
+      this.#postpone(device, this.#hosts.msUntilFree(host), host.reason || 'held back', null);
+  }
+
+  #waitFor(host: BatchHost): SendEnd {
+    const { name, reason } = host;
+    const isOneOfMany = this.#hosts.areMany && !this.#hosts.areAllBlocked;
+    return { kind: 'wait', waitMs: this.#hosts.msUntilFree(host), reason, ...(isOneOfMany && { host: name }) };
+  }
+
+  /** What other workers have found out. */
+  #learn({ host: name, waitMs, reason, isUnreachable, isLetThrough }: HostTrouble): void {
+    const host = this.#hosts.named(name);
+    if (host === undefined) return;
+    if (isUnreachable) this.#o.providerHosts.noteKnown(this.#scopeOf(host));
+    host.isTried ||= isLetThrough;
+    if (waitMs > 0 && !(isUnreachable && host.isTried)) this.#block(host, waitMs, reason);
+  }
+
+  /** A request was written to it at least. */
+  #noteReached(host: BatchHost, hasAnswered: boolean): void {
+    host.hasAnswered ||= hasAnswered;
+    if (!this.#o.providerHosts.isAnyAway) return;
+    const scope = this.#scopeOf(host);
+    if (this.#o.providerHosts.noteReached(scope)) this.#storeTrouble(() => noteReachable(this.#o.db, scope));
+  }
+
+  /** Whether everybody left is sent to by a host that is blocked: then the run ends, instead of setting them aside one by one. */
+  async #isAlone(): Promise<boolean> {
+    this.#mayBeAlone = false;
+    const blocked = this.#hosts.firstBlocked;
+    if (blocked === undefined || this.#end !== undefined) return this.#end !== undefined;
+    const { claim, db, giveUp } = this.#o;
+    if (this.#hosts.isAnyFree(await retryDatabase(() => listOpenEnvironments(db, claim), giveUp))) return false;
+    this.#stopFor(this.#waitFor(blocked));
+    return true;
+  }
+
+  #scopeOf({ name }: BatchHost): HostScope {
+    const { appId, claim, provider } = this.#o;
+    return { appId, provider: claim.provider, host: name, credential: provider.credential };
+  }
+
+  /** Without such a write the other batches learn from refusals of their own: no reason to fail this one. */
+  #storeTrouble(write: () => Promise<void>): void {
+    this.#troubleStored = this.#troubleStored.then(() => retryDatabase(write, this.#o.giveUp)).catch(() => {});
   }
 
   // Judgement of those whose answer may speak of the configuration

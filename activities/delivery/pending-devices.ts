@@ -152,6 +152,11 @@ export class PendingDevices {
     this.#elsewhere = undefined;
   }
 
+  /** Whether one of those that come next is such. */
+  isAnyAhead(isSuch: (device: PendingDevice) => boolean): boolean {
+    return this.#buffer.some(isSuch);
+  }
+
   /** Up to `size` devices of one kind, fresh or deferred, not yet taken; empty: nothing can be sent now. */
   async peek(size: number): Promise<PendingDevice[]> {
     if (this.#elsewhere === undefined && this.#buffer.length < size && this.#openAt < this.#open.length) {

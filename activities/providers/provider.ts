@@ -13,6 +13,13 @@ export { PayloadError } from '../../domain/payload/payload-error.ts';
  */
 export interface PushProvider {
   readonly name: ProviderName;
+  /** Names the credential in use, and is none. */
+  readonly credential: string;
+  /** All that `hostOf` can answer. */
+  readonly hosts: readonly string[];
+
+  /** Where the device's messages go. One host that cannot be reached says nothing about another. */
+  hostOf(device: Pick<DeviceAddress, 'apnsEnvironment'>): string;
 
   /**
    * Builds and measures, once per batch, everything that does not depend on the device.
@@ -24,12 +31,6 @@ export interface PushProvider {
 
   /** Hands one message to the provider. Always resolves, exactly once, within the request's deadline. */
   send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict>;
-
-  /**
-   * What else than the device the answer to it depends on: host, topic or project, credential, in a stable form without secrets.
-   * Devices for which this is the same vouch for each other.
-   */
-  configurationOf(prepared: PreparedMessage, device: DeviceAddress): string;
 
   /** Refuses new sends, lets those in flight end (bounded), closes every connection. A repeat is harmless. */
   close(): Promise<void>;
@@ -49,6 +50,8 @@ export interface DeviceAddress {
 /** Opaque to the engine; each provider narrows it to its own type. */
 export interface PreparedMessage {
   readonly provider: ProviderName;
+  /** What else the answers depend on besides host, credential and device: APNs topic, Firebase project. */
+  readonly target: string;
   /** Bytes of the encoded JSON body, without the device's own part. */
   readonly payloadBytes: number;
 }

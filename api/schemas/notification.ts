@@ -1,5 +1,6 @@
 import { z } from '@hono/zod-openapi';
-import type { Notification, NotificationSummary } from '../../domain/notification.ts';
+import { providerNames } from '../../domain/device.ts';
+import type { Notification, NotificationSummary, UnreachableHost } from '../../domain/notification.ts';
 import { haltReasons, inDoubtPolicies, notificationStates } from '../../domain/notification-state.ts';
 import { type Outcome, outcomes, sumOfOutcomes } from '../../domain/outcome.ts';
 import { invalidField, notFound } from '../problems.ts';
@@ -82,6 +83,25 @@ export const booksSchema = z
   })
   .openapi('Books');
 
+/** Without a secret: `/readyz` shows it to everyone. */
+export const unreachableHostSchema = z
+  .object({
+    provider: z.enum(providerNames),
+    host: z.string(),
+    since: answeredInstant,
+    last_tried_at: answeredInstant,
+    error: z.string().openapi({ description: 'Of the last attempt.' }),
+  })
+  .openapi('UnreachableHost', {
+    example: {
+      provider: 'apns',
+      host: 'api.push.apple.com',
+      since: '2026-11-26T09:41:00.000Z',
+      last_tried_at: '2026-11-26T09:47:20.000Z',
+      error: 'connect_failed ECONNREFUSED',
+    },
+  });
+
 export const notificationSummarySchema = z
   .object({
     id: z.uuid(),
@@ -97,6 +117,10 @@ export const notificationSummarySchema = z
       .object({ reason: z.enum(haltReasons), detail: z.string() })
       .nullable()
       .openapi({ description: 'Why the service stopped this send itself; resume continues after the fix.' }),
+    unreachable: z.array(unreachableHostSchema).openapi({
+      description:
+        'While it is sending: hosts of the providers that it has devices left for, to which no connection is to be had.',
+    }),
     books: booksSchema,
     totals: z
       .object({
@@ -182,9 +206,15 @@ export function fromSummary(notification: NotificationSummary): z.infer<typeof n
     expires_at: notification.expiresAt?.toISOString() ?? null,
     finished_at: notification.finishedAt?.toISOString() ?? null,
     halt: notification.halt,
+    unreachable: notification.unreachable.map(fromUnreachableHost),
     books: fromBooks(notification.books),
     totals: totals && { outcomes: totals.outcomes, reasons: totals.reasons as never, in_doubt: totals.inDoubt },
     created_at: notification.createdAt.toISOString(),
     updated_at: notification.updatedAt.toISOString(),
   };
+}
+
+export function fromUnreachableHost(host: UnreachableHost): z.infer<typeof unreachableHostSchema> {
+  const { lastTriedAt, since, ...rest } = host;
+  return { ...rest, since: since.toISOString(), last_tried_at: lastTriedAt.toISOString() };
 }

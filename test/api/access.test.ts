@@ -81,7 +81,7 @@ describe('access', () => {
     const noTemporal = await createTestApi({ waker });
     assert.deepEqual(await get(noTemporal.app, '/readyz'), {
       status: 200,
-      body: { status: 'ready', database: 'reachable', temporal: 'unreachable' },
+      body: { status: 'ready', database: 'reachable', temporal: 'unreachable', unreachable: [] },
     });
     const launched = await noTemporal.request('POST', '/v1/notifications', {
       message: { title: 'x' },

@@ -174,10 +174,20 @@ describe('a window', () => {
   test('that waits for a rate limit reserves nothing', async () => {
     await setRateLimit(database.db, 'slow', 1);
     const claim = await claimed(10);
-    assert.deepEqual(await reserve(claim, [0, 1, 2], [], 'slow'), { answer: 'go', granted: 1 });
+    assert.deepEqual(await reserve(claim, [0, 1, 2], [], 'slow'), { answer: 'go', granted: 1, hosts: [] });
     const reservation = await reserve(claim, [1, 2], [], 'slow');
     assert.equal(reservation.answer, 'wait');
     assert.equal((await claimBatch(database.db, claim.notificationId, 1))!.horizon, 1);
+  });
+
+  test('is reserved for workers of the version before, which know nothing of hosts', async () => {
+    const claim = await claimed(10);
+    const values = [claim.notificationId, claim.seq, claim.fence, '{0,1}', '{}', 'none'];
+    const { rows } = await database.pool.query(
+      'select answer, granted, wait_ms from reserve_window($1, $2, $3, $4::integer[], $5::bigint[], $6)',
+      values,
+    );
+    assert.deepEqual(rows, [{ answer: 'go', granted: 2, wait_ms: 0 }]);
   });
 
   test('of deferred devices marks those that were granted, giving back unmarks them', async () => {
@@ -189,7 +199,7 @@ describe('a window', () => {
       claim,
       ids.map((id) => deferral(id)),
     );
-    assert.deepEqual(await reserve(claim, [], ids, 'ten'), { answer: 'go', granted: 2 });
+    assert.deepEqual(await reserve(claim, [], ids, 'ten'), { answer: 'go', granted: 2, hosts: [] });
     const dispatched = async () => {
       const { rows } = await sql<{ device_id: number }>`
         select device_id from deferrals where notification_id = ${claim.notificationId} and dispatched order by 1

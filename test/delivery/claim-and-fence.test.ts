@@ -172,7 +172,7 @@ describe('windows', () => {
 
   test('a reserved window moves the horizon before anything of it is sent; it never moves back by reserving', async () => {
     const { send, claim } = await claimed();
-    assert.deepEqual(await reserve(claim, [0, 1, 2, 9]), { answer: 'go', granted: 4 });
+    assert.deepEqual(await reserve(claim, [0, 1, 2, 9]), { answer: 'go', granted: 4, hosts: [] });
     assert.equal(await horizonOf(send.id), 10);
     await reserve(claim, [3, 4]);
     assert.equal(await horizonOf(send.id), 10);

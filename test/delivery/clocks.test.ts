@@ -80,13 +80,13 @@ for (const [name, offsetMs] of [
 
     test('holds the provider back until an instant of PostgreSQL’s clock', async (t) => {
       const send = await bench.launch({ devices: 20 });
-      t.after(() => query('delete from rate_limits'));
+      t.after(() => query('delete from provider_hosts'));
       const busy: Verdict = { kind: 'later', httpStatus: 429, reason: 'QUOTA', scope: 'provider', afterMs: 30_000 };
       setWallClock(t, offsetMs);
       const worker = bench.worker({ provider: createScriptedProvider(() => busy), retryMaxMs: 30_000 });
       await worker.deliver(send.batches[0]!);
       const [row] = await query(
-        "select extract(epoch from blocked_until - clock_timestamp())::float8 as seconds from rate_limits where scope like 'app:%'",
+        'select extract(epoch from blocked_until - clock_timestamp())::float8 as seconds from provider_hosts',
       );
       assert.ok(row.seconds > 20 && row.seconds <= 30, String(row.seconds));
     });

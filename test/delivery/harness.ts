@@ -6,9 +6,11 @@ import { sql } from 'kysely';
 import type { ActivityDeps } from '../../activities/activities.ts';
 import { deliverBatch } from '../../activities/deliver-batch.ts';
 import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
+import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
 import { nextBatches } from '../../activities/next-batches.ts';
 import type { DeviceAddress, PushProvider, Verdict } from '../../activities/providers/provider.ts';
 import { PayloadError } from '../../activities/providers/provider.ts';
+import { SendingSlots } from '../../activities/sending-slots.ts';
 import { type ConnectOptions, connect, type DatabaseHandle } from '../../db/connect.ts';
 import { auditBooks, countTotals } from '../../db/deliveries.ts';
 import { getNotification, insertNotification, launchNotification } from '../../db/notifications.ts';
@@ -52,8 +54,11 @@ export function createScriptedProvider(
   const calls: Call[] = [];
   const counts = new Map<number, number>();
   let open = 0;
-  return {
+  const scripted: ScriptedProvider = {
     name,
+    credential: 'test',
+    hosts: name === 'fcm' ? ['fcm.test'] : ['production.test', 'sandbox.test'],
+    hostOf: ({ apnsEnvironment }) => (name === 'fcm' ? 'fcm.test' : `${apnsEnvironment ?? 'production'}.test`),
     calls,
     answer,
     get open() {
@@ -62,7 +67,7 @@ export function createScriptedProvider(
     callsFor: (deviceId) => counts.get(deviceId) ?? 0,
     prepare: ({ message }) => {
       if (message.title === 'too large') throw new PayloadError('payload', 'is 5000 bytes, at most 4096 are allowed');
-      return { provider: name, payloadBytes: 100 };
+      return { provider: name, target: scripted.configuration, payloadBytes: 100 };
     },
     async send(_prepared, device) {
       const call = { ...device, call: (counts.get(device.deviceId) ?? 0) + 1, number: calls.length + 1 };
@@ -78,11 +83,9 @@ export function createScriptedProvider(
       }
     },
     configuration: 'scripted',
-    configurationOf(_prepared, { apnsEnvironment }) {
-      return `${this.configuration} ${apnsEnvironment}`;
-    },
     close: async () => {},
   };
+  return scripted;
 }
 
 export interface DeliveryRow {
@@ -101,6 +104,8 @@ export interface SendOptions {
   inDoubtPolicy?: InDoubtPolicy;
   ratePerSecond?: number | null;
   batchSize?: number;
+  /** The instant in the notification's id; default: now. */
+  idAt?: Date;
   /** By position, from 0; default: any token. */
   tokenOf?: (n: number) => string;
 }
@@ -124,6 +129,7 @@ export interface WorkerOptions extends Partial<WorkerConfig> {
   /** Default: the test's own pool. */
   database?: DatabaseHandle;
   overload?: OverloadWatch;
+  slots?: SendingSlots;
   random?: () => number;
 }
 
@@ -171,7 +177,7 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
   async function launch(options: SendOptions = {}): Promise<TestSend> {
     const { devices = 50, provider = 'apns', message = { title: 'Hello' }, batchSize = 10_000 } = options;
     const { db } = database;
-    const id = uuidV7();
+    const id = uuidV7(options.idAt?.getTime());
     const tokens = options.tokenOf ? Array.from({ length: devices }, (_, n) => options.tokenOf!(n)) : [];
     const { rows: inserted } = await sql<{ id: number }>`
       insert into devices (app_id, external_id, provider, platform, device_token)
@@ -230,10 +236,17 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
   }
 
   function worker(options: WorkerOptions = {}): TestWorker {
-    const { provider, database: own = database, overload = new OverloadWatch(), random, ...settings } = options;
+    const {
+      provider,
+      database: own = database,
+      overload = new OverloadWatch(),
+      slots = new SendingSlots(1),
+      random,
+      ...settings
+    } = options;
     const config = { ...loadConfig({ DATABASE_URL: database.url }).worker, ...quick, ...settings };
     const deps: ActivityDeps = {
-      ...{ db: own.db, pool: own.pool, overload, config, log },
+      ...{ db: own.db, pool: own.pool, overload, config, log, slots, providerHosts: new ProviderHosts(log) },
       providers: { apns: undefined, fcm: undefined, ...(provider && { [provider.name]: provider }) },
       ...(random && { random }),
     };

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, type TestContext, test } from 'node:test';
 import type { PushProvider } from '../../activities/providers/provider.ts';
 import { resumeNotification } from '../../db/notifications.ts';
-import type { ProviderName } from '../../domain/device.ts';
+import type { ApnsEnvironment, ProviderName } from '../../domain/device.ts';
 import type { InDoubtPolicy } from '../../domain/notification-state.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { apnsDeviceToken, type DeviceBehaviour, fcmRegistrationToken } from '../../simulator/device-tokens.ts';
@@ -33,12 +33,28 @@ after(async () => {
 /** Unique over the whole file, so that no test meets a device of another. */
 let lastNumber = 0;
 
-function launch(options: SendOptions & { behaviourOf?: (n: number) => DeviceBehaviour } = {}) {
-  const { behaviourOf = () => 'accept', provider = 'apns' } = options;
+/** The instants at which waits end have come. */
+async function passTime(): Promise<void> {
+  const { pool } = bench.database;
+  await pool.query('update deferrals set not_before = to_timestamp(0)');
+  await pool.query(`update provider_hosts set blocked_until = '-infinity', next_try_at = '-infinity'`);
+}
+
+interface LaunchOptions extends SendOptions {
+  behaviourOf?: (n: number) => DeviceBehaviour;
+  /** That the tokens belong to; default: any. */
+  environmentOf?: (n: number) => ApnsEnvironment;
+}
+
+function launch(options: LaunchOptions = {}) {
+  const { behaviourOf = () => 'accept', environmentOf, provider = 'apns' } = options;
   const first = lastNumber + 1;
   lastNumber += options.devices ?? 50;
-  const make = provider === 'apns' ? apnsDeviceToken : fcmRegistrationToken;
-  return bench.launch({ ...options, tokenOf: (n) => make(first + n, behaviourOf(n)) });
+  const tokenOf = (n: number) =>
+    provider === 'apns'
+      ? apnsDeviceToken(first + n, behaviourOf(n), environmentOf && { environment: environmentOf(n) })
+      : fcmRegistrationToken(first + n, behaviourOf(n));
+  return bench.launch({ ...options, tokenOf });
 }
 
 function use(t: { after(fn: () => unknown): void }, provider: PushProvider): PushProvider {
@@ -155,16 +171,13 @@ for (const [name, open] of [
       await control.changeSettings({ admission: 'refuse', admissionListener: listener });
       const send = await launch({ devices: 60, provider: name });
       const provider = use(t, open(simulator, { requestDeadlineMs: 100 }));
-      const worker = bench.worker({ provider });
-      const result = await worker.deliver(send.batches[0]!);
+      const result = await bench.worker({ provider }).deliver(send.batches[0]!);
       assert.equal(result.status, 'waiting');
+      const worker = bench.worker({ provider: use(t, open(simulator)) });
       await control.changeSettings({ admission: 'accept', admissionListener: listener });
-      await bench.database.pool.query('update deferrals set not_before = to_timestamp(0)');
       await until(async () => {
-        const { status } = await worker.deliver(send.batches[0]!);
-        if (status === 'finished') return true;
-        await bench.database.pool.query('update deferrals set not_before = to_timestamp(0)');
-        return false;
+        await passTime();
+        return (await worker.deliver(send.batches[0]!)).status === 'finished';
       });
       await send.checkBooks({ accepted: 60 });
       assert.ok((await send.rows()).every((row) => row.attempts === 1 && !row.inDoubt));
@@ -243,6 +256,30 @@ test('a part for iOS that was stored before it was measured: iPhones are rejecte
   assert.ok(rejected.every(({ reason, attempts }) => reason?.includes('fcm.apns.payload') && attempts === 0));
   assert.equal((await control.ledgerSummary(send.id)).received, 30);
   assert.equal((await send.read()).state, 'sending');
+});
+
+test('Apple’s sandbox refuses connections: production is sent to; then the sandbox, when it is back', async (t) => {
+  const isSandbox = (n: number) => n % 5 === 0;
+  const send = await launch({ devices: 300, environmentOf: (n) => (isSandbox(n) ? 'sandbox' : 'production') });
+  const sandbox = send.deviceIds.filter((_, n) => isSandbox(n));
+  const { pool } = bench.database;
+  await pool.query(`update devices set apns_environment = 'sandbox' where id = any ($1::bigint[])`, [sandbox]);
+  await control.resetConnections();
+  await control.changeSettings({ admission: 'refuse', admissionListener: 'apns-sandbox' });
+  const worker = bench.worker({ provider: use(t, openApns(simulator, { requestDeadlineMs: 1_000 })) });
+  const result = await worker.deliver(send.batches[0]!);
+  const { host } = new URL(simulator.apnsSandboxUrl);
+  assert.deepEqual([result.status, result.host, result.deferred], ['waiting', host, 60]);
+  await send.checkBooks({ accepted: 240 });
+  assert.match((await send.read()).unreachable[0]!.error, /^connect_failed/);
+  await control.changeSettings({ admission: 'accept', admissionListener: 'apns-sandbox' });
+  await until(async () => {
+    await passTime();
+    return (await worker.deliver(send.batches[0]!)).status === 'finished';
+  });
+  await send.checkBooks({ accepted: 300 });
+  await checkLedger(send);
+  assert.ok((await send.rows()).every((row) => row.attempts === 1 && !row.inDoubt));
 });
 
 test('B20: a revoked key: a handful of calls, halted; after the fix resume sends to all 1000 once', async (t) => {

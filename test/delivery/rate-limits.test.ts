@@ -2,19 +2,22 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import type { Verdict } from '../../activities/providers/provider.ts';
+import { SendingSlots } from '../../activities/sending-slots.ts';
 import { setRate } from '../../db/notifications.ts';
-import { blockUntil, providerScope, setRateLimit } from '../../db/rate-limits.ts';
+import { blockHost } from '../../db/provider-hosts.ts';
+import { providerScope, setRateLimit } from '../../db/rate-limits.ts';
 import { until } from '../support/until.ts';
-import { accepted, createDeliveryBench, createScriptedProvider, type DeliveryBench } from './harness.ts';
+import { accepted, createDeliveryBench, createScriptedProvider, type DeliveryBench, gate } from './harness.ts';
 
 let bench: DeliveryBench;
 before(async () => {
   bench = await createDeliveryBench();
 });
-beforeEach(() => bench.database.pool.query('delete from rate_limits'));
+beforeEach(() => bench.database.pool.query('delete from rate_limits; delete from provider_hosts'));
 after(() => bench.close());
 
 const apns = providerScope(1, 'apns');
+const production = { appId: 1, provider: 'apns', host: 'production.test', credential: 'test' } as const;
 
 /** A provider that notes when each call came. */
 function createClockedProvider() {
@@ -108,19 +111,98 @@ describe('a rate limit', () => {
   });
 });
 
-describe('a scope that is blocked', () => {
+describe('a batch that waits for its limit', () => {
+  const reserve = (slots: SendingSlots) => slots.reserveSlot({}, new AbortController().signal);
+  /** Slots of a process with one batch in each of them. */
+  async function fullSlots(size: number) {
+    const slots = new SendingSlots(size);
+    for (let i = 0; i < size; i++) await reserve(slots);
+    return slots;
+  }
+
+  test('gives its slot to the next one, again and again, and goes on at its own pace', async () => {
+    const slots = await fullSlots(1);
+    const slow = await bench.launch({ devices: 12, ratePerSecond: 20 });
+    const quick = [await bench.launch({ devices: 30 }), await bench.launch({ devices: 30 })];
+    const provider = createScriptedProvider();
+    const running = bench.worker({ provider, slots }).deliver(slow.batches[0]!);
+    for (const send of quick) {
+      await reserve(slots);
+      assert.equal((await bench.worker({ provider, slots }).deliver(send.batches[0]!)).status, 'finished');
+      slots.releaseSlot();
+    }
+    assert.ok(((await slow.counts()).accepted ?? 0) < 12, 'the slow one is still at it');
+    assert.equal((await running).status, 'finished');
+    await slow.checkBooks({ accepted: 12 });
+  });
+
+  test('leaves for a durable timer when it may not wait outside a slot: another batch of the send does', async () => {
+    const slots = await fullSlots(2);
+    const send = await bench.launch({ devices: 40, batchSize: 20, ratePerSecond: 5 });
+    const provider = createScriptedProvider();
+    const worker = bench.worker({ provider, slots });
+    const resume = slots.park(send.id)!;
+    const result = await worker.deliver(send.batches[0]!);
+    assert.deepEqual([result.status, result.reason], ['waiting', 'rate limit']);
+    assert.ok(result.waitMs >= 2_000, 'not one activity for each device');
+    resume();
+    await setRate(bench.database.db, 1, send.id, null);
+    for (const batch of send.batches) assert.equal((await worker.deliver(batch)).status, 'finished');
+    await send.checkBooks({ accepted: 40 });
+  });
+
+  test('or for the first answer of a silent host gives its slot to the next one', async () => {
+    const slots = await fullSlots(1);
+    const silent = await bench.launch({ devices: 50 });
+    const answers = gate();
+    const provider = createScriptedProvider(async () => {
+      await answers.opened;
+      return accepted;
+    });
+    const running = bench.worker({ provider, slots }).deliver(silent.batches[0]!);
+    await reserve(slots);
+    const quick = await bench.launch({ devices: 1 });
+    await bench.worker({ provider: createScriptedProvider(), slots }).deliver(quick.batches[0]!);
+    await quick.checkBooks({ accepted: 1 });
+    answers.open();
+    assert.equal((await running).status, 'finished');
+    assert.equal(slots.tryReserveSlot(), null, 'it has its slot again');
+    await silent.checkBooks({ accepted: 50 });
+  });
+
+  test('counts again when it goes on: a poll that waits gets no slot until another is free', async () => {
+    const slots = await fullSlots(2);
+    const resume = slots.park('a')!;
+    await reserve(slots);
+    resume();
+    assert.equal(slots.tryReserveSlot(), null);
+    slots.releaseSlot();
+    assert.equal(slots.tryReserveSlot(), null, 'three were held for two slots');
+    const stop = new AbortController();
+    const given = slots.reserveSlot({}, stop.signal);
+    const asked = reserve(slots);
+    stop.abort();
+    await assert.rejects(given, { name: 'AbortError' });
+    slots.releaseSlot();
+    await asked;
+  });
+});
+
+describe('a host that is blocked', () => {
   test('for long: the batch waits on a durable timer and sends nothing', async () => {
-    await blockUntil(bench.database.db, apns, new Date(Date.now() + 600_000));
+    await blockHost(bench.database.db, production, 600_000);
     const send = await bench.launch({ devices: 50 });
     const provider = createScriptedProvider();
     const result = await bench.worker({ provider }).deliver(send.batches[0]!);
     assert.deepEqual([result.status, result.reason, result.deferred], ['waiting', 'rate limit', 0]);
+    assert.equal(result.host, 'production.test');
     assert.ok(result.waitMs > 500_000 && result.waitMs <= 600_000);
     assert.equal(provider.calls.length, 0);
   });
 
-  test('for a moment: waited for on the spot', async () => {
-    await blockUntil(bench.database.db, apns, new Date(Date.now() + 100));
+  test('as all of an app and provider, by hand, for a moment: waited for on the spot', async () => {
+    const until = `now() + interval '100 milliseconds'`;
+    await bench.database.pool.query(`insert into rate_limits (scope, blocked_until) values ('${apns}', ${until})`);
     const send = await bench.launch({ devices: 50 });
     const provider = createScriptedProvider();
     assert.equal((await bench.worker({ provider }).deliver(send.batches[0]!)).status, 'finished');
@@ -129,8 +211,8 @@ describe('a scope that is blocked', () => {
 
   test('until an earlier instant than now stored stays blocked until the later one', async () => {
     const { db } = bench.database;
-    await blockUntil(db, apns, new Date(Date.now() + 600_000));
-    await blockUntil(db, apns, new Date(Date.now() + 1_000));
+    await blockHost(db, production, 600_000);
+    await blockHost(db, production, 1_000);
     const send = await bench.launch({ devices: 1 });
     const result = await bench.worker({ provider: createScriptedProvider() }).deliver(send.batches[0]!);
     assert.ok(result.waitMs > 500_000);

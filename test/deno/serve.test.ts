@@ -73,7 +73,12 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
 
     test('it is ready and reaches both', async () => {
       const answer = await ask('GET', '/readyz');
-      assert.deepEqual(await answer.json(), { status: 'ready', database: 'reachable', temporal: 'reachable' });
+      assert.deepEqual(await answer.json(), {
+        status: 'ready',
+        database: 'reachable',
+        temporal: 'reachable',
+        unreachable: [],
+      });
     });
 
     test('a launch starts the workflow', async () => {

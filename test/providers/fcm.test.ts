@@ -158,7 +158,7 @@ describe('the request', () => {
 
     test('is never longer than what is left', () => {
       let now = start;
-      const prepared = new PreparedFcmMessage({ notificationId, message, expiresAt }, () => now);
+      const prepared = new PreparedFcmMessage({ notificationId, message, expiresAt }, 'shop-1', () => now);
       for (let ms = 0; ms < 59_000; ms += 137.3) {
         now = start + ms;
         const { android } = JSON.parse(prepared.body('x').toString()).message;

@@ -5,7 +5,9 @@ import { bundleWorkflowCode, DefaultLogger, Runtime, Worker, type WorkflowBundle
 import { sql } from 'kysely';
 import { type ActivityDeps, createActivities } from '../../activities/activities.ts';
 import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
+import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
 import { reconcile } from '../../activities/reconcile.ts';
+import { SendingSlots, tunedBy } from '../../activities/sending-slots.ts';
 import { createTemporalWaker } from '../../api/temporal.ts';
 import { auditBooks } from '../../db/deliveries.ts';
 import { getSummary, insertNotification, launchNotification } from '../../db/notifications.ts';
@@ -182,7 +184,10 @@ export async function createSendBench(): Promise<SendBench> {
 
   async function startWorker(settings: Partial<WorkerConfig> = {}): Promise<RunningWorker> {
     const config = { ...loadConfig({ DATABASE_URL: api.database.url }).worker, ...quick, ...settings };
-    const deps: ActivityDeps = { db, pool, providers, overload: new OverloadWatch(), config, log };
+    const deps: ActivityDeps = {
+      ...{ db, pool, providers, overload: new OverloadWatch(), providerHosts: new ProviderHosts(log), config, log },
+      slots: new SendingSlots(config.concurrentBatches),
+    };
     const common = {
       connection: await temporal.openNativeConnection(),
       namespace: temporal.namespace,
@@ -201,13 +206,13 @@ export async function createSendBench(): Promise<SendBench> {
         maxCachedWorkflows: config.maxCachedWorkflows,
       }),
       ...(['apns', 'fcm'] as const).flatMap((provider) =>
-        [false, true].map((isUrgent) =>
-          Worker.create({
-            ...common,
+        [false, true].map((isUrgent) => {
+          const slots = new SendingSlots(config.concurrentBatches);
+          return Worker.create({
+            ...{ ...common, ...tunedBy(slots), activities: createActivities({ ...deps, slots }) },
             taskQueue: deliveryTaskQueue(prefix, provider, isUrgent),
-            maxConcurrentActivityTaskExecutions: config.concurrentBatches,
-          }),
-        ),
+          });
+        }),
       ),
     ]);
     const ended = Promise.all(running.map((worker) => worker.run()));

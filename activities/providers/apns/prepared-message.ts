@@ -10,7 +10,7 @@ export class PreparedApnsMessage implements PreparedMessage {
   readonly provider = 'apns';
   readonly payloadBytes: number;
   readonly body: Buffer;
-  readonly topic: string;
+  readonly target: string;
   /** Tokens of the app itself are registered for its bundle id, not for this topic. */
   readonly isOtherTopic: boolean;
   /** Followed by the device's own twelve digits. */
@@ -31,8 +31,8 @@ export class PreparedApnsMessage implements PreparedMessage {
       'apns-topic': apnsTopic + apnsPushTypeRules[built.pushType].topicSuffix,
       ...built.headers,
     };
-    this.topic = fields['apns-topic']!;
-    this.isOtherTopic = this.topic !== apnsTopic;
+    this.target = fields['apns-topic']!;
+    this.isOtherTopic = this.target !== apnsTopic;
     this.#fields = Object.entries(fields).map(([name, value]) => ({ name, value }));
   }
 

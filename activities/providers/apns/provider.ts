@@ -69,6 +69,9 @@ export function createApnsProvider(options: ApnsProviderOptions): PushProvider {
 
 class ApnsProvider implements PushProvider {
   readonly name = 'apns';
+  readonly credential: string;
+  readonly hosts: readonly string[];
+  readonly #hostNames: Record<ApnsEnvironment, string>;
   readonly #options: ApnsProviderOptions;
   readonly #tokens: ProviderTokenSource | undefined;
   readonly #hosts = new Map<ApnsEnvironment, Host>();
@@ -79,7 +82,6 @@ class ApnsProvider implements PushProvider {
   readonly #logger: ProviderLogger;
   readonly #throttledLog: ThrottledLog;
   readonly #unknownReasons = new OncePerKey();
-  readonly #credentialName: string;
   #isClosed = false;
 
   constructor(options: ApnsProviderOptions) {
@@ -91,7 +93,13 @@ class ApnsProvider implements PushProvider {
     this.#logger = options.logger ?? silentLogger;
     this.#throttledLog = new ThrottledLog(this.#logger, () => this.#clock.monotonicMs());
     const { credential, providerTokenStore: store } = options;
-    this.#credentialName = nameOf(credential);
+    this.credential =
+      credential.kind === 'key'
+        ? `key ${credential.teamId}/${credential.keyId}`
+        : `certificate ${fingerprint(credential)}`;
+    const hostName = (environment: ApnsEnvironment) => this.#url(environment).host;
+    this.#hostNames = { production: hostName('production'), sandbox: hostName('sandbox') };
+    this.hosts = [...new Set(Object.values(this.#hostNames))];
     if (credential.kind === 'key') {
       this.#tokens = new ProviderTokenSource({ key: credential, store, clock: this.#clock, logger: this.#logger });
     }
@@ -115,7 +123,7 @@ class ApnsProvider implements PushProvider {
       return { kind: 'rejected', httpStatus: null, reason: 'MalformedDeviceToken', isPayloadFault: false };
     }
     const deadlineAt = this.#clock.monotonicMs() + this.#deadlineMs;
-    const host = this.#host(device.apnsEnvironment ?? this.#options.defaultEnvironment ?? 'production');
+    const host = this.#host(this.#environmentOf(device));
     const path = `/3/device/${device.deviceToken}`;
     const ownValues = [prepared.apnsIdPrefix + device.deviceId.toString(16).padStart(12, '0')];
 
@@ -158,21 +166,28 @@ class ApnsProvider implements PushProvider {
     }
   }
 
-  configurationOf(prepared: PreparedMessage, device: DeviceAddress): string {
-    const { authority } = this.#host(device.apnsEnvironment ?? this.#options.defaultEnvironment ?? 'production');
-    return `${authority} ${(prepared as PreparedApnsMessage).topic} ${this.#credentialName}`;
-  }
-
   async close(): Promise<void> {
     this.#isClosed = true;
     await Promise.all([...this.#hosts.values()].map(({ pool }) => pool.close()));
   }
 
+  hostOf(device: Pick<DeviceAddress, 'apnsEnvironment'>): string {
+    return this.#hostNames[this.#environmentOf(device)];
+  }
+
+  #environmentOf({ apnsEnvironment }: Pick<DeviceAddress, 'apnsEnvironment'>): ApnsEnvironment {
+    return apnsEnvironment ?? this.#options.defaultEnvironment ?? 'production';
+  }
+
+  #url(environment: ApnsEnvironment): URL {
+    return new URL(this.#options.urls?.[environment] ?? apnsUrls[environment]);
+  }
+
   #host(environment: ApnsEnvironment): Host {
     const existing = this.#hosts.get(environment);
     if (existing !== undefined) return existing;
-    const { urls, credential, ca, pool } = this.#options;
-    const url = new URL(urls?.[environment] ?? apnsUrls[environment]);
+    const { credential, ca, pool } = this.#options;
+    const url = this.#url(environment);
     const identity =
       credential.kind === 'certificate' ? { cert: credential.certificatePem, key: credential.privateKeyPem } : {};
     const host: Host = {
@@ -265,12 +280,6 @@ function isOlderThanToken(connectionId: number, host: Host, token: ProviderToken
   return token !== undefined && token === host.replacement && connectionId <= host.lastOldConnectionId;
 }
 
-/** Tells credentials apart without giving them away. */
-function nameOf(credential: ApnsKey | ApnsCertificate): string {
-  if (credential.kind === 'key') return `${credential.teamId}/${credential.keyId}`;
-  return createHash('sha256').update(credential.certificatePem).digest('base64url');
-}
-
 const noToken: Verdict = { kind: 'unsent', reason: 'no_provider_token', afterMs: 2_000 };
 
 function readResponse({ status, headers, body, isBodyWhole }: Http2Response, now: Date): ProviderAnswer {
@@ -298,6 +307,11 @@ function refusedAgain({ httpStatus }: ProviderAnswer, { reason, reaction }: Apns
     return { kind: 'misconfigured', httpStatus, reason, fault: 'credentials', detail };
   }
   return { kind: 'unsent', reason, afterMs: 1_000 };
+}
+
+/** Short, and of what is public in it. */
+function fingerprint({ certificatePem }: ApnsCertificate): string {
+  return createHash('sha256').update(certificatePem).digest('hex').slice(0, 16);
 }
 
 /** The path is built from it, so this is checked on every send; a loop costs less than a pattern here. */

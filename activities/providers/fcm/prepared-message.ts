@@ -10,6 +10,7 @@ import type { PreparedMessage } from '../provider.ts';
  */
 export class PreparedFcmMessage implements PreparedMessage {
   readonly provider = 'fcm';
+  readonly target: string;
   readonly payloadBytes: number;
   /** Platforms whose devices could never take it, and why. */
   readonly faults: ReadonlyMap<Platform, PayloadError>;
@@ -22,7 +23,8 @@ export class PreparedFcmMessage implements PreparedMessage {
   #holdsUntilMs = Number.POSITIVE_INFINITY;
 
   /** @throws {PayloadError} */
-  constructor(content: NotificationContent, nowMs: () => number) {
+  constructor(content: NotificationContent, project: string, nowMs: () => number) {
+    this.target = project;
     this.#content = content;
     this.#nowMs = nowMs;
     this.#expiresAtMs = content.expiresAt?.getTime() ?? Number.POSITIVE_INFINITY;

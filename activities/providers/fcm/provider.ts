@@ -42,10 +42,12 @@ export function createFcmProvider(options: FcmProviderOptions): PushProvider {
 
 class FcmProvider implements PushProvider {
   readonly name = 'fcm';
-  readonly #options: FcmProviderOptions;
+  readonly credential: string;
+  readonly hosts: readonly string[];
   readonly #tokens: AccessTokenSource;
   readonly #pool: Http2Pool;
   readonly #authority: string;
+  readonly #project: string;
   readonly #path: string;
   readonly #deadlineMs: number;
   readonly #waits: FcmWaits;
@@ -56,7 +58,6 @@ class FcmProvider implements PushProvider {
   #isClosed = false;
 
   constructor(options: FcmProviderOptions) {
-    this.#options = options;
     const { account, tokenUrl, ca, pool } = options;
     this.#clock = options.clock ?? systemClock;
     this.#logger = options.logger ?? silentLogger;
@@ -71,12 +72,19 @@ class FcmProvider implements PushProvider {
     });
     const url = new URL(options.url ?? fcmUrl);
     this.#authority = url.host;
-    this.#path = `/v1/projects/${options.projectId ?? account.projectId}/messages:send`;
+    this.credential = `account ${account.clientEmail}${account.privateKeyId ? ` ${account.privateKeyId}` : ''}`;
+    this.hosts = [url.host];
+    this.#project = options.projectId ?? account.projectId;
+    this.#path = `/v1/projects/${this.#project}/messages:send`;
     this.#pool = new Http2Pool({ maxConnections: 16, ...pool, ...originOf(url), tls: trust(ca) });
   }
 
+  hostOf(): string {
+    return this.#authority;
+  }
+
   prepare(content: NotificationContent, nowMs = () => this.#clock.now().getTime()): PreparedMessage {
-    return new PreparedFcmMessage(content, nowMs);
+    return new PreparedFcmMessage(content, this.#project, nowMs);
   }
 
   async send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict> {
@@ -140,11 +148,6 @@ class FcmProvider implements PushProvider {
       if (!next.ok) return next.failure;
       token = next.token;
     }
-  }
-
-  configurationOf(): string {
-    const { account } = this.#options;
-    return `${this.#authority} ${this.#path} ${account.clientEmail} ${account.privateKeyId ?? ''}`;
   }
 
   async close(): Promise<void> {

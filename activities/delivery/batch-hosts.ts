@@ -1,0 +1,108 @@
+import type { PushProvider } from '../providers/provider.ts';
+import type { PendingDevice } from './pending-devices.ts';
+
+/** A run that has others to send to does not come back to a host sooner. */
+const shortestBlockMs = 1_000;
+
+/** One host of the provider, as one run over a batch sees it. */
+export interface BatchHost {
+  readonly name: string;
+  /** Requests under way. */
+  inFlight: number;
+  /** Since the run began, and since it was last blocked. */
+  hasAnswered: boolean;
+  /** Somebody was taken: the configuration works. */
+  isProven: boolean;
+  /** Milliseconds on the monotonic clock: when it may be tried again, by another run if by no other; … */
+  freeAt: number;
+  /** … and by this one, which has others to send to. */
+  blockedUntil: number;
+  reason: string;
+  /** This run tries whether it can be reached again, and keeps the others away meanwhile. */
+  isTried: boolean;
+  /** Reserved devices that wait for the first answers, while those of other hosts are sent to. */
+  waiting: PendingDevice[];
+}
+
+/** The hosts that the devices of a batch are sent to: one of them may be blocked, silent or away while another takes everything. */
+export class BatchHosts {
+  readonly #provider: PushProvider;
+  readonly #hosts: ReadonlyMap<string, BatchHost>;
+
+  constructor(provider: PushProvider) {
+    this.#provider = provider;
+    const free = { inFlight: 0, hasAnswered: false, isProven: false, isTried: false };
+    const never = { freeAt: Number.NEGATIVE_INFINITY, blockedUntil: Number.NEGATIVE_INFINITY, reason: '' };
+    this.#hosts = new Map(provider.hosts.map((name) => [name, { ...free, ...never, name, waiting: [] }]));
+  }
+
+  get areMany(): boolean {
+    return this.#hosts.size > 1;
+  }
+
+  get all(): Iterable<BatchHost> {
+    return this.#hosts.values();
+  }
+
+  /** Undefined: a device without an address, which nothing is sent to. */
+  of({ address }: Pick<PendingDevice, 'address'>): BatchHost | undefined {
+    return address && this.named(this.#provider.hostOf(address));
+  }
+
+  named(name: string): BatchHost | undefined {
+    return this.#hosts.get(name);
+  }
+
+  /** Those of these devices. */
+  namesOf(devices: PendingDevice[]): string[] {
+    const names = new Set<string>();
+    for (const device of devices) {
+      const host = this.of(device);
+      if (host) names.add(host.name);
+    }
+    return [...names];
+  }
+
+  isBlocked(host: BatchHost): boolean {
+    return host.blockedUntil > performance.now();
+  }
+
+  msUntilFree({ freeAt }: BatchHost): number {
+    return Math.max(0, freeAt - performance.now());
+  }
+
+  /** @returns true when it was not blocked before */
+  block(host: BatchHost, waitMs: number, reason: string): boolean {
+    const wasBlocked = this.isBlocked(host);
+    const now = performance.now();
+    if (now + waitMs > host.freeAt) {
+      host.freeAt = now + waitMs;
+      host.blockedUntil = now + Math.max(waitMs, shortestBlockMs);
+      host.reason = reason;
+    }
+    host.hasAnswered = false;
+    host.isTried = false;
+    return !wasBlocked;
+  }
+
+  /** The blocked host that is free again first; undefined: none is blocked. */
+  get firstBlocked(): BatchHost | undefined {
+    let first: BatchHost | undefined;
+    for (const host of this.#hosts.values()) {
+      if (this.isBlocked(host) && (first === undefined || host.freeAt < first.freeAt)) first = host;
+    }
+    return first;
+  }
+
+  /** Whether somebody with one of these environments is sent to by a host that is not blocked. */
+  isAnyFree(environments: Parameters<PushProvider['hostOf']>[0]['apnsEnvironment'][]): boolean {
+    return environments.some((apnsEnvironment) => {
+      const host = this.named(this.#provider.hostOf({ apnsEnvironment }));
+      return host !== undefined && !this.isBlocked(host);
+    });
+  }
+
+  get areAllBlocked(): boolean {
+    return [...this.#hosts.values()].every((host) => this.isBlocked(host));
+  }
+}
