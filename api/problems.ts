@@ -144,10 +144,14 @@ function fromDatabaseError(error: unknown): ApiError | undefined {
   return undefined;
 }
 
-/** Connection lost or refused, starting up or shutting down, too many connections, statement cancelled. */
+/**
+ * Connection lost or refused, starting up or shutting down, too many connections, statement cancelled; read only (25006): a
+ * standby that is being promoted, or a host's answer to a full disk.
+ */
 export function isDatabaseAway(error: unknown): boolean {
   const code = errorCode(error);
-  if (code !== undefined) return /^(08|53|57)[0-9A-Z]{3}$|^(ECONN\w+|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)$/.test(code);
+  if (code !== undefined)
+    return /^(08|53|57)[0-9A-Z]{3}$|^25006$|^(ECONN\w+|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)$/.test(code);
   return error instanceof Error && /timeout exceeded when trying to connect|Connection terminated/.test(error.message);
 }
 
