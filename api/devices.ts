@@ -5,7 +5,7 @@ import type { ApiDependencies } from './dependencies.ts';
 import { invalidField, notFound } from './problems.ts';
 import { createRouter } from './router.ts';
 import { audienceExample, audienceSchema } from './schemas/audience.ts';
-import { limitProblem, numberFromCursor, toCursor } from './schemas/common.ts';
+import { limitProblem, rowCursor } from './schemas/common.ts';
 import {
   devicePageSchema,
   deviceRegistrationSchema,
@@ -88,7 +88,7 @@ const searchRoute = createRoute({
                 .boolean()
                 .optional()
                 .openapi({ description: 'True: only devices that can be sent to; false: only the others.' }),
-              cursor: z.string().max(100).optional(),
+              cursor: rowCursor,
               limit: z.int().min(1).max(1_000).default(100),
             })
             .openapi('DeviceSearch', { example: { ...audienceExample, live: true, limit: 10 } }),
@@ -141,10 +141,10 @@ export function devices({ db }: ApiDependencies) {
         db,
         c.var.caller.appId,
         { condition, externalIds, userIds, isLive: live },
-        { cursor: numberFromCursor(cursor), limit: limit + 1 },
+        { cursor, limit: limit + 1 },
       );
       const page = found.slice(0, limit);
-      const next = found.length > limit ? toCursor(page.at(-1)!.id) : null;
+      const next = found.length > limit ? String(page.at(-1)!.id) : null;
       return c.json({ devices: page.map(fromDevice), next_cursor: next }, 200);
     });
 }

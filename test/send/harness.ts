@@ -44,7 +44,7 @@ export interface TestSend {
   handle: ReturnType<TestTemporal['client']['workflow']['getHandle']>;
   read(): Promise<NotificationSummary>;
   /** POST /v1/notifications/{id}/{verb}; the answer's status. */
-  call(verb: 'launch' | 'pause' | 'resume' | 'cancel', body?: object): Promise<number>;
+  call(verb: 'launch' | 'unschedule' | 'pause' | 'resume' | 'cancel', body?: object): Promise<number>;
   /** Waits for the state, and in a final one for closed books. */
   until(state: NotificationState): Promise<NotificationSummary>;
   /** Waits until so many devices have their outcome. */
