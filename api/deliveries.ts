@@ -48,7 +48,7 @@ const listRoute = createRoute({
         'text/csv': { schema: z.string() },
       },
     },
-    ...problems(404, 422),
+    ...problems(404),
   },
 });
 

@@ -25,7 +25,7 @@ const historyRoute = createRoute({
   },
   responses: {
     200: { description: 'Newest first.', content: { 'application/json': { schema: deliveryPageSchema } } },
-    ...problems(404, 422),
+    ...problems(404),
   },
 });
 

@@ -2,6 +2,7 @@ import { createRoute, z } from '@hono/zod-openapi';
 import { changeProperties, deleteDevice, findDevice, listDevices, registerDevice } from '../db/devices.ts';
 import { inTransaction } from '../db/transaction.ts';
 import type { ApiDependencies } from './dependencies.ts';
+import { requireBody } from './json-body.ts';
 import { invalidField, notFound } from './problems.ts';
 import { createRouter } from './router.ts';
 import { audienceExample, audienceSchema } from './schemas/audience.ts';
@@ -46,7 +47,7 @@ const getRoute = createRoute({
   tags,
   summary: 'Show a device',
   request: { params },
-  responses: { 200: { description: 'The device.', ...oneDevice }, ...problems(404, 422) },
+  responses: { 200: { description: 'The device.', ...oneDevice }, ...problems(404) },
 });
 
 const deleteRoute = createRoute({
@@ -56,12 +57,13 @@ const deleteRoute = createRoute({
   summary: 'Forget a device',
   description: 'What is being sent skips it from now on. Its deliveries stay in the books, without its external id.',
   request: { params },
-  responses: { 204: { description: 'Deleted.' }, ...problems(404, 422) },
+  responses: { 204: { description: 'Deleted.' }, ...problems(404) },
 });
 
 const patchPropertiesRoute = createRoute({
   method: 'patch',
   path: '/v1/devices/{external_id}/properties',
+  middleware: [requireBody] as const,
   tags,
   summary: 'Set and remove properties',
   request: {
@@ -74,6 +76,7 @@ const patchPropertiesRoute = createRoute({
 const searchRoute = createRoute({
   method: 'post',
   path: '/v1/devices/search',
+  middleware: [requireBody] as const,
   tags,
   summary: 'Find devices',
   request: {

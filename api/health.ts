@@ -2,6 +2,7 @@ import { createRoute, z } from '@hono/zod-openapi';
 import { sql } from 'kysely';
 import type { ApiDependencies } from './dependencies.ts';
 import { createRouter } from './router.ts';
+import { urlProblems } from './schemas/problem.ts';
 
 const healthRoute = createRoute({
   method: 'get',
@@ -11,6 +12,7 @@ const healthRoute = createRoute({
   security: [],
   responses: {
     200: { description: 'Alive.', content: { 'application/json': { schema: z.object({ status: z.literal('ok') }) } } },
+    ...urlProblems,
   },
 });
 
@@ -31,6 +33,7 @@ const readyRoute = createRoute({
   responses: {
     200: { description: 'PostgreSQL answers.', content: { 'application/json': { schema: readinessSchema } } },
     503: { description: 'PostgreSQL does not.', content: { 'application/json': { schema: readinessSchema } } },
+    ...urlProblems,
   },
 });
 

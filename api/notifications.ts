@@ -23,6 +23,8 @@ import { bodyProblems, problems } from './schemas/problem.ts';
 const tags = ['Notifications'];
 const oneNotification = { content: { 'application/json': { schema: notificationSchema } } };
 
+const location = { Location: { schema: { type: 'string' as const }, required: true, description: 'Its path.' } };
+
 const createNotificationRoute = createRoute({
   method: 'post',
   path: '/v1/notifications',
@@ -41,8 +43,8 @@ const createNotificationRoute = createRoute({
     body: { required: true, content: { 'application/json': { schema: newNotificationSchema } } },
   },
   responses: {
-    200: { description: 'Created by an earlier request under this key.', ...oneNotification },
-    201: { description: 'Created.', ...oneNotification },
+    200: { description: 'Created by an earlier request under this key.', headers: location, ...oneNotification },
+    201: { description: 'Created.', headers: location, ...oneNotification },
     ...problems(409, ...bodyProblems),
   },
 });
@@ -61,7 +63,7 @@ const listRoute = createRoute({
   },
   responses: {
     200: { description: 'A page.', content: { 'application/json': { schema: notificationPageSchema } } },
-    ...problems(422),
+    ...problems(),
   },
 });
 

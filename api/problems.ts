@@ -1,4 +1,4 @@
-import type { Context, ErrorHandler, NotFoundHandler } from 'hono';
+import type { Context, ErrorHandler } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 import { PayloadError } from '../domain/payload/payload-error.ts';
 import type { ApiEnv } from './dependencies.ts';
@@ -16,6 +16,7 @@ export type ProblemCode =
   | 'unauthorized'
   | 'forbidden'
   | 'not_found'
+  | 'method_not_allowed'
   | 'notification_state'
   | 'idempotency_key_reused'
   | 'database_unavailable'
@@ -91,8 +92,9 @@ export const handleError: ErrorHandler<ApiEnv> = (error, c) => {
   return problemResponse(c, problem);
 };
 
-export const handleNotFound: NotFoundHandler<ApiEnv> = (c) =>
-  problemResponse(c, new ApiError(404, 'not_found', `There is no ${c.req.method} ${c.req.path.slice(0, 200)} here.`));
+export function handleNotFound(c: Context<ApiEnv>): Response {
+  return problemResponse(c, new ApiError(404, 'not_found', `There is no ${c.req.path.slice(0, 200)} here.`));
+}
 
 /** The document that `problem` becomes, also inside a stream that has begun. */
 export function problemDocument(problem: ApiError): Record<string, unknown> {
@@ -108,7 +110,7 @@ export function problemDocument(problem: ApiError): Record<string, unknown> {
   };
 }
 
-function problemResponse(c: Context<ApiEnv>, problem: ApiError): Response {
+export function problemResponse(c: Context<ApiEnv>, problem: ApiError): Response {
   const body = JSON.stringify({ ...problemDocument(problem), request_id: c.var.requestId });
   return c.body(body, problem.status as 400, { ...problem.headers, 'Content-Type': 'application/problem+json' });
 }

@@ -62,6 +62,12 @@ export const instant = z.iso
 /** An instant in an answer. */
 export const answeredInstant = z.iso.datetime().openapi({ type: 'string', format: 'date-time' });
 
+/** Not `.nullable()` of the other: in the document its type would stay a plain string. */
+export const answeredInstantOrNull = z.iso
+  .datetime()
+  .nullable()
+  .openapi({ type: ['string', 'null'], format: 'date-time' });
+
 /** `limit` of a listing. */
 export function pageLimit(max: number, fallback: number) {
   return z
@@ -87,7 +93,7 @@ function cursorOf(pattern: RegExp) {
   return z
     .string()
     .regex(pattern, 'Must be the next_cursor of an earlier page.')
-    .openapi({ type: 'string', description: '`next_cursor` of the page before.' });
+    .openapi({ type: 'string', pattern: pattern.source, description: '`next_cursor` of the page before.' });
 }
 
 export const nextCursor = z

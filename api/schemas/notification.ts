@@ -4,7 +4,7 @@ import { haltReasons, inDoubtPolicies, notificationStates } from '../../domain/n
 import { type Outcome, outcomes, sumOfOutcomes } from '../../domain/outcome.ts';
 import { invalidField, notFound } from '../problems.ts';
 import { audienceExample, audienceSchema, fromAudience } from './audience.ts';
-import { answeredInstant, instant, isUuid, nextCursor } from './common.ts';
+import { answeredInstant, answeredInstantOrNull, instant, isUuid, nextCursor } from './common.ts';
 import { fromMessage, messageSchema } from './message.ts';
 
 const maxScheduleAheadMs = 366 * 24 * 3_600_000;
@@ -89,10 +89,10 @@ export const notificationSummarySchema = z
     title: z.string().nullable(),
     in_doubt_policy: z.enum(inDoubtPolicies),
     rate_per_second: z.int().nullable(),
-    scheduled_at: answeredInstant.nullable(),
-    launched_at: answeredInstant.nullable(),
-    expires_at: answeredInstant.nullable(),
-    finished_at: answeredInstant.nullable().openapi({ description: 'Set once every device has its outcome.' }),
+    scheduled_at: answeredInstantOrNull,
+    launched_at: answeredInstantOrNull,
+    expires_at: answeredInstantOrNull,
+    finished_at: answeredInstantOrNull.openapi({ description: 'Set once every device has its outcome.' }),
     halt: z
       .object({ reason: z.enum(haltReasons), detail: z.string() })
       .nullable()
