@@ -1,5 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { sql } from 'kysely';
+import { databaseErrorCode, describeDatabaseError, probeDatabase } from '../db/database-error.ts';
 import type { ApiDependencies } from './dependencies.ts';
 import { createRouter } from './router.ts';
 import { urlProblems } from './schemas/problem.ts';
@@ -40,17 +40,28 @@ const readyRoute = createRoute({
 const databaseDeadlineMs = 2_000;
 
 /** Open to everyone: they say nothing that a load balancer need not know. */
-export function health({ db, waker, stopping }: ApiDependencies) {
+export function health({ db, waker, stopping, log }: ApiDependencies) {
+  /** Said once for each fault, not with every question of a load balancer. */
+  let said: string | undefined;
+
   async function checkDatabase(): Promise<string> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const tooLate = new Promise<string>((resolve) => {
       timer = setTimeout(resolve, databaseDeadlineMs, `no answer within ${databaseDeadlineMs} ms`);
     });
-    const answer = sql`select 1`.execute(db).then(
+    const answer = probeDatabase(db).then(
       () => 'reachable',
-      () => 'unreachable',
+      (error: unknown) => {
+        if (said !== databaseErrorCode(error)) {
+          log.error({ reason: describeDatabaseError(error) }, 'not ready: the database cannot be used');
+        }
+        said = databaseErrorCode(error);
+        return `unusable (${said})`;
+      },
     );
-    return Promise.race([answer, tooLate]).finally(() => clearTimeout(timer));
+    const state = await Promise.race([answer, tooLate]).finally(() => clearTimeout(timer));
+    if (state === 'reachable') said = undefined;
+    return state;
   }
 
   return createRouter()

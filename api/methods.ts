@@ -11,13 +11,16 @@ export function methodAnswers(app: ReturnType<typeof createRouter>): {
   options: Handler<ApiEnv>;
   notFound: NotFoundHandler<ApiEnv>;
 } {
-  let routes: { method: string; pattern: RegExp }[] | undefined;
+  let routes: { method: string; path: string; pattern: RegExp }[] | undefined;
 
   function allowed(path: string): string | undefined {
     routes ??= app.routes
       .filter(({ method }) => method !== 'ALL' && method !== 'OPTIONS')
-      .map(({ method, path }) => ({ method, pattern: new RegExp(`^${path.replaceAll(/:\w+/g, '[^/]+')}$`) }));
-    const methods = new Set(routes.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method));
+      .map(({ method, path }) => ({ method, path, pattern: new RegExp(`^${path.replaceAll(/:\w+/g, '[^/]+')}$`) }));
+    const own = routes.filter((route) => route.path === path);
+    // "import" could be a device too, as far as patterns go; the document has it as a path of its own.
+    const matching = own.length > 0 ? own : routes.filter(({ pattern }) => pattern.test(path));
+    const methods = new Set(matching.map(({ method }) => method));
     if (methods.size === 0) return undefined;
     if (methods.has('GET')) methods.add('HEAD');
     return [...methods.add('OPTIONS')].sort().join(', ');

@@ -29,6 +29,8 @@ export function jsonObject(limits: JsonObjectLimits, description: string) {
       type: 'object',
       additionalProperties: true,
       maxProperties: limits.maxKeys,
+      // Part of JSON Schema that the library's types do not know.
+      ...({ propertyNames: { minLength: 1, maxLength: limits.maxKeyBytes } } as object),
       description: `${description} At most ${limits.maxKeys} keys of ${limits.maxKeyBytes} bytes, ${limits.maxDepth} levels, ${limits.maxBytes} bytes of JSON.`,
     });
 }

@@ -59,7 +59,7 @@ export const notificationChangeSchema = z
     rate_per_second: ratePerSecond.optional(),
     scheduled_at: scheduledAt.optional(),
   })
-  .openapi('NotificationChange', { example: { rate_per_second: 500 } });
+  .openapi('NotificationChange', { minProperties: 1, example: { rate_per_second: 500 } });
 
 export type NotificationChangeBody = z.infer<typeof notificationChangeSchema>;
 
@@ -82,6 +82,11 @@ export const booksSchema = z
   })
   .openapi('Books');
 
+export const haltSchema = z
+  .object({ reason: z.enum(haltReasons), detail: z.string() })
+  .nullable()
+  .openapi({ description: 'Why the service stopped this send itself; resume continues after the fix.' });
+
 export const notificationSummarySchema = z
   .object({
     id: z.uuid(),
@@ -93,10 +98,7 @@ export const notificationSummarySchema = z
     launched_at: answeredInstantOrNull,
     expires_at: answeredInstantOrNull,
     finished_at: answeredInstantOrNull.openapi({ description: 'Set once every device has its outcome.' }),
-    halt: z
-      .object({ reason: z.enum(haltReasons), detail: z.string() })
-      .nullable()
-      .openapi({ description: 'Why the service stopped this send itself; resume continues after the fix.' }),
+    halt: haltSchema,
     books: booksSchema,
     totals: z
       .object({

@@ -18,8 +18,8 @@ export interface Document {
    * @throws {AssertionError} where the document says something else
    */
   checkAnswer(method: string, path: string, answer: Response): Promise<void>;
-  /** Each line of an answer of JSON lines. */
-  checkLines(method: string, path: string, status: number, text: string): void;
+  /** Each line of an answer of JSON lines, the data of each event of an event stream. */
+  checkStream(method: string, path: string, mediaType: string, text: string): void;
   /** The body of a request that was taken. */
   checkTaken(method: string, path: string, mediaType: string, text: string): void;
 }
@@ -81,11 +81,16 @@ export function createDocument(json: { paths: Record<string, Record<string, Oper
       check(await answer.clone().json(), pointer + place, what);
     },
 
-    checkLines(method, url, status, text) {
-      const { pointer, name } = find(method, url)!;
-      const place = pointerOf('responses', status, 'content', 'application/x-ndjson', 'schema');
-      for (const line of text.split('\n').filter((line) => line !== '')) {
-        check(JSON.parse(line), pointer + place, `a line of ${name}`);
+    checkStream(method, url, mediaType, text) {
+      const place = {
+        'application/x-ndjson': { start: '', schema: ['contentSchema'] },
+        'text/event-stream': { start: 'data: ', schema: ['properties', 'data', 'contentSchema'] },
+      }[mediaType];
+      const found = find(method, url);
+      if (!place || !found) return;
+      const pointer = found.pointer + pointerOf('responses', 200, 'content', mediaType, 'schema', ...place.schema);
+      for (const line of text.split('\n').filter((line) => line !== '' && line.startsWith(place.start))) {
+        check(JSON.parse(line.slice(place.start.length)), pointer, `a line of ${found.name}`);
       }
     },
 

@@ -77,9 +77,7 @@ export async function createTestApi(overrides: Partial<ApiDependencies> = {}): P
         ...(body !== undefined && { body: isJson ? JSON.stringify(body) : (body as string) }),
       });
       const text = await response.text();
-      if (mediaTypeOf(response.headers) === 'application/x-ndjson') {
-        document.checkLines(method, path, response.status, text);
-      }
+      document.checkStream(method, path, mediaTypeOf(response.headers), text);
       return { status: response.status, headers: response.headers, text, body: parsed(text) };
     },
     close: () => database.close(),
