@@ -32,10 +32,9 @@ export function createProgress(
       bestRate = Math.max(bestRate, rate);
       mark = { at: performance.now(), done };
     }
-    if (rate === undefined || done === 0 || done === total) return [];
-    return [
-      rate > bestRate * trickle ? `${formatCount(Math.round(rate))}/s` : 'waiting for those that were refused at first',
-    ];
+    if (!rate || done === total) return [];
+    const isWaiting = rate < bestRate * trickle && done > total / 2;
+    return [isWaiting ? 'waiting for those that were refused at first' : `${formatCount(Math.round(rate))}/s`];
   }
 
   function write(notification: NotificationView, more: string[]): void {
