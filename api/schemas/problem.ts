@@ -9,6 +9,7 @@ export const problemSchema = z
     code: z.string().openapi({ description: 'Stable: switch on it.', example: 'invalid_input' }),
     field: z.string().optional().openapi({ example: 'message.ttl' }),
     errors: z.array(z.object({ field: z.string(), message: z.string() })).optional(),
+    errors_left_out: z.int().optional().openapi({ description: '`errors` has the first 20; so many more were found.' }),
     notification_id: z
       .string()
       .optional()

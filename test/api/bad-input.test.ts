@@ -107,6 +107,14 @@ describe('bad input, on every route', () => {
     assert.deepEqual(await rows(), { devices: 0, notifications: 0 });
   });
 
+  test('a list of errors that is cut says how many are left out', async () => {
+    const unknown = Object.fromEntries(Array.from({ length: 25 }, (_, n) => [`surprise${n}`, n]));
+    const { body } = await api.request('PUT', '/v1/devices/bad', { platform: 'web', ...unknown });
+    assert.deepEqual([body.errors.length, body.errors_left_out], [20, 5]);
+    const few = await api.request('PUT', '/v1/devices/bad', { platform: 'web', surprise: 1 });
+    assert.equal('errors_left_out' in few.body, false);
+  });
+
   test('huge numbers are refused or stored, never a 500', async () => {
     for (const number of ['1e308', '-1e308', '9007199254740993', '1e-320', '123456789012345678901234567890']) {
       for (const body of [
