@@ -130,7 +130,8 @@ export async function createSendBench(): Promise<SendBench> {
     `.execute(db);
     await insertNotification(db, {
       ...{ id, appId: 1, title: message.title ?? null, message },
-      audience: { externalIds: rows.map((_, n) => `${id}-${n + 1}`) },
+      // Never an empty list, which no caller could ask for.
+      audience: { externalIds: [id, ...rows.map((_, n) => `${id}-${n + 1}`)] },
       inDoubtPolicy: options.inDoubtPolicy ?? 'redeliver',
       ratePerSecond: options.ratePerSecond ?? null,
     });
