@@ -11,9 +11,10 @@ import { health } from './health.ts';
 import { importDevices } from './import-devices.ts';
 import { readJsonBody } from './json-body.ts';
 import { notificationMoves } from './launch-notification.ts';
+import { methodAnswers } from './methods.ts';
 import { notifications } from './notifications.ts';
 import { openApi } from './openapi.ts';
-import { ApiError, handleError, handleNotFound } from './problems.ts';
+import { ApiError, handleError } from './problems.ts';
 import { progress } from './progress.ts';
 import { createRouter } from './router.ts';
 import { unstorableText } from './storable.ts';
@@ -25,8 +26,11 @@ const streamed = /^POST \/v1\/devices\/import$|^PUT \/v1\/notifications\/[^/]+\/
 export function createApp(deps: ApiDependencies) {
   const app = createRouter();
   app.onError(handleError);
-  app.notFound(handleNotFound);
+  const { options, notFound } = methodAnswers(app);
+  app.notFound(notFound);
   app.use(describeRequest(deps));
+  // Before the key is asked for: it says nothing that the document does not.
+  app.options('*', options);
   app.route('/', health(deps));
   app.route('/', docs(deps));
 

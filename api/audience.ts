@@ -2,6 +2,7 @@ import { createRoute, z } from '@hono/zod-openapi';
 import { countAudience } from '../db/devices.ts';
 import { platforms, providerNames } from '../domain/device.ts';
 import type { ApiDependencies } from './dependencies.ts';
+import { requireBody } from './json-body.ts';
 import { createRouter } from './router.ts';
 import { audienceSchema, fromListed, listedSchema, toAudience } from './schemas/audience.ts';
 import { bodyProblems, problems } from './schemas/problem.ts';
@@ -13,6 +14,7 @@ const counts = <K extends string>(keys: readonly K[]) =>
 const estimateRoute = createRoute({
   method: 'post',
   path: '/v1/audience/estimate',
+  middleware: [requireBody] as const,
   tags: ['Audience'],
   summary: 'Count the devices of an audience',
   description: 'Live devices at this moment; the audience of a notification is frozen when it is launched.',

@@ -1,16 +1,45 @@
+import process from 'node:process';
+import { setTimeout } from 'node:timers/promises';
+import type { Kysely } from 'kysely';
 import { pino } from 'pino';
 import { connect } from '../db/connect.ts';
+import { describeDatabaseError, isWrongDatabase, probeDatabase } from '../db/database-error.ts';
+import type { Database } from '../db/schema.ts';
 import { type Environment, loadConfig } from '../domain/config.ts';
 import { createApp } from './app.ts';
-import type { DocsAssets } from './dependencies.ts';
+import type { DocsAssets, Log } from './dependencies.ts';
 import { loadDocsAssets } from './docs-assets.ts';
 import { createJwtVerifier } from './jwt.ts';
 import { createTemporalWaker } from './temporal.ts';
 
+/** What PostgreSQL has to say is said by then, unless it is away: the API starts without it, and is not ready. */
+const databaseAnswerMs = 3_000;
+
+async function checkDatabase(db: Kysely<Database>, log: Log): Promise<void> {
+  const late = new Error(`no answer within ${databaseAnswerMs} ms`);
+  const timer = new AbortController();
+  const silence = setTimeout(databaseAnswerMs, late, { signal: timer.signal });
+  const error = await Promise.race([probeDatabase(db).catch((error: unknown) => error), silence]);
+  timer.abort();
+  silence.catch(() => {});
+  if (error === undefined) return;
+  if (isWrongDatabase(error)) {
+    await db.destroy();
+    throw new Error(describeDatabaseError(error));
+  }
+  log.warn({ reason: describeDatabaseError(error) }, 'the database cannot be used yet');
+}
+
+/** For the entries: one line instead of a stack trace. */
+export function endWithReason(error: Error): never {
+  console.error(`The API cannot start: ${error.message}`);
+  process.exit(1);
+}
+
 /**
  * The app with everything real behind it, as both entries need it. `stop` makes streams end themselves; `close` ends the
  * connections, after the last request.
- * @throws {ConfigError}
+ * @throws {ConfigError} and where PostgreSQL says that DATABASE_URL is wrong.
  */
 export async function composeApi(env: Environment) {
   const config = loadConfig(env);
@@ -24,6 +53,7 @@ export async function composeApi(env: Environment) {
     applicationName: 'carillon-api',
     onIdleError: (err) => log.warn({ err }, 'a database connection broke'),
   });
+  await checkDatabase(db, log);
   const waker = createTemporalWaker({
     env,
     taskQueuePrefix: config.taskQueuePrefix,

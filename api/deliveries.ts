@@ -8,7 +8,7 @@ import { toByteStream } from './byte-stream.ts';
 import type { ApiDependencies } from './dependencies.ts';
 import { notFound } from './problems.ts';
 import { createRouter } from './router.ts';
-import { cursor, numberFromCursor, pageLimit, toCursor } from './schemas/common.ts';
+import { pageLimit, rowCursor } from './schemas/common.ts';
 import { deliveryPageSchema, deliverySchema, fromDelivery } from './schemas/delivery.ts';
 import { checkedId, notificationParams } from './schemas/notification.ts';
 import { problems } from './schemas/problem.ts';
@@ -32,7 +32,7 @@ const listRoute = createRoute({
   request: {
     params: notificationParams,
     query: z.strictObject({
-      cursor,
+      cursor: rowCursor,
       limit: pageLimit(1_000, 100),
       outcome: z.enum(outcomes).optional(),
       reason: z.string().min(1).max(200).optional(),
@@ -48,7 +48,7 @@ const listRoute = createRoute({
         'text/csv': { schema: z.string() },
       },
     },
-    ...problems(404, 422),
+    ...problems(404),
   },
 });
 
@@ -59,15 +59,20 @@ export function deliveries({ db, stopping }: ApiDependencies) {
     const id = checkedId(c.req.valid('param').id);
     const query = c.req.valid('query');
     const format = query.format ?? acceptedFormat(c.req.header('accept'));
-    const after = numberFromCursor(query.cursor);
     if (!(await findSummary(db, c.var.caller.appId, id))) throw notFound('notification');
     if (format === 'json') {
-      const found = await listDeliveries(db, id, { ...query, cursor: after, limit: query.limit + 1 });
+      const found = await listDeliveries(db, id, { ...query, limit: query.limit + 1 });
       const page = found.slice(0, query.limit);
-      const next = found.length > query.limit ? toCursor(page.at(-1)!.deviceId) : null;
+      const next = found.length > query.limit ? String(page.at(-1)!.deviceId) : null;
       return c.json({ deliveries: page.map(fromDelivery), next_cursor: next }, 200);
     }
-    const lines = deliveryLines(db, id, { format, after, outcome: query.outcome, reason: query.reason, stopping });
+    const lines = deliveryLines(db, id, {
+      format,
+      after: query.cursor,
+      outcome: query.outcome,
+      reason: query.reason,
+      stopping,
+    });
     return c.body(toByteStream(lines), 200, { 'Content-Type': mediaTypes[format] }) as never;
   });
 }

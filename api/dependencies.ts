@@ -43,5 +43,5 @@ export interface Caller {
 }
 
 export interface ApiEnv {
-  Variables: { requestId: string; log: Log; caller: Caller };
+  Variables: { requestId: string; log: Log; caller: Caller; hasBody: boolean };
 }

@@ -4,10 +4,13 @@ import { findDevice } from '../db/devices.ts';
 import type { ApiDependencies } from './dependencies.ts';
 import { notFound } from './problems.ts';
 import { createRouter } from './router.ts';
-import { pageLimit } from './schemas/common.ts';
-import { deliverySchema, fromDelivery } from './schemas/delivery.ts';
+import { pageLimit, uuidCursor } from './schemas/common.ts';
+import { deliveryPageSchema, fromDelivery } from './schemas/delivery.ts';
 import { externalId } from './schemas/device.ts';
 import { problems } from './schemas/problem.ts';
+
+/** Probed in one request: some milliseconds a thousand. */
+const notificationsPerPage = 5_000;
 
 const historyRoute = createRoute({
   method: 'get',
@@ -15,16 +18,14 @@ const historyRoute = createRoute({
   tags: ['Devices'],
   summary: 'What a device was sent',
   description:
-    'Looks into the newest notifications of the app, as many as `limit` says, and shows those that reached this device.',
-  request: { params: z.object({ external_id: externalId }), query: z.strictObject({ limit: pageLimit(500, 100) }) },
+    'One request looks at 5 000 notifications of the app at most, so a page may be shorter than `limit`, or empty, and still have a `next_cursor`: older notifications are on the next.',
+  request: {
+    params: z.object({ external_id: externalId }),
+    query: z.strictObject({ cursor: uuidCursor, limit: pageLimit(500, 100) }),
+  },
   responses: {
-    200: {
-      description: 'Newest first.',
-      content: {
-        'application/json': { schema: z.object({ deliveries: z.array(deliverySchema) }).openapi('DeviceHistory') },
-      },
-    },
-    ...problems(404, 422),
+    200: { description: 'Newest first.', content: { 'application/json': { schema: deliveryPageSchema } } },
+    ...problems(404),
   },
 });
 
@@ -33,7 +34,9 @@ export function deviceNotifications({ db }: ApiDependencies) {
     const { appId } = c.var.caller;
     const device = await findDevice(db, appId, c.req.valid('param').external_id);
     if (!device) throw notFound('device');
-    const found = await listDeviceDeliveries(db, appId, device.id, { notifications: c.req.valid('query').limit });
-    return c.json({ deliveries: found.map(fromDelivery) }, 200);
+    const query = c.req.valid('query');
+    const page = { cursor: query.cursor, limit: query.limit, notifications: notificationsPerPage };
+    const { deliveries, cursor } = await listDeviceDeliveries(db, appId, device.id, page);
+    return c.json({ deliveries: deliveries.map(fromDelivery), next_cursor: cursor }, 200);
   });
 }

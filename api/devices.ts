@@ -2,10 +2,11 @@ import { createRoute, z } from '@hono/zod-openapi';
 import { changeProperties, deleteDevice, findDevice, listDevices, registerDevice } from '../db/devices.ts';
 import { inTransaction } from '../db/transaction.ts';
 import type { ApiDependencies } from './dependencies.ts';
+import { requireBody } from './json-body.ts';
 import { invalidField, notFound } from './problems.ts';
 import { createRouter } from './router.ts';
 import { audienceExample, audienceSchema } from './schemas/audience.ts';
-import { limitProblem, numberFromCursor, toCursor } from './schemas/common.ts';
+import { limitProblem, rowCursor } from './schemas/common.ts';
 import {
   devicePageSchema,
   deviceRegistrationSchema,
@@ -48,7 +49,7 @@ const getRoute = createRoute({
   tags,
   summary: 'Show a device',
   request: { params },
-  responses: { 200: { description: 'The device.', ...oneDevice }, ...problems(404, 422) },
+  responses: { 200: { description: 'The device.', ...oneDevice }, ...problems(404) },
 });
 
 const deleteRoute = createRoute({
@@ -58,12 +59,13 @@ const deleteRoute = createRoute({
   summary: 'Forget a device',
   description: 'What is being sent skips it from now on. Its deliveries stay in the books, without its external id.',
   request: { params },
-  responses: { 204: { description: 'Deleted.' }, ...problems(404, 422) },
+  responses: { 204: { description: 'Deleted.' }, ...problems(404) },
 });
 
 const patchPropertiesRoute = createRoute({
   method: 'patch',
   path: '/v1/devices/{external_id}/properties',
+  middleware: [requireBody] as const,
   tags,
   summary: 'Set and remove properties',
   request: {
@@ -76,6 +78,7 @@ const patchPropertiesRoute = createRoute({
 const searchRoute = createRoute({
   method: 'post',
   path: '/v1/devices/search',
+  middleware: [requireBody] as const,
   tags,
   summary: 'Find devices',
   request: {
@@ -90,7 +93,7 @@ const searchRoute = createRoute({
                 .boolean()
                 .optional()
                 .openapi({ description: 'True: only devices that can be sent to; false: only the others.' }),
-              cursor: z.string().max(100).optional(),
+              cursor: rowCursor,
               limit: z.int().min(1).max(1_000).default(100),
             })
             .openapi('DeviceSearch', { example: { ...audienceExample, live: true, limit: 10 } }),
@@ -143,10 +146,10 @@ export function devices({ db }: ApiDependencies) {
         db,
         c.var.caller.appId,
         { condition, externalIds, userIds, isLive: live },
-        { cursor: numberFromCursor(cursor), limit: limit + 1 },
+        { cursor, limit: limit + 1 },
       );
       const page = found.slice(0, limit);
-      const next = found.length > limit ? toCursor(page.at(-1)!.id) : null;
+      const next = found.length > limit ? String(page.at(-1)!.id) : null;
       return c.json({ devices: page.map(fromDevice), next_cursor: next }, 200);
     });
 }

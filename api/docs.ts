@@ -1,5 +1,6 @@
 import { Hono } from 'hono';
 import type { ApiDependencies, ApiEnv } from './dependencies.ts';
+import { notFound } from './problems.ts';
 
 /** Everything from this origin; Swagger UI sets styles on elements and has its icons as data URLs. */
 const contentSecurityPolicy = [
@@ -49,7 +50,7 @@ export function docs({ docsAssets }: ApiDependencies) {
     .get('/docs/assets/:name', (c) => {
       const name = c.req.param('name');
       const asset = Object.hasOwn(docsAssets, name) ? docsAssets[name] : undefined;
-      if (!asset) return c.notFound();
+      if (!asset) throw notFound('file');
       return c.body(asset.body, 200, { 'Content-Type': asset.contentType, 'Cache-Control': 'public, max-age=3600' });
     });
 }

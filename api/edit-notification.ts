@@ -9,8 +9,8 @@ import { checkForAudience, toMessage } from './schemas/message.ts';
 import { type NotificationChangeBody, toScheduledAt } from './schemas/notification.ts';
 
 /**
- * What may change and when: everything but the schedule while it is a draft, the time while it is scheduled, the rate until it
- * ends. All of a request or nothing.
+ * What may change and when: everything but the schedule while it is a draft (`unschedule` makes it one again), the time while it
+ * is scheduled, the rate until it ends. All of a request or nothing.
  * @throws {ApiError} 404; 409 with the state that forbids it.
  */
 export async function editNotification(

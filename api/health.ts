@@ -1,9 +1,11 @@
 import { createRoute, z } from '@hono/zod-openapi';
+import { databaseErrorCode, describeDatabaseError } from '../db/database-error.ts';
 import { listUnreachableHosts } from '../db/provider-hosts.ts';
 import type { UnreachableHost } from '../domain/notification.ts';
 import type { ApiDependencies } from './dependencies.ts';
 import { createRouter } from './router.ts';
 import { fromUnreachableHost, unreachableHostSchema } from './schemas/notification.ts';
+import { urlProblems } from './schemas/problem.ts';
 
 const healthRoute = createRoute({
   method: 'get',
@@ -13,6 +15,7 @@ const healthRoute = createRoute({
   security: [],
   responses: {
     200: { description: 'Alive.', content: { 'application/json': { schema: z.object({ status: z.literal('ok') }) } } },
+    ...urlProblems,
   },
 });
 
@@ -37,14 +40,18 @@ const readyRoute = createRoute({
   responses: {
     200: { description: 'PostgreSQL answers.', content: { 'application/json': { schema: readinessSchema } } },
     503: { description: 'PostgreSQL does not.', content: { 'application/json': { schema: readinessSchema } } },
+    ...urlProblems,
   },
 });
 
 const databaseDeadlineMs = 2_000;
 
 /** Open to everyone: they say nothing that a load balancer need not know. */
-export function health({ db, waker, stopping }: ApiDependencies) {
-  /** Asking for the hosts that cannot be reached shows that it answers. */
+export function health({ db, waker, stopping, log }: ApiDependencies) {
+  /** Said once for each fault, not with every question of a load balancer. */
+  let said: string | undefined;
+
+  /** Asking for the hosts that cannot be reached shows that it answers, and that it was migrated. */
   async function checkDatabase(): Promise<{ database: string; unreachable: UnreachableHost[] }> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const failed = (database: string) => ({ database, unreachable: [] });
@@ -53,9 +60,17 @@ export function health({ db, waker, stopping }: ApiDependencies) {
     });
     const answer = listUnreachableHosts(db).then(
       (unreachable) => ({ database: 'reachable', unreachable }),
-      () => failed('unreachable'),
+      (error: unknown) => {
+        if (said !== databaseErrorCode(error)) {
+          log.error({ reason: describeDatabaseError(error) }, 'not ready: the database cannot be used');
+        }
+        said = databaseErrorCode(error);
+        return failed(`unusable (${said})`);
+      },
     );
-    return Promise.race([answer, tooLate]).finally(() => clearTimeout(timer));
+    const state = await Promise.race([answer, tooLate]).finally(() => clearTimeout(timer));
+    if (state.database === 'reachable') said = undefined;
+    return state;
   }
 
   return createRouter()

@@ -23,12 +23,21 @@ export const readJsonBody =
     if (bytes.length > 0 && !jsonMediaType.test(mediaType)) {
       throw new ApiError(415, 'unsupported_media_type', 'Send JSON with Content-Type: application/json.');
     }
+    const checked = checkedText(bytes);
+    c.set('hasBody', checked !== '');
     // A request without a body has no media type to be wrong: it must stay empty for whoever looks at it next.
-    const text = bytes.length === 0 && mediaType === '' ? '' : checkedText(bytes);
+    const text = checked === '' && mediaType !== '' ? '{}' : checked;
     // Hono keeps promises there, whatever its type says.
     c.req.bodyCache.text = Promise.resolve(text) as unknown as string;
     return next();
   };
+
+/** For routes to which an empty object is as good as any other: a request that lost its body must not pass for one. */
+export const requireBody: MiddlewareHandler<ApiEnv> = async (c, next) => {
+  if (!c.var.hasBody)
+    throw new ApiError(400, 'malformed_json', 'The body is missing: send a JSON object, {} at least.');
+  await next();
+};
 
 function checkedText(bytes: Uint8Array): string {
   let text: string;
@@ -37,7 +46,7 @@ function checkedText(bytes: Uint8Array): string {
   } catch (cause) {
     throw new ApiError(400, 'invalid_encoding', 'The body is not valid UTF-8.', { cause });
   }
-  if (text.trim() === '') return '{}';
+  if (text.trim() === '') return '';
   let value: unknown;
   try {
     value = parseJson(text);

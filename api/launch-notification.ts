@@ -1,10 +1,12 @@
 import { createRoute } from '@hono/zod-openapi';
 import {
   cancelNotification,
+  findNotification,
   launchNotification,
   type Move,
   pauseNotification,
   resumeNotification,
+  unscheduleNotification,
 } from '../db/notifications.ts';
 import type { Notification } from '../domain/notification.ts';
 import { labelsOf } from '../domain/notification-start.ts';
@@ -22,10 +24,10 @@ import {
 import { bodyProblems, problems } from './schemas/problem.ts';
 
 /**
- * Launch, pause, resume, cancel: one conditional change in PostgreSQL, which every worker obeys from its next window on, then a
+ * Launch, unschedule, pause, resume, cancel: one conditional change in PostgreSQL, which every worker obeys from its next window on, then a
  * call that wakes the workflow. When Temporal cannot be reached the answer is the same, and the reconciler makes up for it.
  */
-function moveRoute<Verb extends 'launch' | 'pause' | 'resume' | 'cancel'>(
+function moveRoute<Verb extends 'launch' | 'unschedule' | 'pause' | 'resume' | 'cancel'>(
   verb: Verb,
   summary: string,
   description: string,
@@ -49,12 +51,19 @@ function moveRoute<Verb extends 'launch' | 'pause' | 'resume' | 'cancel'>(
 const launch = moveRoute(
   'launch',
   'Send now, or at a time',
-  'Freezes the audience: devices registered later are not in it. A second launch changes nothing. With scheduled_at the send begins then.',
+  'Freezes the audience: devices registered later are not in it. A second launch changes nothing, also when the send has ended. With scheduled_at the send begins then.',
 );
 const launchRoute = createRoute({
   ...launch,
   request: { ...launch.request, body: { content: { 'application/json': { schema: launchSchema } } } },
 });
+const unscheduleRoute = createRoute(
+  moveRoute(
+    'unschedule',
+    'Take a schedule back',
+    'The notification is a draft again: it can be changed, and launched at once or for another time. A repeat is harmless.',
+  ),
+);
 const pauseRoute = createRoute(
   moveRoute('pause', 'Stop dispatching', 'What is in flight is still recorded. A repeat is harmless.'),
 );
@@ -66,19 +75,21 @@ const cancelRoute = createRoute(
 );
 
 export function notificationMoves(deps: ApiDependencies) {
-  const { db, now } = deps;
+  const { db } = deps;
   return createRouter()
     .openapi(launchRoute, async (c) => {
-      const body = c.req.valid('json');
-      const scheduledAt =
-        body.scheduled_at === undefined ? undefined : toScheduledAt(body.scheduled_at, now?.() ?? new Date());
+      const { appId } = c.var.caller;
       const id = checkedId(c.req.valid('param').id);
-      const notification = await settle(
-        deps,
-        'launch',
-        await launchNotification(db, c.var.caller.appId, id, scheduledAt),
-      );
+      const scheduledAt = await toLaunchTime(deps, appId, id, c.req.valid('json')?.scheduled_at);
+      const notification = await settle(deps, 'launch', await launchNotification(db, appId, id, scheduledAt));
       return c.json(fromNotification(notification), 202);
+    })
+    .openapi(unscheduleRoute, async (c) => {
+      const id = checkedId(c.req.valid('param').id);
+      const notification = await settle(deps, 'unschedule', await unscheduleNotification(db, c.var.caller.appId, id));
+      // Its workflow sleeps until the time that was taken back. Without this word it does, and ends when it looks.
+      await deps.waker.wake(id, labelsOf(notification));
+      return c.json(fromNotification(notification), 200);
     })
     .openapi(pauseRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
@@ -95,6 +106,20 @@ export function notificationMoves(deps: ApiDependencies) {
       const notification = await settle(deps, 'cancel', await cancelNotification(db, c.var.caller.appId, id));
       return c.json(fromNotification(notification), notification.finishedAt ? 200 : 202);
     });
+}
+
+/** The time that is stored already was checked when it came: a repeat of that launch may come after it. */
+async function toLaunchTime(
+  { db, now }: ApiDependencies,
+  appId: number,
+  id: string,
+  text: string | undefined,
+): Promise<Date | undefined> {
+  if (text === undefined) return undefined;
+  const before = await findNotification(db, appId, id);
+  if (!before) throw notFound('notification');
+  const isStored = before.scheduledAt?.getTime() === Date.parse(text);
+  return isStored ? new Date(text) : toScheduledAt(text, now?.() ?? new Date());
 }
 
 /** Wakes the workflow after a move that was allowed. @throws {ApiError} 404, or 409 with the state that forbids it. */

@@ -7,7 +7,7 @@ import { editNotification } from './edit-notification.ts';
 import { stateConflict } from './launch-notification.ts';
 import { notFound } from './problems.ts';
 import { createRouter } from './router.ts';
-import { cursor, pageLimit, toCursor, uuidFromCursor } from './schemas/common.ts';
+import { pageLimit, uuidCursor } from './schemas/common.ts';
 import {
   checkedId,
   fromNotification,
@@ -22,6 +22,8 @@ import { bodyProblems, problems } from './schemas/problem.ts';
 
 const tags = ['Notifications'];
 const oneNotification = { content: { 'application/json': { schema: notificationSchema } } };
+
+const location = { Location: { schema: { type: 'string' as const }, required: true, description: 'Its path.' } };
 
 const createNotificationRoute = createRoute({
   method: 'post',
@@ -41,8 +43,8 @@ const createNotificationRoute = createRoute({
     body: { required: true, content: { 'application/json': { schema: newNotificationSchema } } },
   },
   responses: {
-    200: { description: 'Created by an earlier request under this key.', ...oneNotification },
-    201: { description: 'Created.', ...oneNotification },
+    200: { description: 'Created by an earlier request under this key.', headers: location, ...oneNotification },
+    201: { description: 'Created.', headers: location, ...oneNotification },
     ...problems(409, ...bodyProblems),
   },
 });
@@ -54,14 +56,14 @@ const listRoute = createRoute({
   summary: 'List notifications, newest first',
   request: {
     query: z.strictObject({
-      cursor,
+      cursor: uuidCursor,
       limit: pageLimit(100, 20),
       state: z.enum(notificationStates).optional(),
     }),
   },
   responses: {
     200: { description: 'A page.', content: { 'application/json': { schema: notificationPageSchema } } },
-    ...problems(422),
+    ...problems(),
   },
 });
 
@@ -79,7 +81,8 @@ const patchRoute = createRoute({
   path: '/v1/notifications/{id}',
   tags,
   summary: 'Change a draft, a schedule or a rate',
-  description: 'Content: only of a draft. scheduled_at: only while scheduled. rate_per_second: until it ends, at once.',
+  description:
+    'Content: only of a draft; unschedule makes a scheduled notification one again. scheduled_at: only while scheduled. rate_per_second: until it ends, at once.',
   request: {
     params: notificationParams,
     body: { required: true, content: { 'application/json': { schema: notificationChangeSchema } } },
@@ -110,11 +113,11 @@ export function notifications(deps: ApiDependencies) {
       return c.json(fromNotification(notification), isNew ? 201 : 200);
     })
     .openapi(listRoute, async (c) => {
-      const { limit, state, cursor: after } = c.req.valid('query');
-      const page = { cursor: uuidFromCursor(after), limit: limit + 1, state };
+      const { limit, state, cursor } = c.req.valid('query');
+      const page = { cursor, limit: limit + 1, state };
       const found = await listNotifications(db, c.var.caller.appId, page);
       const shown = found.slice(0, limit);
-      const next = found.length > limit ? toCursor(shown.at(-1)!.id) : null;
+      const next = found.length > limit ? shown.at(-1)!.id : null;
       return c.json({ notifications: shown.map(fromSummary), next_cursor: next }, 200);
     })
     .openapi(getRoute, async (c) => {

@@ -1,4 +1,4 @@
-import type { Context, ErrorHandler, NotFoundHandler } from 'hono';
+import type { Context, ErrorHandler } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 import { cutText } from '../domain/cut-text.ts';
 import { PayloadError } from '../domain/payload/payload-error.ts';
@@ -17,6 +17,7 @@ export type ProblemCode =
   | 'unauthorized'
   | 'forbidden'
   | 'not_found'
+  | 'method_not_allowed'
   | 'notification_state'
   | 'idempotency_key_reused'
   | 'database_unavailable'
@@ -92,8 +93,9 @@ export const handleError: ErrorHandler<ApiEnv> = (error, c) => {
   return problemResponse(c, problem);
 };
 
-export const handleNotFound: NotFoundHandler<ApiEnv> = (c) =>
-  problemResponse(c, new ApiError(404, 'not_found', `There is no ${c.req.method} ${cutText(c.req.path, 200)} here.`));
+export function handleNotFound(c: Context<ApiEnv>): Response {
+  return problemResponse(c, new ApiError(404, 'not_found', `There is no ${cutText(c.req.path, 200)} here.`));
+}
 
 /** The document that `problem` becomes, also inside a stream that has begun. */
 export function problemDocument(problem: ApiError): Record<string, unknown> {
@@ -109,7 +111,7 @@ export function problemDocument(problem: ApiError): Record<string, unknown> {
   };
 }
 
-function problemResponse(c: Context<ApiEnv>, problem: ApiError): Response {
+export function problemResponse(c: Context<ApiEnv>, problem: ApiError): Response {
   const body = JSON.stringify({ ...problemDocument(problem), request_id: c.var.requestId });
   return c.body(body, problem.status as 400, { ...problem.headers, 'Content-Type': 'application/problem+json' });
 }
@@ -145,10 +147,14 @@ function fromDatabaseError(error: unknown): ApiError | undefined {
   return undefined;
 }
 
-/** Connection lost or refused, starting up or shutting down, too many connections, statement cancelled. */
+/**
+ * Connection lost or refused, starting up or shutting down, too many connections, statement cancelled; read only (25006): a
+ * standby that is being promoted, or a host's answer to a full disk.
+ */
 export function isDatabaseAway(error: unknown): boolean {
   const code = errorCode(error);
-  if (code !== undefined) return /^(08|53|57)[0-9A-Z]{3}$|^(ECONN\w+|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)$/.test(code);
+  if (code !== undefined)
+    return /^(08|53|57)[0-9A-Z]{3}$|^25006$|^(ECONN\w+|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)$/.test(code);
   return error instanceof Error && /timeout exceeded when trying to connect|Connection terminated/.test(error.message);
 }
 

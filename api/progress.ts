@@ -2,14 +2,26 @@ import { createRoute, z } from '@hono/zod-openapi';
 import { type SSEStreamingApi, streamSSE } from 'hono/streaming';
 import { findSummary } from '../db/notifications.ts';
 import type { NotificationSummary } from '../domain/notification.ts';
+import { notificationStates } from '../domain/notification-state.ts';
 import type { ApiDependencies } from './dependencies.ts';
 import { notFound } from './problems.ts';
 import { createRouter } from './router.ts';
-import { checkedId, fromBooks, notificationParams } from './schemas/notification.ts';
+import { answeredInstantOrNull } from './schemas/common.ts';
+import { booksSchema, checkedId, fromBooks, haltSchema, notificationParams } from './schemas/notification.ts';
 import { problems } from './schemas/problem.ts';
 
 /** Proxies close a connection that is silent for a minute; half of the shortest common limit. */
 const heartbeatMs = 15_000;
+
+const progressSchema = z
+  .object({
+    id: z.uuid(),
+    state: z.enum(notificationStates),
+    halt: haltSchema,
+    books: booksSchema,
+    finished_at: answeredInstantOrNull,
+  })
+  .openapi('Progress');
 
 const progressRoute = createRoute({
   method: 'get',
@@ -20,7 +32,7 @@ const progressRoute = createRoute({
     'Server-sent events: `progress` with state and books whenever they changed, `end` with the same once every device has its outcome.',
   request: { params: notificationParams },
   responses: {
-    200: { description: 'Events until the end.', content: { 'text/event-stream': { schema: z.string() } } },
+    200: { description: 'Events until the end.', content: { 'text/event-stream': { schema: progressSchema } } },
     ...problems(404),
   },
 });

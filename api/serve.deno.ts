@@ -1,17 +1,18 @@
 import process from 'node:process';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { composeApi } from './compose.ts';
+import { stopSignal } from '../domain/stop-signal.ts';
+import { composeApi, endWithReason } from './compose.ts';
 
 /** Requests under way get this long once the process is asked to stop; streams end themselves at once. */
 const drainMs = 10_000;
 const streamsEndMs = 250;
 
 /** The same app for `deno serve`, which opens the port itself (`--host`, `--port`) and hands out no way to close it. */
-const { app, log, stop, close } = await composeApi(process.env);
+const { app, log, stop, close } = await composeApi(process.env).catch(endWithReason);
 let underWay = 0;
 
-async function shutDown(signal: string): Promise<void> {
-  log.info({ signal }, 'stopping');
+async function shutDown({ message }: Error): Promise<void> {
+  log.info({ reason: message }, 'stopping');
   stop();
   const deadline = performance.now() + drainMs;
   while (underWay > 0 && performance.now() < deadline) await sleep(20);
@@ -21,9 +22,8 @@ async function shutDown(signal: string): Promise<void> {
   process.exit(0);
 }
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(signal, () => void shutDown(signal));
-}
+const stopped = stopSignal();
+stopped.addEventListener('abort', () => void shutDown(stopped.reason));
 log.info({}, 'ready');
 
 export default {

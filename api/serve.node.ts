@@ -1,12 +1,18 @@
 import type { Server } from 'node:http';
 import process from 'node:process';
 import { serve } from '@hono/node-server';
-import { composeApi } from './compose.ts';
+import { readCommandLine } from '../domain/command-line.ts';
+import { stopSignal } from '../domain/stop-signal.ts';
+import { composeApi, endWithReason } from './compose.ts';
 
 /** Requests under way get this long once the process is asked to stop. */
 const drainMs = 10_000;
 
-const { app, config, log, stop, close } = await composeApi(process.env);
+readCommandLine(
+  'npm run start:api\n\n  Takes no arguments: HOST, PORT and every other setting come from the environment.',
+  {},
+);
+const { app, config, log, stop, close } = await composeApi(process.env).catch(endWithReason);
 const server = serve(
   {
     fetch: app.fetch,
@@ -27,8 +33,8 @@ server.on('error', (err) => {
   process.exit(1);
 });
 
-async function shutDown(signal: string): Promise<void> {
-  log.info({ signal }, 'stopping');
+async function shutDown({ message }: Error): Promise<void> {
+  log.info({ reason: message }, 'stopping');
   stop();
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   // A connection goes idle when its last answer is out, which may be after this moment.
@@ -43,6 +49,5 @@ async function shutDown(signal: string): Promise<void> {
   process.exit(0);
 }
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(signal, () => void shutDown(signal));
-}
+const stopped = stopSignal();
+stopped.addEventListener('abort', () => void shutDown(stopped.reason));

@@ -2,7 +2,8 @@
  * `npm run bench`: measures the engine alone, one batch, the whole stack, latencies and the API, each with a check of its own
  * that what was measured was also done. Figures of one run may be compared with each other, not with those of another day.
  */
-import { parseArgs } from 'node:util';
+import { readCommandLine } from '../domain/command-line.ts';
+import { stopSignal } from '../domain/stop-signal.ts';
 import { type ApiFigures, benchApi } from './api.ts';
 import { benchDeliver, type DeliverFigures } from './deliver.ts';
 import { benchEngine, type SenderFigures, type SenderName } from './engine.ts';
@@ -30,21 +31,16 @@ interface BenchReport extends Nullable<LatencyFigures>, Nullable<ApiFigures> {
 }
 type Nullable<T> = { [K in keyof T]: T[K] | null };
 
-const { values } = parseArgs({
-  options: {
-    only: { type: 'string' },
-    quick: { type: 'boolean', default: false },
-    huge: { type: 'boolean', default: false },
-    json: { type: 'boolean', default: false },
-    help: { type: 'boolean' },
-  },
+const { values, listOf } = readCommandLine(usage, {
+  only: { type: 'string' },
+  quick: { type: 'boolean', default: false },
+  huge: { type: 'boolean', default: false },
+  json: { type: 'boolean', default: false },
 });
-if (values.help) {
-  console.log(usage);
-  process.exit(0);
-}
 const { quick } = values;
-const chosen = toParts(values.only);
+stopSignal().addEventListener('abort', () => process.exit(1));
+const only = listOf('only', parts) ?? parts;
+const chosen = parts.filter((part) => only.includes(part));
 const say = (line: string) => (values.json ? console.error(line) : console.log(line));
 
 const report: BenchReport = {
@@ -76,12 +72,3 @@ for (const part of chosen) {
 }
 say(`${Math.round((performance.now() - startedAt) / 1000)} s.`);
 if (values.json) console.log(JSON.stringify(report));
-
-function toParts(text: string | undefined): Part[] {
-  if (text === undefined) return [...parts];
-  const names = text.split(',').map((name) => name.trim());
-  const unknown = names.find((name) => !(parts as readonly string[]).includes(name));
-  if (unknown === undefined) return parts.filter((part) => names.includes(part));
-  console.error(`--only: "${unknown}" is not one of ${parts.join(', ')}.\n\n${usage}`);
-  process.exit(2);
-}

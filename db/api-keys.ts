@@ -1,11 +1,21 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { type Kysely, sql } from 'kysely';
+import { readCommandLine } from '../domain/command-line.ts';
 import { loadConfig } from '../domain/config.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
 import { connect } from './connect.ts';
+import { describeDatabaseError } from './database-error.ts';
 import type { Database } from './schema.ts';
 
-/** Run as a program (`node db/api-keys.ts [name]`), this file makes one more key and prints it. */
+/** Run as a program (`npm run api-key -- [name]`), this file makes one more key and prints it. */
+
+/**
+ * Where `npm start` says which database it runs on, so that a lost key can be replaced without looking for the database's
+ * address and password.
+ */
+export const localDatabaseFile = fileURLToPath(new URL('../.carillon/database-url', import.meta.url));
 
 export interface ApiKey {
   id: string;
@@ -68,11 +78,22 @@ export function hashApiKey(plainKey: string): Buffer {
 }
 
 if (import.meta.main) {
-  const { db } = connect(loadConfig(process.env).databaseUrl, {
-    maxConnections: 1,
-    applicationName: 'carillon-api-keys',
-  });
-  const app = await db.selectFrom('apps').select('id').where('name', '=', 'default').executeTakeFirstOrThrow();
-  console.log(await insertApiKey(db, { appId: app.id, name: process.argv[2] ?? 'made by hand', scopes: ['*'] }));
-  await db.destroy();
+  const usage = `npm run api-key -- [name]
+
+  Makes one more key of the API and prints it, in the database of DATABASE_URL, or of \`npm start\` while that runs.`;
+  const { positionals, refuse } = readCommandLine(usage, {}, 1);
+  const [name = 'made by hand'] = positionals;
+  const isLocal = !process.env.DATABASE_URL && existsSync(localDatabaseFile);
+  if (!isLocal && !process.env.DATABASE_URL) refuse('DATABASE_URL is not set, and `npm start` does not run here.');
+  const url = isLocal ? readFileSync(localDatabaseFile, 'utf8') : loadConfig(process.env).databaseUrl;
+  const { db } = connect(url, { maxConnections: 1, applicationName: 'carillon-api-keys' });
+  try {
+    const app = await db.selectFrom('apps').select('id').where('name', '=', 'default').executeTakeFirstOrThrow();
+    console.log(await insertApiKey(db, { appId: app.id, name, scopes: ['*'] }));
+  } catch (error) {
+    console.error(`No key was made: ${describeDatabaseError(error)}.`);
+    process.exitCode = 1;
+  } finally {
+    await db.destroy();
+  }
 }

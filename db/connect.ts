@@ -31,9 +31,51 @@ const types = {
   },
 } as pg.CustomTypesConfig;
 
+/**
+ * Whatever the server, the database or the role has as defaults, a session of ours reads and writes by these: pg parses the
+ * texts of dates, intervals, bytea and numbers in PostgreSQL's usual forms, statements compare instants in UTC, and every
+ * transaction counts on seeing what others committed meanwhile. `default_transaction_read_only` is not among them: hosts set
+ * it when a disk is full.
+ */
+const sessionSettings: Record<string, string> = {
+  DateStyle: 'ISO,MDY',
+  IntervalStyle: 'postgres',
+  TimeZone: 'UTC',
+  bytea_output: 'hex',
+  extra_float_digits: '1',
+  array_nulls: 'on',
+  standard_conforming_strings: 'on',
+  transform_null_equals: 'off',
+  default_transaction_isolation: 'read committed',
+  default_transaction_deferrable: 'off',
+};
+/** PostgreSQL's own default; whoever keeps Carillon in another schema says so in the URL: `?options=-csearch_path%3Dcarillon`. */
+const usualSearchPath = { search_path: '"$user",public' };
+
+/**
+ * Sends the settings with the start of the session: they cost no round trip, outrank the defaults of database and role, and
+ * are what a `RESET` goes back to (https://www.postgresql.org/docs/current/config-setting.html). Later ones win.
+ */
+class PinnedClient extends pg.Client {
+  constructor(config?: string | pg.ClientConfig) {
+    super(config);
+    // What the URL or PGOPTIONS say, put together by pg.
+    const { connectionParameters } = this as unknown as { connectionParameters: { options?: string } };
+    const { options = '' } = connectionParameters;
+    connectionParameters.options = `${flags(usualSearchPath)} ${options} ${flags(sessionSettings)}`;
+  }
+}
+
+function flags(settings: Record<string, string>): string {
+  return Object.entries(settings)
+    .map(([name, value]) => `-c ${name}=${value.replaceAll(' ', '\\ ')}`)
+    .join(' ');
+}
+
 /** Opens no connection yet; the first query does, within 10 s. */
 export function connect(databaseUrl: string, options: ConnectOptions = {}): DatabaseHandle {
   const pool = new pg.Pool({
+    Client: PinnedClient,
     connectionString: databaseUrl,
     max: options.maxConnections ?? 10,
     application_name: options.applicationName ?? 'carillon',

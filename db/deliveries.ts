@@ -325,27 +325,40 @@ export async function listDeliveries(
   return (await query.execute()).map(toDelivery);
 }
 
-/** A device's history: one probe of the primary key for each of the app's newest notifications. */
+/**
+ * What the device was sent, newest first: a probe of the primary key for each notification of the app, instead of an index that
+ * every send would pay for. Looks at `notifications` of them at most. `cursor` is the id of the notification at which a page was
+ * cut, by its length or by that limit, and what comes after it is on the next; null: there is nothing more.
+ */
 export async function listDeviceDeliveries(
   db: Kysely<Database>,
   appId: number,
   deviceId: number,
-  page: { cursor?: string | undefined; notifications: number },
-): Promise<Delivery[]> {
-  let recent = db
+  page: { cursor: string | undefined; limit: number; notifications: number },
+): Promise<{ deliveries: Delivery[]; cursor: string | null }> {
+  let candidates = db
     .selectFrom('notifications')
     .select('id')
     .where('app_id', '=', appId)
-    .where('state', '<>', 'draft')
-    .orderBy('id', 'desc')
-    .limit(page.notifications);
-  if (page.cursor !== undefined) recent = recent.where('id', '<', page.cursor);
+    .where('state', '<>', 'draft');
+  if (page.cursor !== undefined) candidates = candidates.where('id', '<', page.cursor);
+  candidates = candidates.orderBy('id', 'desc');
+  const border = await candidates
+    .offset(page.notifications - 1)
+    .limit(2)
+    .execute();
+  const last = border.length === 2 ? border[0]!.id : null;
   const rows = await selectDeliveries(db)
     .where('deliveries.device_id', '=', deviceId)
-    .where('deliveries.notification_id', 'in', recent)
+    .where('deliveries.notification_id', 'in', candidates.limit(page.notifications))
     .orderBy('deliveries.notification_id', 'desc')
+    .limit(page.limit + 1)
     .execute();
-  return rows.map(toDelivery);
+  const shown = rows.slice(0, page.limit);
+  return {
+    deliveries: shown.map(toDelivery),
+    cursor: rows.length > page.limit ? shown.at(-1)!.notification_id : last,
+  };
 }
 
 function selectDeliveries(db: Kysely<Database>) {

@@ -1,7 +1,9 @@
 import { type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
+import { readCommandLine } from '../domain/command-line.ts';
 import { loadConfig } from '../domain/config.ts';
 import { connect } from './connect.ts';
+import { describeDatabaseError } from './database-error.ts';
 import * as books from './migrations/0001-books.ts';
 import * as windows from './migrations/0002-windows.ts';
 import * as liveTokenIndex from './migrations/0003-live-token-index.ts';
@@ -39,13 +41,21 @@ export async function createDeliveryPartitions(db: Kysely<Database>): Promise<vo
 }
 
 if (import.meta.main) {
+  const { refuse } = readCommandLine('npm run migrate\n\n  Brings the database of DATABASE_URL up to date.', {});
+  if (!process.env.DATABASE_URL) refuse('DATABASE_URL is not set.');
   const { db } = connect(loadConfig(process.env).databaseUrl, {
     maxConnections: 1,
     applicationName: 'carillon-migrate',
     // An index over a hundred million devices takes what it takes.
     statementTimeoutMs: 0,
   });
-  const applied = await migrate(db);
-  await db.destroy();
-  console.log(applied.length === 0 ? 'The database is up to date.' : `Applied: ${applied.join(', ')}`);
+  try {
+    const applied = await migrate(db);
+    console.log(applied.length === 0 ? 'The database is up to date.' : `Applied: ${applied.join(', ')}`);
+  } catch (error) {
+    console.error(`The database is not up to date: ${describeDatabaseError(error)}.`);
+    process.exitCode = 1;
+  } finally {
+    await db.destroy();
+  }
 }

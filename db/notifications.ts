@@ -156,19 +156,31 @@ export async function listNotifications(
  */
 export type Move = { ok: boolean; notification: Notification };
 
+/** What a launch leads to: a repeat asks for nothing more, whatever became of the send since. Not `cancelled`: that took it back. */
+const launched: NotificationState[] = ['sending', 'paused', 'halted', 'completed'];
+
 /** `draft | scheduled → sending`, or `→ scheduled` with a time. Freezes the audience's ceiling when sending begins. */
-export function launchNotification(
+export async function launchNotification(
   db: Kysely<Database>,
   appId: number,
   id: string,
   scheduledAt?: Date,
 ): Promise<Move | undefined> {
-  return scheduledAt
-    ? move(db, appId, id, ['draft', 'scheduled'], [], { state: 'scheduled', scheduled_at: scheduledAt })
-    : move(db, appId, id, ['draft', 'scheduled'], ['sending'], {
-        state: 'sending',
-        ...launchValues(sql`clock_timestamp()`),
-      });
+  const from: NotificationState[] = ['draft', 'scheduled'];
+  if (!scheduledAt)
+    return move(db, appId, id, from, launched, {
+      state: 'sending',
+      ...launchValues(sql`clock_timestamp()`),
+    });
+  const moved = await move(db, appId, id, from, launched, { state: 'scheduled', scheduled_at: scheduledAt });
+  if (!moved?.ok || moved.notification.state === 'scheduled') return moved;
+  // It has begun: the time that it had is a repeat, another one comes too late.
+  return { ...moved, ok: moved.notification.scheduledAt?.getTime() === scheduledAt.getTime() };
+}
+
+/** `scheduled → draft`. Whoever is first, this or the schedule's own begin, wins. */
+export function unscheduleNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
+  return move(db, appId, id, ['scheduled'], ['draft'], { state: 'draft', scheduled_at: null });
 }
 
 /** `sending → paused`. */
@@ -178,7 +190,7 @@ export function pauseNotification(db: Kysely<Database>, appId: number, id: strin
 
 /** `paused | halted → sending`. */
 export function resumeNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
-  return move(db, appId, id, ['paused', 'halted'], ['sending'], {
+  return move(db, appId, id, ['paused', 'halted'], ['sending', 'completed'], {
     state: 'sending',
     halt_reason: null,
     halt_detail: null,

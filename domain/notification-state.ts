@@ -1,8 +1,8 @@
 /**
  * The states of a notification. PostgreSQL is the authority; each move is one conditional UPDATE in `db/notifications.ts`.
  *
- * - `draft`: stored, nothing happens. In: creation. Out: launch, cancel. A crash leaves it as it is.
- * - `scheduled`: waits for `scheduled_at`. In: launch with a time. Out: the workflow at that time (→ sending), cancel. After a
+ * - `draft`: stored, nothing happens. In: creation, unschedule. Out: launch, cancel. A crash leaves it as it is.
+ * - `scheduled`: waits for `scheduled_at`. In: launch with a time. Out: the workflow at that time (→ sending), unschedule, cancel. After a
  *   crash the reconciler starts the workflow again.
  * - `sending`: workers may dispatch. In: launch, resume, the schedule. Out: pause, cancel, halt, the last outcome (→ completed).
  *   After a crash the next claim of each batch continues at the device where it stopped.

@@ -4,14 +4,14 @@
  */
 import { mkdirSync, mkdtempSync } from 'node:fs';
 import path from 'node:path';
-import { parseArgs } from 'node:util';
-import { type ProviderName, providerNames } from '../domain/device.ts';
+import { readCommandLine } from '../domain/command-line.ts';
+import { providerNames } from '../domain/device.ts';
+import { stopSignal } from '../domain/stop-signal.ts';
 import { describeStack } from './banner.ts';
 import { demoAudienceDefaults, runDemoSend } from './demo-send.ts';
 import { stateDirectory } from './paths.ts';
 import { formatCount } from './progress.ts';
 import { startStack } from './stack.ts';
-import { stopSignal } from './stop-signal.ts';
 
 const usage = `npm run demo -- [options]
 
@@ -23,35 +23,22 @@ const usage = `npm run demo -- [options]
   --json                 the last line of output is one JSON object
   --keep                 leave the stack running until Ctrl-C`;
 
-const { values } = parseArgs({
-  options: {
-    devices: { type: 'string' },
-    'dead-percent': { type: 'string' },
-    'transient-percent': { type: 'string' },
-    providers: { type: 'string' },
-    workers: { type: 'string' },
-    json: { type: 'boolean' },
-    keep: { type: 'boolean' },
-    help: { type: 'boolean' },
-  },
+const { values, wholeNumber, percent, listOf } = readCommandLine(usage, {
+  devices: { type: 'string' },
+  'dead-percent': { type: 'string' },
+  'transient-percent': { type: 'string' },
+  providers: { type: 'string' },
+  workers: { type: 'string' },
+  json: { type: 'boolean' },
+  keep: { type: 'boolean' },
 });
-if (values.help) {
-  console.log(usage);
-  process.exit(0);
-}
-
 const audience = {
-  devices: toNumber('devices', values.devices, demoAudienceDefaults.devices, 1, 20_000_000),
-  deadPercent: toNumber('dead-percent', values['dead-percent'], demoAudienceDefaults.deadPercent, 0, 100),
-  transientPercent: toNumber(
-    'transient-percent',
-    values['transient-percent'],
-    demoAudienceDefaults.transientPercent,
-    0,
-    100,
-  ),
-  providers: toProviders(values.providers),
+  devices: wholeNumber('devices', 1, 20_000_000) ?? demoAudienceDefaults.devices,
+  deadPercent: percent('dead-percent') ?? demoAudienceDefaults.deadPercent,
+  transientPercent: percent('transient-percent') ?? demoAudienceDefaults.transientPercent,
+  providers: listOf('providers', providerNames) ?? [...providerNames],
 };
+const workers = wholeNumber('workers', 1, 64) ?? 1;
 
 const signal = stopSignal();
 const say = (line: string) => console.error(line);
@@ -62,7 +49,7 @@ try {
   const stack = await startStack({
     directory: mkdtempSync(path.join(stateDirectory, 'demo-')),
     isTemporary: true,
-    workers: toNumber('workers', values.workers, 1, 1, 16),
+    workers,
     // A refused device comes back after seconds, so that the demo needn't wait as long as a real send should.
     env: { CARILLON_RETRY_BASE_MS: '1000', CARILLON_RETRY_MAX_MS: '3000', LOG_LEVEL: 'warn' },
     apiKey: 'new',
@@ -89,9 +76,12 @@ try {
     `\nThe simulator's ledger: ${formatCount(report.ledger.distinct_accepted)} devices accepted, ${formatCount(report.ledger.repeats)} repeats.`,
   );
   const { seconds } = report;
+  const waited = seconds.send - seconds.first_pass;
   say(
-    `Boot ${seconds.boot} s, import ${seconds.import} s, plan ${seconds.plan} s, send ${seconds.send} s: ${formatCount(report.devices_per_second)} devices/s.`,
+    `Sent in ${seconds.first_pass} s: ${formatCount(report.first_pass_per_second)} devices/s.` +
+      (waited > 0 ? ` Then waited ${waited.toFixed(2)} s for devices that were refused at first.` : ''),
   );
+  say(`Boot ${seconds.boot} s, import ${seconds.import} s, plan ${seconds.plan} s.`);
   for (const problem of result.problems) say(`PROBLEM: ${problem}`);
 
   if (values.keep && !signal.aborted) {
@@ -105,21 +95,3 @@ try {
   say(signal.aborted ? 'Stopped.' : error instanceof Error ? error.message : String(error));
 }
 process.exit(exitCode);
-
-function toNumber(name: string, text: string | undefined, fallback: number, min: number, max: number): number {
-  if (text === undefined) return fallback;
-  const number = Number(text.replaceAll('_', ''));
-  const isRight = name.endsWith('percent') ? Number.isFinite(number) : Number.isInteger(number);
-  if (isRight && number >= min && number <= max) return number;
-  console.error(`--${name} must be a number from ${min} to ${max}, not "${text}".`);
-  process.exit(2);
-}
-
-function toProviders(text: string | undefined): ProviderName[] {
-  if (text === undefined) return [...providerNames];
-  const names = text.split(',').map((name) => name.trim());
-  const isProvider = (name: string): name is ProviderName => (providerNames as readonly string[]).includes(name);
-  if (names.length > 0 && names.every(isProvider)) return names;
-  console.error(`--providers must be a list of ${providerNames.join(', ')}, not "${text}".`);
-  process.exit(2);
-}

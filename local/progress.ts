@@ -1,6 +1,6 @@
 import type { NotificationView } from './api-client.ts';
 
-/** Shows how far a send is: a bar that renews itself on a terminal, a line every other second elsewhere. */
+/** Shows how far a send is: a bar that renews itself on a terminal, a plain line every other second elsewhere. */
 export interface Progress {
   show(notification: NotificationView): void;
   /** Leaves the last state standing. */
@@ -10,42 +10,67 @@ export interface Progress {
 const barWidth = 28;
 const lineIntervalMs = 2_000;
 const idleLineIntervalMs = 15_000;
+const rateIntervalMs = 1_000;
+/** Below this part of the best rate nobody is sent to for the first time: those that were refused at first are waited for. */
+const trickle = 0.05;
 
-export function createProgress(stream: NodeJS.WriteStream, total: number): Progress {
-  const startedAt = performance.now();
+export function createProgress(
+  stream: Pick<NodeJS.WriteStream, 'isTTY' | 'columns' | 'write'>,
+  total: number,
+): Progress {
   let lastLineAt = Number.NEGATIVE_INFINITY;
-  let lastText = '';
-  let lastDone = -1;
+  let lastLineDone = -1;
+  let last: NotificationView | undefined;
+  let mark = { at: performance.now(), done: 0 };
+  let rate: number | undefined;
+  let bestRate = 0;
+
+  function pace(done: number): string[] {
+    const seconds = (performance.now() - mark.at) / 1000;
+    if (seconds * 1000 >= rateIntervalMs) {
+      rate = (done - mark.done) / seconds;
+      bestRate = Math.max(bestRate, rate);
+      mark = { at: performance.now(), done };
+    }
+    if (!rate || done === total) return [];
+    const isWaiting = rate < bestRate * trickle && done > total / 2;
+    return [isWaiting ? 'waiting for those that were refused at first' : `${formatCount(Math.round(rate))}/s`];
+  }
+
+  function write(notification: NotificationView, more: string[]): void {
+    const parts = describe(notification, total, stream.isTTY);
+    const text = [...parts, ...more].join(' · ');
+    stream.write(stream.isTTY ? `\r\x1b[K${text.slice(0, (stream.columns || 120) - 1)}` : `${text}\n`);
+  }
+
   return {
     show(notification) {
+      last = notification;
       const done = notification.books.audience - notification.books.pending;
-      const intervalMs = done === lastDone ? idleLineIntervalMs : lineIntervalMs;
-      lastText = describe(notification, total, (performance.now() - startedAt) / 1000);
-      if (stream.isTTY) {
-        stream.write(`\r\x1b[K${lastText.slice(0, (stream.columns || 120) - 1)}`);
-      } else if (performance.now() - lastLineAt >= intervalMs) {
-        lastLineAt = performance.now();
-        lastDone = done;
-        stream.write(`${lastText}\n`);
-      }
+      const more = pace(done);
+      const intervalMs = done === lastLineDone ? idleLineIntervalMs : lineIntervalMs;
+      if (!stream.isTTY && performance.now() - lastLineAt < intervalMs) return;
+      lastLineAt = performance.now();
+      lastLineDone = done;
+      write(notification, more);
     },
     end() {
-      stream.write(stream.isTTY ? '\n' : `${lastText}\n`);
+      if (last) write(last, []);
+      if (stream.isTTY) stream.write('\n');
     },
   };
 }
 
-function describe({ state, books }: NotificationView, total: number, seconds: number): string {
+function describe({ state, books }: NotificationView, total: number, hasBar: boolean): string[] {
   const done = books.audience - books.pending;
   const filled = Math.min(barWidth, Math.floor((done / Math.max(total, 1)) * barWidth));
-  const bar = '█'.repeat(filled) + '░'.repeat(barWidth - filled);
+  const bar = hasBar ? `${'█'.repeat(filled)}${'░'.repeat(barWidth - filled)} ` : '';
   const outcomes = Object.entries(books.outcomes)
     .filter(([, count]) => count > 0)
     .map(([outcome, count]) => `${outcome} ${formatCount(count)}`);
-  const parts = [`${state} ${bar} ${formatCount(done)} of ${formatCount(total)}`, ...outcomes];
+  const parts = [`${state} ${bar}${formatCount(done)} of ${formatCount(total)}`, ...outcomes];
   if (books.pending > 0) parts.push(`pending ${formatCount(books.pending)}`);
-  parts.push(`${formatCount(Math.round(done / Math.max(seconds, 0.001)))}/s`);
-  return parts.join(' · ');
+  return parts;
 }
 
 /** `1 234 567` */

@@ -102,7 +102,7 @@ export async function bundleWorkflows(context: StackContext): Promise<string> {
 }
 
 /** As `npm run start:worker` does: its limits for V8's heap belong to what is run and measured here. */
-export const workerArguments = packageJson.scripts['start:worker'].split(' ').slice(1);
+export const workerArguments = packageJson.scripts['start:worker'].split(' ').slice(2);
 
 /** @param number 1 for the first worker; names it and its log */
 export async function startWorker(context: StackContext, number: number, env: Environment): Promise<Supervised> {

@@ -1,4 +1,6 @@
-import { ensureFirstApiKey, insertApiKey } from '../db/api-keys.ts';
+import { rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { ensureFirstApiKey, insertApiKey, localDatabaseFile } from '../db/api-keys.ts';
 import { connect } from '../db/connect.ts';
 import { migrate } from '../db/migrate.ts';
 import { withoutSettings } from './environment.ts';
@@ -99,6 +101,7 @@ async function startParts(options: StackOptions, context: StackContext): Promise
     outer.CARILLON_WORKFLOW_BUNDLE ?? bundleWorkflows(context),
   ]);
   const apiKey = await prepareDatabase(database.url, options.apiKey ?? 'first');
+  sayDatabase(context, database.url);
 
   context.say('Starting the API and the worker …');
   const apiPort = await context.pickPort('api');
@@ -146,6 +149,13 @@ const ownPrefixes = ['TEMPORAL_', 'DATABASE_', 'APNS_', 'FCM_', 'CARILLON_'];
 async function all<T extends readonly unknown[]>(starts: { [K in keyof T]: T[K] | Promise<T[K]> }): Promise<T> {
   await Promise.allSettled(starts);
   return (await Promise.all(starts)) as unknown as T;
+}
+
+/** For `npm run api-key`, which looks into the folder of `npm start`. */
+function sayDatabase(context: StackContext, databaseUrl: string): void {
+  const file = path.join(context.directory, path.basename(localDatabaseFile));
+  writeFileSync(file, databaseUrl, { mode: 0o600 });
+  context.onStop('postgres', async () => rmSync(file, { force: true }));
 }
 
 /** Migrates; returns the API key when one was made. */

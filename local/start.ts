@@ -1,10 +1,10 @@
 /** `npm start`: the whole of Carillon in one terminal, data in `.carillon/`, until Ctrl-C. */
-import { parseArgs } from 'node:util';
+import { readCommandLine } from '../domain/command-line.ts';
+import { stopSignal } from '../domain/stop-signal.ts';
 import { describeStack } from './banner.ts';
 import { stateDirectory } from './paths.ts';
 import { startStack } from './stack.ts';
 import type { StackPorts } from './stack-context.ts';
-import { stopSignal } from './stop-signal.ts';
 
 const usage = `npm start -- [options]
 
@@ -17,28 +17,22 @@ const usage = `npm start -- [options]
 
 DATABASE_URL and TEMPORAL_ADDRESS replace the embedded parts; APNS_… and FCM_… credentials replace the simulator.`;
 
-const { values } = parseArgs({
-  options: {
-    port: { type: 'string' },
-    'temporal-port': { type: 'string' },
-    'temporal-ui-port': { type: 'string' },
-    'postgres-port': { type: 'string' },
-    workers: { type: 'string' },
-    deno: { type: 'boolean' },
-    help: { type: 'boolean' },
-  },
+const { values, wholeNumber, refuse } = readCommandLine(usage, {
+  port: { type: 'string' },
+  'temporal-port': { type: 'string' },
+  'temporal-ui-port': { type: 'string' },
+  'postgres-port': { type: 'string' },
+  workers: { type: 'string' },
+  deno: { type: 'boolean' },
 });
-if (values.help) {
-  console.log(usage);
-  process.exit(0);
-}
-
+const [smallest, largest] = [1, 65_535];
 const ports: StackPorts = {
-  ...withNumber('api', values.port ?? process.env.PORT),
-  ...withNumber('temporal', values['temporal-port']),
-  ...withNumber('temporalUi', values['temporal-ui-port']),
-  ...withNumber('postgres', values['postgres-port']),
+  ...known('api', wholeNumber('port', smallest, largest) ?? portFromEnvironment()),
+  ...known('temporal', wholeNumber('temporal-port', smallest, largest)),
+  ...known('temporalUi', wholeNumber('temporal-ui-port', smallest, largest)),
+  ...known('postgres', wholeNumber('postgres-port', smallest, largest)),
 };
+const workers = wholeNumber('workers', 1, 64) ?? 1;
 const signal = stopSignal();
 try {
   const stack = await startStack({
@@ -46,7 +40,7 @@ try {
     usesOuterParts: true,
     isKeptAlive: true,
     ports,
-    workers: Number(values.workers ?? 1),
+    workers,
     apiRuntime: values.deno ? 'deno' : 'node',
     signal,
     say: console.log,
@@ -54,7 +48,7 @@ try {
   console.log(`\nCarillon is running.\n\n${describeStack(stack)}`);
   if (stack.apiKey) {
     console.log(
-      `\n  API key            ${stack.apiKey}\n  (made by this first start; only its hash is kept, so note it down)`,
+      `\n  API key            ${stack.apiKey}\n  (made by this first start; only its hash is kept, so note it down. Another one: npm run api-key)`,
     );
   }
   console.log('\nCtrl-C stops everything in order.');
@@ -69,10 +63,14 @@ try {
   }
 }
 
-function withNumber(name: keyof StackPorts, text: string | undefined): StackPorts {
-  if (!text) return {};
-  const port = Number(text);
-  if (Number.isInteger(port) && port > 0 && port < 65_536) return { [name]: port };
-  console.error(`The port of ${name} must be a number from 1 to 65535, not "${text}".`);
-  process.exit(1);
+function known(name: keyof StackPorts, port: number | undefined): StackPorts {
+  return port === undefined ? {} : { [name]: port };
+}
+
+function portFromEnvironment(): number | undefined {
+  const { PORT } = process.env;
+  if (!PORT) return undefined;
+  const port = /^\d+$/.test(PORT) ? Number(PORT) : 0;
+  if (port >= smallest && port <= largest) return port;
+  return refuse(`PORT must be a whole number from ${smallest} to ${largest}, not "${PORT}".`);
 }

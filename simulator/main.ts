@@ -2,7 +2,8 @@
  * Runs the simulator as a program. Settings come from flags (`--apns-port 2197`) or, in capitals, from the environment
  * (`SIMULATOR_APNS_PORT`); all are optional. Prints one line of JSON with every address when it is ready.
  */
-import { parseArgs } from 'node:util';
+import { readCommandLine } from '../domain/command-line.ts';
+import { stopSignal } from '../domain/stop-signal.ts';
 import { type SimulatorOptions, startSimulator } from './simulator.ts';
 import { defaultSettings } from './state.ts';
 
@@ -28,17 +29,39 @@ const flags = {
   'exit-with-stdin': { type: 'boolean' },
 } as const;
 
-const { values } = parseArgs({ options: flags });
+const usage = `npm run simulator -- [options]
+
+${Object.entries(flags)
+  .map(([name, { type }]) => `  --${name}${type === 'string' ? ' …' : ''}`)
+  .join('\n')}
+
+simulator/README.md says what they mean.`;
+const { values, refuse } = readCommandLine(usage, flags);
 
 function text(name: keyof typeof flags): string | undefined {
   const value = values[name] ?? process.env[`SIMULATOR_${name.toUpperCase().replaceAll('-', '_')}`];
   return value === undefined || value === '' ? undefined : String(value);
 }
 
+function port(name: keyof typeof flags): number {
+  const value = number(name, 0);
+  return value < 65_536 ? value : refuse(`--${name} must be a number up to 65535, not ${value}.`);
+}
+
+function settings(): object {
+  try {
+    const value: unknown = JSON.parse(text('settings') ?? '{}');
+    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
+  } catch {
+    // Said below, as for JSON that is no object.
+  }
+  return refuse('--settings must be a JSON object.');
+}
+
 function number(name: keyof typeof flags, fallback: number): number {
-  const value = Number(text(name) ?? fallback);
-  if (!Number.isInteger(value) || value < 0) throw new RangeError(`--${name} must be a whole number`);
-  return value;
+  const given = text(name);
+  if (given === undefined) return fallback;
+  return /^\d{1,15}$/.test(given) ? Number(given) : refuse(`--${name} must be a whole number, not "${given}".`);
 }
 
 const directory = text('directory');
@@ -49,15 +72,15 @@ const fcmProjectId = text('fcm-project');
 const options: SimulatorOptions = {
   host: text('host') ?? '127.0.0.1',
   ports: {
-    apns: number('apns-port', 0),
-    apnsSandbox: number('apns-sandbox-port', 0),
-    fcm: number('fcm-port', 0),
-    oauth: number('oauth-port', 0),
-    control: number('control-port', 0),
+    apns: port('apns-port'),
+    apnsSandbox: port('apns-sandbox-port'),
+    fcm: port('fcm-port'),
+    oauth: port('oauth-port'),
+    control: port('control-port'),
   },
   seed: number('seed', 1),
   recentRequests: number('recent', 1000),
-  settings: { ...defaultSettings, ...JSON.parse(text('settings') ?? '{}') },
+  settings: { ...defaultSettings, ...settings() },
   ...(directory === undefined ? {} : { directory }),
   ...(topics === undefined ? {} : { apnsTopics: topics.split(',') }),
   ...(apnsKeyId === undefined ? {} : { apnsKeyId }),
@@ -76,8 +99,7 @@ async function end(): Promise<void> {
   await simulator.close();
   process.exit(0);
 }
-process.on('SIGINT', end);
-process.on('SIGTERM', end);
+stopSignal().addEventListener('abort', end);
 if (values['exit-with-stdin']) {
   process.stdin.on('end', end);
   process.stdin.on('error', end);

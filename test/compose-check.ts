@@ -81,7 +81,9 @@ function checkOwnService(name: string, service: Service): void {
   if (program !== 'node' || !file) problems.push(`${name}: the command must be node with a file`);
   else checkFileInImage(`${name}: ${file}`, file);
   const script = Object.values(packageJson.scripts).find((text) => text.split(' ').at(-1) === file);
-  if (script && script !== service.command?.join(' ')) problems.push(`${name}: package.json runs it by "${script}"`);
+  // `exec` puts the program in the place of npm's shell, which would keep signals for itself.
+  if (script && script.replace(/^exec /, '') !== service.command?.join(' '))
+    problems.push(`${name}: package.json runs it by "${script}"`);
 
   const environment: Environment = Object.fromEntries(
     Object.entries(service.environment ?? {}).map(([key, value]) => [key, interpolate(String(value))]),

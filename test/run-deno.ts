@@ -4,12 +4,14 @@
  * client, less one test about a broken key, with which Deno's sockets connect all the same. Arguments go to `deno test`.
  */
 import { spawn } from 'node:child_process';
+import { stopSignal } from '../domain/stop-signal.ts';
 import { projectRoot } from '../local/paths.ts';
 import { testEnvironment } from './support/environment.ts';
 import { startTestPostgres, startTestRun, startTestTemporal } from './support/services.ts';
 
 const permissions = ['net', 'env', 'read', 'write', 'sys', 'run'].map((name) => `--allow-${name}`);
 
+const stopping = stopSignal();
 const run = startTestRun();
 let exitCode = 1;
 try {
@@ -26,6 +28,7 @@ try {
     },
   });
   run.leash.hold(child.pid!, 'SIGTERM', 1_000);
+  stopping.addEventListener('abort', () => child.kill('SIGTERM'));
   exitCode = await new Promise<number>((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', (code) => resolve(code ?? 1));

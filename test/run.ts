@@ -6,6 +6,7 @@
 import { spawn } from 'node:child_process';
 import { globSync } from 'node:fs';
 import path from 'node:path';
+import { stopSignal } from '../domain/stop-signal.ts';
 import { projectRoot } from '../local/paths.ts';
 import { testEnvironment } from './support/environment.ts';
 import { startTestPostgres, startTestRun, startTestTemporal } from './support/services.ts';
@@ -22,6 +23,7 @@ if (files.length === 0) {
   process.exit(1);
 }
 
+const stopping = stopSignal();
 const startedAt = performance.now();
 const run = startTestRun();
 let failure: string | undefined;
@@ -63,7 +65,7 @@ async function runFiles(servers: Record<string, string>): Promise<number> {
     env: { ...withoutOwnSettings(process.env), ...servers, TMPDIR: run.directory },
   });
   run.leash.hold(child.pid!, 'SIGTERM', 1_000);
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill(signal));
+  stopping.addEventListener('abort', () => child.kill('SIGTERM'));
   const limit = setTimeout(() => {
     failure = `The tests took longer than ${runTimeoutMs / 60_000} minutes and were ended.`;
     child.kill('SIGTERM');

@@ -1,5 +1,5 @@
 /**
- * `node workflows/build.ts [file]`: bundles the workflows ahead of time, so that a worker needs neither webpack's seconds nor
+ * `npm run build:workflows -- [file]`: bundles the workflows ahead of time, so that a worker needs neither webpack's seconds nor
  * its memory at each start. `CARILLON_WORKFLOW_BUNDLE` then names the file. Only for images and the like: a bundle beside
  * sources that change would be run long after they did.
  */
@@ -7,8 +7,13 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { bundleWorkflowCode } from '@temporalio/worker';
+import { readCommandLine } from '../domain/command-line.ts';
 
-const file = path.resolve(process.argv[2] ?? 'dist/workflow-bundle.js');
+const usage = `npm run build:workflows -- [file]
+
+  Default: dist/workflow-bundle.js`;
+const { positionals } = readCommandLine(usage, {}, 1);
+const file = path.resolve(positionals[0] ?? 'dist/workflow-bundle.js');
 const { code } = await bundleWorkflowCode({ workflowsPath: fileURLToPath(new URL('./index.ts', import.meta.url)) });
 mkdirSync(path.dirname(file), { recursive: true });
 writeFileSync(file, code);

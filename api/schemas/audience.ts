@@ -42,7 +42,7 @@ const fieldCondition = z
   .superRefine((leaf, context) => refine(fieldValueProblem(leaf as DeviceFieldCondition), context))
   .openapi('DeviceFieldCondition');
 
-const children = () => z.array(conditionSchema).min(1).max(maxConditionNodes);
+const children = () => z.array(conditionSchema).min(1);
 
 export const conditionSchema: z.ZodType<Condition, Condition> = z
   .lazy(() =>

@@ -1,7 +1,6 @@
 import { z } from '@hono/zod-openapi';
 import type { JsonValue } from '../../domain/message.ts';
 import { utf8Bytes } from '../../domain/payload/json.ts';
-import { invalidField } from '../problems.ts';
 
 export type JsonObject = { [key: string]: JsonValue };
 
@@ -30,6 +29,8 @@ export function jsonObject(limits: JsonObjectLimits, description: string) {
       type: 'object',
       additionalProperties: true,
       maxProperties: limits.maxKeys,
+      // Part of JSON Schema that the library's types do not know.
+      ...({ propertyNames: { minLength: 1, maxLength: limits.maxKeyBytes } } as object),
       description: `${description} At most ${limits.maxKeys} keys of ${limits.maxKeyBytes} bytes, ${limits.maxDepth} levels, ${limits.maxBytes} bytes of JSON.`,
     });
 }
@@ -71,6 +72,12 @@ function isInstant(text: string): boolean {
 /** An instant in an answer. */
 export const answeredInstant = z.iso.datetime().openapi({ type: 'string', format: 'date-time' });
 
+/** Not `.nullable()` of the other: in the document its type would stay a plain string. */
+export const answeredInstantOrNull = z.iso
+  .datetime()
+  .nullable()
+  .openapi({ type: ['string', 'null'], format: 'date-time' });
+
 /** `limit` of a listing. */
 export function pageLimit(max: number, fallback: number) {
   return z
@@ -82,42 +89,28 @@ export function pageLimit(max: number, fallback: number) {
     .openapi({ type: 'integer', minimum: 1, maximum: max, default: fallback, description: 'Items a page.' });
 }
 
-export const cursor = z
-  .string()
-  .max(100)
-  .optional()
-  .openapi({ type: 'string', description: '`next_cursor` of the page before.' });
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/** `cursor` of listings in order of row ids. What it holds may change; what it looks like is in the document, to be exact. */
+export const rowCursor = cursorOf(/^[0-9]{1,15}$/)
+  .transform(Number)
+  .optional();
+
+/** `cursor` of listings in order of notification ids. */
+export const uuidCursor = cursorOf(uuid).optional();
+
+function cursorOf(pattern: RegExp) {
+  return z
+    .string()
+    .regex(pattern, 'Must be the next_cursor of an earlier page.')
+    .openapi({ type: 'string', pattern: pattern.source, description: '`next_cursor` of the page before.' });
+}
 
 export const nextCursor = z
   .string()
   .nullable()
   .openapi({ description: 'For the page after this one; null on the last page.' });
 
-/** Cursors are opaque, so that what they hold may change: base64url of the last item's key. */
-export function toCursor(key: string | number): string {
-  return Buffer.from(String(key)).toString('base64url');
-}
-
-/** @throws {ApiError} 422 when it is none of ours. */
-export function numberFromCursor(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const key = Buffer.from(text, 'base64url').toString();
-  if (!/^\d{1,15}$/.test(key)) throw badCursor();
-  return Number(key);
-}
-
-/** @throws {ApiError} 422 when it is none of ours. */
-export function uuidFromCursor(text: string | undefined): string | undefined {
-  if (text === undefined) return undefined;
-  const key = Buffer.from(text, 'base64url').toString();
-  if (!isUuid(key)) throw badCursor();
-  return key;
-}
-
 export function isUuid(text: string): boolean {
-  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
-}
-
-function badCursor() {
-  return invalidField('cursor', 'Must be the next_cursor of an earlier page.');
+  return uuid.test(text.toLowerCase());
 }

@@ -6,7 +6,7 @@ import { canonicalLocale } from '../../domain/locale.ts';
 import type { DeviceRegistration } from '../../domain/registration.ts';
 import { canonicalTimeZone } from '../../domain/time-zone.ts';
 import { type FieldProblem, invalidField } from '../problems.ts';
-import { answeredInstant, instant, type JsonObject, jsonObject, nextCursor } from './common.ts';
+import { answeredInstant, answeredInstantOrNull, instant, type JsonObject, jsonObject, nextCursor } from './common.ts';
 
 export const propertyLimits = { maxKeys: 100, maxKeyBytes: 128, maxBytes: 16_384, maxDepth: 8 };
 
@@ -88,7 +88,7 @@ export const deviceSchema = z
     time_zone: z.string().nullable(),
     bucket: z.int().openapi({ description: '1 to 10 000, random, stays for life: for gradual roll-out and hold-out.' }),
     registered_at: answeredInstant.openapi({ description: 'The last time that the app registered this token.' }),
-    retired_at: answeredInstant.nullable().openapi({ description: 'Null while the device can be sent to.' }),
+    retired_at: answeredInstantOrNull.openapi({ description: 'Null while the device can be sent to.' }),
     retired_reason: z.string().nullable().openapi({
       description: "The provider's reason, or token_moved: another device registered the token.",
     }),

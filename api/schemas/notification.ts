@@ -5,7 +5,7 @@ import { haltReasons, inDoubtPolicies, notificationStates } from '../../domain/n
 import { type Outcome, outcomes, sumOfOutcomes } from '../../domain/outcome.ts';
 import { invalidField, notFound } from '../problems.ts';
 import { audienceExample, fromAudience, fromListed, listedSchema, notificationAudienceSchema } from './audience.ts';
-import { answeredInstant, instant, isUuid, nextCursor } from './common.ts';
+import { answeredInstant, answeredInstantOrNull, instant, isUuid, nextCursor } from './common.ts';
 import { fromMessage, messageSchema } from './message.ts';
 
 const maxScheduleAheadMs = 366 * 24 * 3_600_000;
@@ -60,7 +60,7 @@ export const notificationChangeSchema = z
     rate_per_second: ratePerSecond.optional(),
     scheduled_at: scheduledAt.optional(),
   })
-  .openapi('NotificationChange', { example: { rate_per_second: 500 } });
+  .openapi('NotificationChange', { minProperties: 1, example: { rate_per_second: 500 } });
 
 export type NotificationChangeBody = z.infer<typeof notificationChangeSchema>;
 
@@ -102,6 +102,11 @@ export const unreachableHostSchema = z
     },
   });
 
+export const haltSchema = z
+  .object({ reason: z.enum(haltReasons), detail: z.string() })
+  .nullable()
+  .openapi({ description: 'Why the service stopped this send itself; resume continues after the fix.' });
+
 export const notificationSummarySchema = z
   .object({
     id: z.uuid(),
@@ -109,14 +114,11 @@ export const notificationSummarySchema = z
     title: z.string().nullable(),
     in_doubt_policy: z.enum(inDoubtPolicies),
     rate_per_second: z.int().nullable(),
-    scheduled_at: answeredInstant.nullable(),
-    launched_at: answeredInstant.nullable(),
-    expires_at: answeredInstant.nullable(),
-    finished_at: answeredInstant.nullable().openapi({ description: 'Set once every device has its outcome.' }),
-    halt: z
-      .object({ reason: z.enum(haltReasons), detail: z.string() })
-      .nullable()
-      .openapi({ description: 'Why the service stopped this send itself; resume continues after the fix.' }),
+    scheduled_at: answeredInstantOrNull,
+    launched_at: answeredInstantOrNull,
+    expires_at: answeredInstantOrNull,
+    finished_at: answeredInstantOrNull.openapi({ description: 'Set once every device has its outcome.' }),
+    halt: haltSchema,
     unreachable: z.array(unreachableHostSchema).openapi({
       description:
         'While it is sending: hosts of the providers that it has devices left for, to which no connection is to be had.',

@@ -9,32 +9,50 @@ export const problemSchema = z
     code: z.string().openapi({ description: 'Stable: switch on it.', example: 'invalid_input' }),
     field: z.string().optional().openapi({ example: 'message.ttl' }),
     errors: z.array(z.object({ field: z.string(), message: z.string() })).optional(),
+    errors_left_out: z.int().optional().openapi({ description: '`errors` has the first 20; so many more were found.' }),
+    notification_id: z
+      .string()
+      .optional()
+      .openapi({ description: 'With idempotency_key_reused: of the earlier request.' }),
+    max_bytes: z.int().optional().openapi({ description: 'With body_too_large.' }),
     state: z.string().optional().openapi({ description: 'With notification_state: the state that forbids it.' }),
     request_id: z.string(),
   })
   .openapi('Problem', { description: 'RFC 9457' });
 
-const descriptions = {
-  400: 'Not JSON, not UTF-8, or no valid request.',
-  401: 'No key, or one that is not known.',
-  404: 'Not found.',
-  409: 'The state, or an earlier request, does not allow it.',
-  413: 'The body is too large.',
-  415: 'The body is not JSON.',
-  422: 'A field is wrong; `field` and `errors` say which.',
-  503: 'The database cannot be reached now.',
-};
+const text = (description: string) => ({ schema: { type: 'string' as const }, description });
 
-/** The problem answers of a route, for its documentation. */
-export function problems(...statuses: (keyof typeof descriptions)[]) {
-  const all = new Set<keyof typeof descriptions>([401, ...statuses, 503]);
-  return Object.fromEntries(
-    [...all].map((status) => [
-      status,
-      { description: descriptions[status], content: { 'application/problem+json': { schema: problemSchema } } },
-    ]),
-  );
+const answers = {
+  400: { description: 'Not JSON, not UTF-8, or no valid request.' },
+  401: {
+    description: 'No key, or one that is not known.',
+    headers: { 'WWW-Authenticate': { ...text('RFC 6750'), required: true } },
+  },
+  404: { description: 'Not found.' },
+  408: { description: 'The body took too long.' },
+  409: { description: 'The state, or an earlier request, does not allow it.' },
+  413: { description: 'The body is too large.' },
+  415: { description: 'The body is not of the type that is taken here.' },
+  422: { description: 'A field is wrong; `field` and `errors` say which.' },
+  503: {
+    description: 'The database, or the issuer of JWTs, cannot be reached now.',
+    headers: { 'Retry-After': text('Seconds.') },
+  },
+};
+type Status = keyof typeof answers;
+
+function describe(statuses: Iterable<Status>) {
+  const content = { 'application/problem+json': { schema: problemSchema } };
+  return Object.fromEntries([...statuses].map((status) => [status, { ...answers[status], content }]));
 }
 
-/** Every body can be wrong in these ways. */
-export const bodyProblems = [400, 413, 415, 422] as const;
+/** What a URL alone can be refused for, on every route. */
+export const urlProblems = describe([400, 422]);
+
+/** The problem answers of a route behind a key, for its documentation. */
+export function problems(...statuses: Status[]) {
+  return describe(new Set<Status>([400, 401, ...statuses, 422, 503]));
+}
+
+/** Every body can be wrong in these ways too. */
+export const bodyProblems = [408, 413, 415] as const;

@@ -8,11 +8,18 @@ export function refuseInvalid(result: { success: boolean; error?: { issues: unkn
   if (!result.success) throw toApiError(result.error?.issues as Issue[]);
 }
 
+const maxErrors = 20;
+
 export function toApiError(issues: Issue[]): ApiError {
-  const errors = issues.flatMap((issue) => fieldProblems(issue)).slice(0, 20);
+  const all = issues.flatMap((issue) => fieldProblems(issue));
+  const errors = all.slice(0, maxErrors);
   const first = errors[0] ?? { field: '', message: 'Not valid.' };
   const message = first.field === '' ? first.message : `${first.field}: ${first.message}`;
-  return new ApiError(422, 'invalid_input', message, { errors });
+  const leftOut = all.length - errors.length;
+  return new ApiError(422, 'invalid_input', message, {
+    errors,
+    ...(leftOut > 0 && { extra: { errors_left_out: leftOut } }),
+  });
 }
 
 /** `['audience', 'condition', 'and', 1]` as people write it: `audience.condition.and[1]`. */

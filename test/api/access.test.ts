@@ -70,6 +70,18 @@ describe('access', () => {
     await away.close();
   });
 
+  test('a database that was not migrated is not ready, and the log says so', async () => {
+    const { pool, db, close } = await createTestDatabase();
+    await pool.query('drop table notifications cascade');
+    const other = await createTestApi({ db });
+    const answer = await other.app.request('/readyz');
+    const { status, database } = (await answer.json()) as { status: string; database: string };
+    assert.deepEqual([answer.status, status, database], [503, 'not_ready', 'unusable (42P01)']);
+    assert.match(String(other.errors[0]!.reason), /run npm run migrate$/);
+    await other.close();
+    await close();
+  });
+
   test('health is open; readiness needs PostgreSQL and only mentions Temporal', async () => {
     const get = async (app: TestApi['app'], path: string) => {
       const response = await app.request(path);
@@ -92,7 +104,11 @@ describe('access', () => {
     await noTemporal.close();
     const { db } = connect('postgres://nobody@127.0.0.1:1/none');
     const noDatabase = await createTestApi({ db });
-    assert.equal((await get(noDatabase.app, '/readyz')).status, 503);
+    for (let question = 0; question < 2; question++) {
+      const { status, body } = await get(noDatabase.app, '/readyz');
+      assert.deepEqual([status, (body as { database: string }).database], [503, 'unusable (ECONNREFUSED)']);
+    }
+    assert.deepEqual(noDatabase.errors, [{ reason: 'nothing listens at the address of DATABASE_URL (ECONNREFUSED)' }]);
     const answer = await noDatabase.request('GET', '/v1/notifications');
     assert.deepEqual(
       [answer.status, answer.body.code, answer.headers.get('retry-after')],

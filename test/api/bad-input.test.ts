@@ -79,8 +79,8 @@ describe('bad input, on every route', () => {
     });
   }
 
-  test('an empty body names what is missing, or is an empty object where nothing is required', async () => {
-    const expected = [[422, 'platform'], [404], [200], [200], [422, 'message'], [422, ''], [404]];
+  test('a missing body is refused wherever the document requires one', async () => {
+    const expected = [[422, 'platform'], [400], [400], [400], [422, 'message'], [422, ''], [404]];
     for (const [i, [method, path]] of withBody.entries()) {
       const answer = await api.request(method, path, '');
       assert.deepEqual(
@@ -105,6 +105,14 @@ describe('bad input, on every route', () => {
       }
     }
     assert.deepEqual(await rows(), { devices: 0, notifications: 0 });
+  });
+
+  test('a list of errors that is cut says how many are left out', async () => {
+    const unknown = Object.fromEntries(Array.from({ length: 25 }, (_, n) => [`surprise${n}`, n]));
+    const { body } = await api.request('PUT', '/v1/devices/bad', { platform: 'web', ...unknown });
+    assert.deepEqual([body.errors.length, body.errors_left_out], [20, 5]);
+    const few = await api.request('PUT', '/v1/devices/bad', { platform: 'web', surprise: 1 });
+    assert.equal('errors_left_out' in few.body, false);
   });
 
   test('huge numbers are refused or stored, never a 500', async () => {
@@ -147,20 +155,34 @@ describe('bad input, on every route', () => {
     assert.equal((await api.request('GET', `/v1/notifications/${someId}%00`)).status, 422);
   });
 
-  test('another media type is 415, another method or path is 404', async () => {
+  test('another media type is 415, another path 404, another method 405 with what is possible', async () => {
     for (const [method, path, valid] of withBody) {
       const answer = await api.request(method, path, JSON.stringify(valid), { 'content-type': 'text/plain' });
       assert.deepEqual([answer.status, answer.body.code], [415, 'unsupported_media_type'], `${method} ${path}`);
     }
-    for (const [method, path] of [
-      ['GET', '/v1'],
-      ['GET', '/nowhere'],
-      ['POST', '/v1/devices/x'],
-      ['GET', '/v1/notifications/x/launch'],
+    for (const path of ['/v1', '/nowhere', '/v1/notifications/x/sing']) {
+      for (const method of ['GET', 'POST', 'OPTIONS', 'PURGE']) {
+        const answer = await api.request(method, path);
+        assert.deepEqual([answer.status, answer.body.code], [404, 'not_found'], `${method} ${path}`);
+      }
+    }
+    const device = 'DELETE, GET, HEAD, OPTIONS, PUT';
+    for (const [method, path, allow] of [
+      ['POST', '/v1/devices/x', device],
+      ['PURGE', '/v1/devices/x', device],
+      ['GET', '/v1/notifications/x/launch', 'OPTIONS, POST'],
+      ['HEAD', '/v1/notifications/x/launch', 'OPTIONS, POST'],
+      ['PUT', '/v1/notifications?limit=1', 'GET, HEAD, OPTIONS, POST'],
+      ['DELETE', '/openapi.json', 'GET, HEAD, OPTIONS'],
+      ['POST', '/healthz', 'GET, HEAD, OPTIONS'],
     ] as const) {
       const answer = await api.request(method, path);
-      assert.deepEqual([answer.status, answer.body.code], [404, 'not_found'], `${method} ${path}`);
+      assert.deepEqual([answer.status, answer.headers.get('allow')], [405, allow], `${method} ${path}`);
+      if (method !== 'HEAD') assert.equal(answer.body.code, 'method_not_allowed');
+      const options = await api.app.request(path, { method: 'OPTIONS' });
+      assert.deepEqual([options.status, options.headers.get('allow')], [204, allow], `OPTIONS ${path}`);
     }
+    assert.equal((await api.request('HEAD', '/v1/notifications')).status, 200);
   });
 
   test('without a key every route answers 401 before it reads anything', async () => {

@@ -97,6 +97,40 @@ describe('deliveries and progress', () => {
     assert.equal((await api.request('GET', '/v1/devices/nobody/notifications')).status, 404);
   });
 
+  test("a device's history goes on behind a cut: by its length, and by the newer sends that were looked at", async () => {
+    const path = `/v1/devices/${encodeURIComponent(external(19))}/notifications`;
+    const { pool } = api.database;
+    await pool.query(`insert into notifications (id, app_id, state, message, audience, in_doubt_policy, finished_at)
+      select ('7f000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 1, 'cancelled', '{}', '{}', 'redeliver', now()
+      from generate_series(1, 5000) n`);
+    const first = await api.request('GET', path);
+    assert.deepEqual(first.body.deliveries, []);
+    assert.notEqual(first.body.next_cursor, null);
+    const second = await api.request('GET', `${path}?cursor=${first.body.next_cursor}`);
+    const idsOf = ({ body }: typeof second) =>
+      body.deliveries.map((d: { notification_id: string }) => d.notification_id);
+    assert.deepEqual([idsOf(second), second.body.next_cursor], [[id], null]);
+
+    const older = '01000000-0000-7000-8000-000000000001';
+    await pool.query(`delete from notifications where id > '7f000000-0000-7000-8000-000000000000'`);
+    await pool.query(
+      `insert into notifications (id, app_id, state, message, audience, in_doubt_policy, finished_at)
+        values ($1, 1, 'cancelled', '{}', '{}', 'redeliver', now())`,
+      [older],
+    );
+    await pool.query(`create table deliveries_older partition of deliveries
+      for values from ('01000000-0000-0000-0000-000000000000') to ('01000000-ffff-0000-0000-000000000000')`);
+    await pool.query(
+      `insert into deliveries select (jsonb_populate_record(d, jsonb_build_object('notification_id', $1::text))).*
+        from deliveries d where d.device_id = 19`,
+      [older],
+    );
+    const newest = await api.request('GET', `${path}?limit=1`);
+    assert.deepEqual(idsOf(newest), [id]);
+    const last = await api.request('GET', `${path}?limit=1&cursor=${newest.body.next_cursor}`);
+    assert.deepEqual([idsOf(last), last.body.next_cursor], [[older], null]);
+  });
+
   test('progress is told while it changes and ends with the books', async () => {
     const response = await api.app.request(`/v1/notifications/${id}/progress`, {
       headers: { authorization: `Bearer ${api.key}` },

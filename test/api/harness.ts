@@ -2,6 +2,7 @@ import { createApp } from '../../api/app.ts';
 import type { ApiDependencies, Log } from '../../api/dependencies.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+import { createDocument, mediaTypeOf } from './document.ts';
 
 export interface TestApi {
   database: TestDatabase;
@@ -10,7 +11,8 @@ export interface TestApi {
   woken: string[];
   /** What was logged as an error: 500s and 503s. */
   errors: Record<string, unknown>[];
-  app: ReturnType<typeof createApp>;
+  /** Holds every answer to the OpenAPI document, and the body of every request that was taken. */
+  app: Pick<ReturnType<typeof createApp>, 'routes'> & { request(path: string, init?: RequestInit): Promise<Response> };
   /** With the key; an object as body is sent as JSON, anything else as it is. */
   request(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>;
   close(): Promise<void>;
@@ -38,7 +40,25 @@ export async function createTestApi(overrides: Partial<ApiDependencies> = {}): P
     },
     check: async () => 'reachable',
   };
-  const app = createApp({ db: database.db, waker, log, progressIntervalMs: 20, ...overrides });
+  const bare = createApp({ db: database.db, waker, log, progressIntervalMs: 20, ...overrides });
+  const document = createDocument((await (await bare.request('/openapi.json')).json()) as never);
+  const app: TestApi['app'] = {
+    routes: bare.routes,
+    async request(path, init = {}) {
+      const { method = 'GET', body } = init;
+      const answer = await bare.request(path, init);
+      await document.checkAnswer(method, path, answer);
+      if (
+        answer.ok &&
+        method !== 'OPTIONS' &&
+        path.startsWith('/v1/') &&
+        (body === undefined || typeof body === 'string')
+      ) {
+        document.checkTaken(method, path, mediaTypeOf(new Headers(init.headers)), body ?? '');
+      }
+      return answer;
+    },
+  };
   return {
     database,
     key,
@@ -57,6 +77,7 @@ export async function createTestApi(overrides: Partial<ApiDependencies> = {}): P
         ...(body !== undefined && { body: isJson ? JSON.stringify(body) : (body as string) }),
       });
       const text = await response.text();
+      document.checkStream(method, path, mediaTypeOf(response.headers), text);
       return { status: response.status, headers: response.headers, text, body: parsed(text) };
     },
     close: () => database.close(),

@@ -120,7 +120,7 @@ describe('notifications', () => {
     assert.equal(response.status, 202, await response.text());
   });
 
-  test('pause, resume and cancel move the state; repeats are harmless; after the end 409 with the state', async () => {
+  test('pause, resume and cancel move the state; repeats are harmless; after a cancel 409 with the state', async () => {
     const id = await draft();
     assertConflict(await act(id, 'pause'), 'draft');
     assertConflict(await act(id, 'resume'), 'draft');
@@ -134,13 +134,68 @@ describe('notifications', () => {
     assertConflict(await api.request('PATCH', `/v1/notifications/${id}`, { rate_per_second: 5 }), 'cancelled');
   });
 
-  test('a completed notification takes nothing any more', async () => {
+  test('a repeated launch answers as the first and changes nothing, whatever became of the send since; only a cancel took it back', async () => {
+    const id = await draft();
+    const first = await act(id, 'launch');
+    for (const state of ['paused', 'halted', 'completed', 'cancelled'] as const) {
+      await api.database.pool.query(
+        `update notifications set state = $2, halt_reason = case $2 when 'halted' then 'topic' end,
+          finished_at = case when $2 in ('completed', 'cancelled') then now() end where id = $1`,
+        [id, state],
+      );
+      const before = await show(id);
+      const again = await act(id, 'launch');
+      if (state === 'cancelled') assertConflict(again, state);
+      else
+        assert.deepEqual(
+          [again.status, again.body.state, again.body.launched_at],
+          [202, state, first.body.launched_at],
+        );
+      assert.deepEqual(await show(id), before);
+    }
+  });
+
+  test('a repeated launch with its time answers as the first, also after that time; another time comes too late', async () => {
+    const id = await draft();
+    const at = new Date(Date.now() + 3_600_000).toISOString();
+    await act(id, 'launch', { scheduled_at: at });
+    const past = '2020-01-01T00:00:00.000Z';
+    await api.database.pool.query('update notifications set scheduled_at = $2 where id = $1', [id, past]);
+    assert.equal((await act(id, 'launch', { scheduled_at: past })).body.state, 'scheduled');
+    await act(id, 'launch');
+    await api.database.pool.query(`update notifications set state = 'completed', finished_at = now() where id = $1`, [
+      id,
+    ]);
+    const again = await act(id, 'launch', { scheduled_at: past });
+    assert.deepEqual([again.status, again.body.state], [202, 'completed']);
+    assertConflict(await act(id, 'launch', { scheduled_at: at }), 'completed');
+  });
+
+  test('a completed notification takes no pause and no cancel; there is nothing left to resume', async () => {
     const id = await draft();
     await act(id, 'launch');
     await api.database.pool.query(`update notifications set state = 'completed', finished_at = now() where id = $1`, [
       id,
     ]);
-    for (const verb of ['launch', 'pause', 'resume', 'cancel']) assertConflict(await act(id, verb), 'completed');
+    for (const verb of ['pause', 'cancel', 'unschedule']) assertConflict(await act(id, verb), 'completed');
+    assert.equal((await act(id, 'resume')).body.state, 'completed');
+  });
+
+  test('a scheduled notification becomes a draft again, is changed, and scheduled once more', async () => {
+    const soon = new Date(Date.now() + 3_600_000).toISOString();
+    const { id } = (await create({ message, audience: {}, scheduled_at: soon })).body;
+    const path = `/v1/notifications/${id}`;
+    assertConflict(await api.request('PATCH', path, { title: 'Not yet' }), 'scheduled');
+    const wakes = api.woken.length;
+    const back = await act(id, 'unschedule');
+    assert.deepEqual([back.status, back.body.state, back.body.scheduled_at], [200, 'draft', null]);
+    assert.deepEqual(api.woken.slice(wakes), [id], 'its workflow is told');
+    assert.equal((await act(id, 'unschedule')).body.state, 'draft', 'a repeat is harmless');
+    assert.equal((await api.request('PATCH', path, { title: 'Changed' })).body.title, 'Changed');
+    assert.deepEqual((await act(id, 'launch', { scheduled_at: soon })).body.scheduled_at, soon);
+    await act(id, 'launch');
+    assertConflict(await act(id, 'unschedule'), 'sending');
+    assert.equal((await act('00000000-0000-7000-8000-000000000000', 'unschedule')).status, 404);
   });
 
   test('a notification can be scheduled, moved in time, launched early and cancelled', async () => {

@@ -2,10 +2,10 @@
  * `npm run chaos`: sends notifications through the real stack while its parts are killed, frozen, restarted and lied to, and
  * holds the books to the simulator's ledger after each. What happens is drawn from a seed, so that a seed replays it.
  */
-import { parseArgs } from 'node:util';
+import { readCommandLine } from '../../domain/command-line.ts';
+import { stopSignal } from '../../domain/stop-signal.ts';
 import { stateDirectory } from '../../local/paths.ts';
 import { startStack } from '../../local/stack.ts';
-import { stopSignal } from '../../local/stop-signal.ts';
 import { type ChaosResult, runChaos } from './run.ts';
 import { chaosStack } from './settings.ts';
 import { runWrongEnvironment } from './wrong-environment.ts';
@@ -24,25 +24,18 @@ const usage = `npm run chaos -- [options]
 Exit status 0: every promise was kept in every run.
 `;
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: 'string', default: '1' },
-    seeds: { type: 'string', default: '1' },
-    devices: { type: 'string', default: '3000' },
-    'wrong-environment': { type: 'boolean', default: false },
-    story: { type: 'boolean', default: false },
-    'keep-logs': { type: 'boolean', default: false },
-    json: { type: 'boolean', default: false },
-    help: { type: 'boolean', default: false },
-  },
+const { values, wholeNumber } = readCommandLine(usage, {
+  seed: { type: 'string' },
+  seeds: { type: 'string' },
+  devices: { type: 'string' },
+  'wrong-environment': { type: 'boolean' },
+  story: { type: 'boolean' },
+  'keep-logs': { type: 'boolean' },
+  json: { type: 'boolean' },
 });
-if (values.help) {
-  console.log(usage);
-  process.exit(0);
-}
-const firstSeed = toNumber('seed', values.seed, 0);
-const seeds = toNumber('seeds', values.seeds, 1);
-const devices = toNumber('devices', values.devices, 500);
+const firstSeed = wholeNumber('seed', 0) ?? 1;
+const seeds = wholeNumber('seeds', 1) ?? 1;
+const devices = wholeNumber('devices', 500) ?? 3_000;
 
 const say = (line: string) => (values.json ? console.error(line) : console.log(line));
 const signal = stopSignal();
@@ -92,11 +85,4 @@ function show({ report, verdict, problems, story, looks, seconds }: ChaosResult)
   if (problems.length === 0 && !values.story) return;
   for (const line of story) say(`    ${line}`);
   for (const problem of problems) say(`    PROBLEM: ${problem}`);
-}
-
-function toNumber(name: string, text: string, min: number): number {
-  const number = Number(text.replaceAll('_', ''));
-  if (Number.isInteger(number) && number >= min) return number;
-  console.error(`--${name} must be a whole number of at least ${min}, not "${text}".\n\n${usage}`);
-  process.exit(2);
 }

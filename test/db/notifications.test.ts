@@ -10,6 +10,7 @@ import {
   listUnfinished,
   pauseNotification,
   readForWorkflow,
+  unscheduleNotification,
 } from '../../db/notifications.ts';
 import { emptyOutcomeCounts } from '../../domain/outcome.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
@@ -115,4 +116,18 @@ test('who is finished, a draft, or seen in a state that waits, needs no looking 
   const expected = ['paused, unseen', 'sending', 'cancelled, not settled', 'due'];
   assert.deepEqual(listed.map(nameOf).sort(), expected.sort());
   assert.deepEqual(await listUnfinished(db, { after: undefined, limit: 10, graceMs: 60_000 }), [], 'not yet');
+});
+
+test('a schedule that is taken back in the moment in which it begins either begins or is a draft, never both', async () => {
+  const { db } = database;
+  for (let round = 0; round < 20; round++) {
+    const id = uuidV7();
+    const content = { title: null, message: { title: 'x' }, audience: {} };
+    await insertNotification(db, { id, appId: 1, ...content, inDoubtPolicy: 'redeliver', ratePerSecond: null });
+    await launchNotification(db, 1, id, new Date(Date.now() - 1_000));
+    const [begun, taken] = await Promise.all([beginScheduled(db, id), unscheduleNotification(db, 1, id)]);
+    assert.notEqual(begun, taken?.ok);
+    const row = await readForWorkflow(db, id);
+    assert.equal(row?.state, begun ? 'sending' : 'draft');
+  }
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -69,6 +70,29 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
       child.kill('SIGKILL');
       await temporal.close();
       await database.close();
+    });
+
+    test('it ends at its start, with the reason, where the password or the database is wrong', async () => {
+      for (const [change, reason] of [
+        [(url: URL) => (url.password = 'wrong'), /refuses the user or the password of DATABASE_URL \(28P01\)/],
+        [(url: URL) => (url.pathname = '/nowhere'), /database "nowhere" does not exist \(3D000\)/],
+      ] as const) {
+        const url = new URL(database.url);
+        change(url);
+        const start = spawn(command, args(await freePort()), {
+          cwd: root,
+          stdio: ['ignore', 'ignore', 'pipe'],
+          env: { ...process.env, DATABASE_URL: url.href, PORT: String(await freePort()) },
+        });
+        let text = '';
+        start.stderr.setEncoding('utf8').on('data', (part) => {
+          text += part;
+        });
+        const [status] = await once(start, 'close');
+        assert.equal(status, 1);
+        assert.match(text, /^The API cannot start: /m);
+        assert.match(text, reason);
+      }
     });
 
     test('it is ready and reaches both', async () => {

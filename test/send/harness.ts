@@ -46,7 +46,7 @@ export interface TestSend {
   handle: ReturnType<TestTemporal['client']['workflow']['getHandle']>;
   read(): Promise<NotificationSummary>;
   /** POST /v1/notifications/{id}/{verb}; the answer's status. */
-  call(verb: 'launch' | 'pause' | 'resume' | 'cancel', body?: object): Promise<number>;
+  call(verb: 'launch' | 'unschedule' | 'pause' | 'resume' | 'cancel', body?: object): Promise<number>;
   /** Waits for the state, and in a final one for closed books. */
   until(state: NotificationState): Promise<NotificationSummary>;
   /** Waits until so many devices have their outcome. */
@@ -132,7 +132,8 @@ export async function createSendBench(): Promise<SendBench> {
     `.execute(db);
     await insertNotification(db, {
       ...{ id, appId: 1, title: message.title ?? null, message },
-      audience: { externalIds: rows.map((_, n) => `${id}-${n + 1}`) },
+      // Never an empty list, which no caller could ask for.
+      audience: { externalIds: [id, ...rows.map((_, n) => `${id}-${n + 1}`)] },
       inDoubtPolicy: options.inDoubtPolicy ?? 'redeliver',
       ratePerSecond: options.ratePerSecond ?? null,
     });

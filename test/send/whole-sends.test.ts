@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
+import { unscheduleNotification } from '../../db/notifications.ts';
 import { accepted, gate } from '../delivery/harness.ts';
 import { until } from '../support/until.ts';
 import { createSendBench, repeatedCalls, type SendBench } from './harness.ts';
@@ -128,6 +129,25 @@ describe('a scheduled send', () => {
     const send = await bench.launch({ devices: 10, scheduledAt: new Date(Date.now() + 3_600_000) });
     await send.call('launch', { scheduled_at: new Date(Date.now() + 50).toISOString() });
     await send.until('completed');
+  });
+
+  test('taken back is a draft whose workflow ends; scheduled again it begins at the new time', async () => {
+    const send = await bench.launch({ devices: 10, scheduledAt: new Date(Date.now() + 3_600_000) });
+    await send.call('unschedule');
+    await send.handle.result();
+    assert.equal((await send.read()).state, 'draft');
+    await send.call('launch', { scheduled_at: new Date(Date.now() + 50).toISOString() });
+    await send.until('completed');
+    await send.checkBooks({ accepted: 10 });
+  });
+
+  test('taken back without a word to its workflow is not sent at the old time', async () => {
+    const send = await bench.launch({ devices: 10, scheduledAt: new Date(Date.now() + 1_000) });
+    const taken = await unscheduleNotification(bench.api.database.db, 1, send.id);
+    assert.equal(taken?.ok, true);
+    await send.handle.result();
+    assert.equal((await send.read()).state, 'draft');
+    await send.checkBooks({});
   });
 
   test('cancelled sends nothing, and its workflow ends', async () => {
