@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: measures the engine alone, one batch, the whole stack, latencies and the API, each with a check of its own
+ * `npm run bench`: measures the engine alone, a slow provider, one batch, the whole stack, latencies and the API, each with a check of its own
  * that what was measured was also done. Figures of one run may be compared with each other, not with those of another day.
  */
 import { parseArgs } from 'node:util';
@@ -7,9 +7,10 @@ import { type ApiFigures, benchApi } from './api.ts';
 import { benchDeliver, type DeliverFigures } from './deliver.ts';
 import { benchEngine, type SenderFigures, type SenderName } from './engine.ts';
 import { benchLatency, type LatencyFigures } from './latency.ts';
+import { benchPace, type PaceFigures } from './pace.ts';
 import { benchStack, type StackFigures } from './stack.ts';
 
-const parts = ['engine', 'deliver', 'stack', 'latency', 'api'] as const;
+const parts = ['engine', 'pace', 'deliver', 'stack', 'latency', 'api'] as const;
 type Part = (typeof parts)[number];
 
 const usage = `npm run bench -- [options]
@@ -23,6 +24,7 @@ const usage = `npm run bench -- [options]
 /** The JSON object of `npm run bench -- --json`. */
 interface BenchReport extends Nullable<LatencyFigures>, Nullable<ApiFigures> {
   engine: Record<SenderName, SenderFigures | null> | null;
+  pace: PaceFigures[] | null;
   deliver: DeliverFigures | null;
   /** Sends a second with books over sends a second without. */
   tax: number | null;
@@ -49,6 +51,7 @@ const say = (line: string) => (values.json ? console.error(line) : console.log(l
 
 const report: BenchReport = {
   engine: null,
+  pace: null,
   deliver: null,
   tax: null,
   stack: null,
@@ -59,6 +62,7 @@ const report: BenchReport = {
 };
 const runs: Record<Part, () => Promise<Partial<BenchReport>>> = {
   engine: async () => ({ engine: await benchEngine({ quick, say }) }),
+  pace: async () => ({ pace: await benchPace(quick, say) }),
   deliver: () => benchDeliver(quick, say),
   stack: async () => ({
     stack: await benchStack(

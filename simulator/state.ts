@@ -37,6 +37,12 @@ export interface SimulatorSettings {
   throttlesAfterError: boolean;
   /** GOAWAY after this many BadDeviceToken on a connection; 0: never. */
   badDeviceTokenLimit: number;
+  /** Each host takes so many requests a second, in order of arrival over all connections; the rest wait. 0: all at once. */
+  answersPerSecond: number;
+  /** The answers of this many milliseconds come together; 0: steadily. */
+  answerBurstMs: number;
+  /** PING is answered only after the requests before it. */
+  queuesPings: boolean;
 }
 
 export const defaultSettings: SimulatorSettings = {
@@ -46,4 +52,7 @@ export const defaultSettings: SimulatorSettings = {
   stickyExpiredProviderToken: false,
   throttlesAfterError: false,
   badDeviceTokenLimit: 0,
+  answersPerSecond: 0,
+  answerBurstMs: 0,
+  queuesPings: false,
 };

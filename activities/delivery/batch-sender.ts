@@ -206,7 +206,8 @@ export class BatchSender {
   }
 
   #limit(): number {
-    return this.#breaker.isProven ? this.#o.config.maxInFlight : unprovenInFlight;
+    if (!this.#breaker.isProven) return unprovenInFlight;
+    return Math.min(this.#o.config.maxInFlight, this.#o.provider.usefulRequests ?? Number.POSITIVE_INFINITY);
   }
 
   /** Half-way towards the number of devices that `windowMs` would have sent. */

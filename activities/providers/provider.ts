@@ -8,7 +8,7 @@ export { PayloadError } from '../../domain/payload/payload-error.ts';
  * All that the delivery engine knows of a push provider.
  *
  * A provider owns its connections, its credential and the reading of every answer. It renews a stale credential and
- * sends again whatever was provably not processed, by itself and within the request's deadline, so the engine sees
+ * sends again whatever was provably not processed, by itself and a bounded number of times, so the engine sees
  * only verdicts it must record or act on.
  */
 export interface PushProvider {
@@ -20,7 +20,16 @@ export interface PushProvider {
    */
   prepare(content: NotificationContent): PreparedMessage;
 
-  /** Hands one message to the provider. Always resolves, exactly once, within the request's deadline. */
+  /**
+   * How many messages it can usefully be given at once: follows what the provider takes, and more would only wait here.
+   * Absent: any number.
+   */
+  readonly usefulRequests?: number;
+
+  /**
+   * Hands one message to the provider. Always resolves, exactly once: within the request's deadline once it is written,
+   * and as unsent when it cannot be written for long.
+   */
   send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict>;
 
   /** Refuses new sends, lets those in flight end (bounded), closes every connection. A repeat is harmless. */

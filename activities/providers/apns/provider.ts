@@ -37,7 +37,7 @@ export interface ApnsProviderOptions {
   ca?: string;
   /** The rest of each host's pool. */
   pool?: PoolOptions;
-  /** From `send` to the verdict, resends included. Default 15 000 ms. */
+  /** From the writing of a request to its answer. Default 15 000 ms. */
   requestDeadlineMs?: number;
   waits?: Partial<ApnsWaits>;
   clock?: Clock;
@@ -92,6 +92,13 @@ class ApnsProvider implements PushProvider {
     }
   }
 
+  get usefulRequests(): number {
+    if (this.#hosts.size === 0) return Number.POSITIVE_INFINITY;
+    let sum = 0;
+    for (const { pool } of this.#hosts.values()) sum += pool.usefulRequests;
+    return sum;
+  }
+
   prepare(content: NotificationContent): PreparedMessage {
     const built = buildApnsContent(content);
     if (this.#tokens === undefined && apnsPushTypeRules[built.pushType].needsTokenAuth) {
@@ -119,10 +126,9 @@ class ApnsProvider implements PushProvider {
       token = await this.#await(this.#tokens.get(), deadlineAt);
       if (token === undefined) return noToken;
     }
-    let timeoutMs = this.#deadlineMs;
     for (let resends = 0; ; resends++) {
       const template = prepared.template(host.authority, token);
-      const result = await host.pool.send({ template, path, ownValues, body: prepared.body, timeoutMs });
+      const result = await host.pool.send({ template, path, ownValues, body: prepared.body });
       if (result.kind === 'notProcessed') return verdictOnUnsent(result);
       if (result.kind === 'unanswered') return verdictOnUnanswered(result);
       if (result.status === 200) return accepted;
@@ -143,9 +149,8 @@ class ApnsProvider implements PushProvider {
         if (next === 'refused_too') return this.#clockFault(answer, reading);
         token = next;
       }
-      timeoutMs = deadlineAt - this.#clock.monotonicMs();
       const limit = reading.reaction.kind === 'resend' ? maxConnectionResends : maxResends;
-      if (resends >= limit || timeoutMs <= 0) return refusedAgain(answer, reading);
+      if (resends >= limit || this.#clock.monotonicMs() >= deadlineAt) return refusedAgain(answer, reading);
     }
   }
 
@@ -163,7 +168,12 @@ class ApnsProvider implements PushProvider {
       credential.kind === 'certificate' ? { cert: credential.certificatePem, key: credential.privateKeyPem } : {};
     const host: Host = {
       authority: url.host,
-      pool: new Http2Pool({ ...pool, ...originOf(url), tls: { ...trust(ca), ...identity } }),
+      pool: new Http2Pool({
+        requestTimeoutMs: this.#deadlineMs,
+        ...pool,
+        ...originOf(url),
+        tls: { ...trust(ca), ...identity },
+      }),
       lastOldConnectionId: 0,
       replacement: undefined,
     };

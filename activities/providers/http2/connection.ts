@@ -75,6 +75,9 @@ const MAX_WAITING_CONTROL_BYTES = 1024 * 1024;
 const MAX_GOAWAY_DEBUG_BYTES = 1024;
 /** Octets the peer may send on the whole connection before we say more. */
 const RECEIVE_WINDOW_BYTES = 4 * 1024 * 1024;
+/** Answers to later requests, for each request under way and besides, that make a request one that was lost. */
+const OVERTAKEN_FACTOR = 3;
+const OVERTAKEN_MARGIN = 50;
 
 export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   readonly id: number;
@@ -106,6 +109,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   readonly #streams = new Map<number, Exchange>();
   #nextStreamId: number;
   #nextDeadlineAt = Number.POSITIVE_INFINITY;
+  #answers = 0;
 
   #isFlushScheduled = false;
   #isWriting = false;
@@ -210,7 +214,8 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   start(exchange: Exchange): void {
     if (this.inFlight === 0) this.#busySince = this.#clock();
     this.#waiting.push(exchange);
-    if (exchange.deadlineAt < this.#nextDeadlineAt) this.#nextDeadlineAt = exchange.deadlineAt;
+    const deadlineAt = exchange.since + this.#limits.queueTimeoutMs;
+    if (deadlineAt < this.#nextDeadlineAt) this.#nextDeadlineAt = deadlineAt;
     this.#scheduleFlush();
   }
 
@@ -234,8 +239,27 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     if (this.#state === 'open' && this.#pingSentAt === 0) this.#ping(this.#clock());
   }
 
-  /** To be called at regular, short intervals. */
-  tick(now: number): void {
+  /**
+   * Requests that wait in no queue of the peer's: on a connection that gives no sign of life, or overtaken by so many that
+   * were written after them that no answer is to be expected.
+   */
+  get lost(): number {
+    if (this.#pingSentAt > 0) return this.inFlight;
+    const overtaken = this.#answers - OVERTAKEN_FACTOR * this.#streams.size - OVERTAKEN_MARGIN;
+    let lost = 0;
+    for (const exchange of this.#streams.values()) {
+      // In order of writing.
+      if (exchange.answersBefore > overtaken) break;
+      lost++;
+    }
+    return lost;
+  }
+
+  /**
+   * To be called at regular, short intervals.
+   * @param patienceMs for a sign of life after a PING, if more than `pingTimeoutMs`
+   */
+  tick(now: number, patienceMs = 0): void {
     if (this.#state === 'closed') return;
     if (this.#state === 'connecting') {
       if (now - this.createdAt < this.#limits.connectTimeoutMs) return;
@@ -249,13 +273,14 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
       this.#idleFramesSince = now;
     }
     if (now >= this.#drainUntil) this.#end('drain_timeout', undefined);
-    else this.#checkLife(now);
+    else this.#checkLife(now, patienceMs);
   }
 
-  #checkLife(now: number): void {
+  #checkLife(now: number, patienceMs: number): void {
     if (this.#state !== 'open') return;
     if (this.#pingSentAt > 0) {
-      if (now - this.#pingSentAt >= this.#limits.pingTimeoutMs) this.#end('ping_timeout', undefined);
+      const timeoutMs = Math.max(this.#limits.pingTimeoutMs, patienceMs);
+      if (now - this.#pingSentAt >= timeoutMs) this.#end('ping_timeout', undefined);
       return;
     }
     if (this.inFlight === 0) {
@@ -278,19 +303,21 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const exchange of waiting) {
-      if (exchange.deadlineAt <= now) {
+      const deadlineAt = exchange.since + this.#limits.queueTimeoutMs;
+      if (deadlineAt <= now) {
         this.#owner.exchangeNotProcessed(exchange, 'deadline', this.#evidence(undefined));
       } else {
         this.#waiting.push(exchange);
-        next = Math.min(next, exchange.deadlineAt);
+        next = Math.min(next, deadlineAt);
       }
     }
     for (const exchange of this.#streams.values()) {
-      if (exchange.deadlineAt <= now) {
+      const deadlineAt = exchange.since + exchange.timeoutMs;
+      if (deadlineAt <= now) {
         this.#cut(exchange, ErrorCode.cancel);
         this.#settleCut(exchange, 'deadline', undefined);
       } else {
-        next = Math.min(next, exchange.deadlineAt);
+        next = Math.min(next, deadlineAt);
       }
     }
     this.#nextDeadlineAt = next;
@@ -363,6 +390,11 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     const streamId = this.#nextStreamId;
     this.#nextStreamId += 2;
     exchange.streamId = streamId;
+    // From here on its time counts: what it waited before is the pool's affair.
+    exchange.since = this.lastUsedAt;
+    exchange.answersBefore = this.#answers;
+    const deadlineAt = exchange.since + exchange.timeoutMs;
+    if (deadlineAt < this.#nextDeadlineAt) this.#nextDeadlineAt = deadlineAt;
     this.#streams.set(streamId, exchange);
 
     const writer = this.#writer;
@@ -693,6 +725,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
 
   #answer(exchange: Exchange, isBodyWhole: boolean): void {
     this.hasAnswered = true;
+    this.#answers++;
     if (this.#idleFrames > 0) this.#idleFrames = Math.max(0, this.#idleFrames - 10);
     this.#owner.exchangeAnswered(exchange, isBodyWhole, this);
   }
