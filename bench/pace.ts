@@ -72,7 +72,7 @@ async function measure({ name, rates, burstMs = 0, seconds }: Peer): Promise<Pac
   try {
     const sender = new Sender(provider, provider.prepare({ notificationId: uuidV7(), message }));
     // Connecting, and what the first requests spend on compiling, is no matter of pace.
-    await sender.run(2 * burstMs + 500);
+    await sender.run(10 * burstMs + 500);
     const startedAt = performance.now();
     const before = sender.answered;
     await sender.run((seconds * 1000) / 2);

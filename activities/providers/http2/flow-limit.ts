@@ -91,8 +91,8 @@ export class FlowLimit<T extends object> {
     if (!this.#isProbeAnswered && this.#answers < 2 * this.#underWay) return;
     this.#probe = undefined;
     const { max } = this.#options;
-    const rate = this.#answers / Math.max(now - this.#probeStartedAt, 0.01);
-    const answerMs = this.#underWay / rate;
+    const answerMs = Math.max(now - this.#probeStartedAt, 0.01);
+    const rate = this.#answers / answerMs;
     this.#answerMs = answerMs;
     const isAtFewest = this.#underWay <= fewestRequests;
     if (isAtFewest || answerMs < this.#baseMs) this.#baseMs = answerMs;
