@@ -3,16 +3,19 @@ import type { SimulatorSettings } from './state.ts';
 
 type PaceSettings = Pick<SimulatorSettings, 'answersPerSecond' | 'answerBurstMs' | 'queuesPings'>;
 
+/** How soon a change of the settings takes effect, at the latest. */
+const longestTurnMs = 20;
+
 export class AnswerQueue {
   readonly #settings: PaceSettings;
   #waiting: { isRequest: boolean; proceed: () => void }[] = [];
   #head = 0;
   #timer: NodeJS.Timeout | undefined;
-  #creditedAtMs = 0;
+  #burstAtMs = 0;
   /** Requests that may proceed; less than one is kept for the next time. */
   #credit = 0;
 
-  /** @param settings read at every turn: a change takes effect at once */
+  /** @param settings read at every turn */
   constructor(settings: PaceSettings) {
     this.#settings = settings;
   }
@@ -43,7 +46,7 @@ export class AnswerQueue {
   #add(isRequest: boolean, proceed: () => void): void {
     if (this.#timer === undefined) {
       // Nothing is saved up while nobody waits.
-      this.#creditedAtMs = performance.now();
+      this.#burstAtMs = performance.now();
       this.#credit = 0;
       this.#plan();
     }
@@ -51,14 +54,21 @@ export class AnswerQueue {
   }
 
   #plan(): void {
-    this.#timer = setTimeout(this.#turn, Math.max(1, this.#settings.answerBurstMs));
+    this.#timer = setTimeout(this.#turn, Math.max(1, Math.min(this.#settings.answerBurstMs, longestTurnMs)));
   }
 
   readonly #turn = (): void => {
     const nowMs = performance.now();
+    const { answersPerSecond, answerBurstMs } = this.#settings;
+    if (nowMs - this.#burstAtMs >= answerBurstMs || answersPerSecond === 0) this.#release(nowMs);
+    if (this.#isEmpty) this.#timer = undefined;
+    else this.#plan();
+  };
+
+  #release(nowMs: number): void {
     const { answersPerSecond } = this.#settings;
-    this.#credit += ((nowMs - this.#creditedAtMs) * answersPerSecond) / 1000;
-    this.#creditedAtMs = nowMs;
+    this.#credit += ((nowMs - this.#burstAtMs) * answersPerSecond) / 1000;
+    this.#burstAtMs = nowMs;
     while (!this.#isEmpty) {
       const { isRequest, proceed } = this.#waiting[this.#head]!;
       if (isRequest && answersPerSecond > 0) {
@@ -72,7 +82,5 @@ export class AnswerQueue {
       this.#waiting.splice(0, this.#head);
       this.#head = 0;
     }
-    if (this.#isEmpty) this.#timer = undefined;
-    else this.#plan();
-  };
+  }
 }

@@ -3,8 +3,9 @@
  * (`SIMULATOR_APNS_PORT`); all are optional. Prints one line of JSON with every address when it is ready.
  */
 import { parseArgs } from 'node:util';
+import { checkFields } from './checks.ts';
 import { type SimulatorOptions, startSimulator } from './simulator.ts';
-import { defaultSettings } from './state.ts';
+import { simulatorSettingsFields } from './state.ts';
 
 const flags = {
   host: { type: 'string' },
@@ -41,6 +42,8 @@ function number(name: keyof typeof flags, fallback: number): number {
   return value;
 }
 
+const settings = JSON.parse(text('settings') ?? '{}');
+checkFields(settings, simulatorSettingsFields, '--settings ');
 const directory = text('directory');
 const topics = text('topics');
 const apnsKeyId = text('apns-key-id');
@@ -57,7 +60,7 @@ const options: SimulatorOptions = {
   },
   seed: number('seed', 1),
   recentRequests: number('recent', 1000),
-  settings: { ...defaultSettings, ...JSON.parse(text('settings') ?? '{}') },
+  settings,
   ...(directory === undefined ? {} : { directory }),
   ...(topics === undefined ? {} : { apnsTopics: topics.split(',') }),
   ...(apnsKeyId === undefined ? {} : { apnsKeyId }),

@@ -1,5 +1,6 @@
 /** What the fake providers and the control API share. */
 import type { ProviderTokenVerifier } from './apns/provider-token.ts';
+import { type Fields, flag, wholeNumber } from './checks.ts';
 import type { SimulatorClock } from './clock.ts';
 import type { TransportCounters } from './exchange.ts';
 import type { FcmQuota } from './fcm/quota.ts';
@@ -55,4 +56,16 @@ export const defaultSettings: SimulatorSettings = {
   answersPerSecond: 0,
   answerBurstMs: 0,
   queuesPings: false,
+};
+
+export const simulatorSettingsFields: Fields<SimulatorSettings> = {
+  apnsWarmUp: flag,
+  apnsMaxConcurrentStreams: wholeNumber,
+  fcmMaxConcurrentStreams: wholeNumber,
+  stickyExpiredProviderToken: flag,
+  throttlesAfterError: flag,
+  badDeviceTokenLimit: wholeNumber,
+  answersPerSecond: wholeNumber,
+  answerBurstMs: wholeNumber,
+  queuesPings: flag,
 };
