@@ -118,7 +118,7 @@ describe('requests under way follow what the peer takes', () => {
         const networkMs = () => 30;
         const slower = { rate, laterRate: rate / 10, changesAtMs: 3_000, burstMs, networkMs };
         const run = simulate(slower, 20_000, 4_000);
-        assert.ok(run.longestAnswerMs < timeoutMs / 2, `${rate}: ${run.longestAnswerMs} ms`);
+        assert.ok(run.longestAnswerMs < (timeoutMs * 2) / 3, `${rate}: ${run.longestAnswerMs} ms`);
         assert.ok(run.share > 0.9, `${rate}: ${run.share}`);
         assert.ok(run.limit <= Math.max(2 * fewestRequests, (rate / 10) * 1.5), `${rate}: ${run.limit}`);
       }),

@@ -6,7 +6,8 @@ import type { NotificationContent } from '../../../domain/payload/content.ts';
 import { PayloadError } from '../../../domain/payload/payload-error.ts';
 import { clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import type { Http2Response } from '../http2/exchange.ts';
+import type { Http2Request, Http2Response } from '../http2/exchange.ts';
+import type { HeaderTemplate } from '../http2/header-template.ts';
 import { Http2Pool } from '../http2/pool.ts';
 import { originOf, type PoolOptions, trust } from '../http2-options.ts';
 import { OncePerKey, type ProviderLogger, silentLogger } from '../logger.ts';
@@ -45,6 +46,38 @@ export interface ApnsProviderOptions {
   logger?: ProviderLogger;
 }
 
+/** The provider token that requests are written with; undefined with a certificate. */
+interface TokenInUse {
+  token: ProviderToken | undefined;
+}
+
+class ApnsRequest implements Http2Request {
+  readonly path: string;
+  readonly ownValues: readonly string[];
+  readonly body: Buffer;
+  /** What it was last written with. */
+  token: ProviderToken | undefined;
+  readonly #prepared: PreparedApnsMessage;
+  readonly #authority: string;
+  readonly #inUse: TokenInUse;
+
+  constructor(prepared: PreparedApnsMessage, device: DeviceAddress, authority: string, inUse: TokenInUse) {
+    this.path = `/3/device/${device.deviceToken}`;
+    this.ownValues = [prepared.apnsIdPrefix + device.deviceId.toString(16).padStart(12, '0')];
+    this.body = prepared.body;
+    this.token = undefined;
+    this.#prepared = prepared;
+    this.#authority = authority;
+    this.#inUse = inUse;
+  }
+
+  /** Read when it is written: a token that was refused while it waited would spoil the connection for the others. */
+  get template(): HeaderTemplate {
+    this.token = this.#inUse.token;
+    return this.#prepared.template(this.#authority, this.token);
+  }
+}
+
 /** One of Apple's hosts and the connections to it. */
 interface Host {
   authority: string;
@@ -70,6 +103,7 @@ class ApnsProvider implements PushProvider {
   readonly name = 'apns';
   readonly #options: ApnsProviderOptions;
   readonly #tokens: ProviderTokenSource | undefined;
+  readonly #inUse: TokenInUse = { token: undefined };
   readonly #hosts = new Map<ApnsEnvironment, Host>();
   readonly #deadlineMs: number;
   readonly #waits: ApnsWaits;
@@ -118,21 +152,20 @@ class ApnsProvider implements PushProvider {
     }
     const deadlineAt = this.#clock.monotonicMs() + this.#deadlineMs;
     const host = this.#host(device.apnsEnvironment ?? this.#options.defaultEnvironment ?? 'production');
-    const path = `/3/device/${device.deviceToken}`;
-    const ownValues = [prepared.apnsIdPrefix + device.deviceId.toString(16).padStart(12, '0')];
 
-    let token = this.#tokens?.current;
-    if (token === undefined && this.#tokens !== undefined) {
-      token = await this.#await(this.#tokens.get(), deadlineAt);
-      if (token === undefined) return noToken;
+    if (this.#tokens !== undefined) {
+      const usable = this.#tokens.current ?? (await this.#await(this.#tokens.get(), deadlineAt));
+      if (usable === undefined) return noToken;
+      this.#inUse.token = usable;
     }
+    const request = new ApnsRequest(prepared, device, host.authority, this.#inUse);
     for (let resends = 0; ; resends++) {
-      const template = prepared.template(host.authority, token);
-      const result = await host.pool.send({ template, path, ownValues, body: prepared.body });
+      const result = await host.pool.send(request);
       if (result.kind === 'notProcessed') return verdictOnUnsent(result);
       if (result.kind === 'unanswered') return verdictOnUnanswered(result);
       if (result.status === 200) return accepted;
 
+      const { token } = request;
       const answer = readResponse(result, this.#clock.now());
       if (!result.isBodyWhole && result.status < 500) return cutAnswer(result.status);
       const reading = readApnsAnswer(answer);
@@ -147,7 +180,7 @@ class ApnsProvider implements PushProvider {
         const next = await this.#await(this.#replace(token), deadlineAt);
         if (next === undefined) return noToken;
         if (next === 'refused_too') return this.#clockFault(answer, reading);
-        token = next;
+        this.#inUse.token = next;
       }
       const limit = reading.reaction.kind === 'resend' ? maxConnectionResends : maxResends;
       if (resends >= limit || this.#clock.monotonicMs() >= deadlineAt) return refusedAgain(answer, reading);
