@@ -4,6 +4,7 @@ import type { ApnsEnvironment } from '../../../domain/device.ts';
 import { apnsPushTypeRules, buildApnsContent } from '../../../domain/payload/apns.ts';
 import type { NotificationContent } from '../../../domain/payload/content.ts';
 import { PayloadError } from '../../../domain/payload/payload-error.ts';
+import type { ProxyChoice } from '../../../domain/proxy.ts';
 import { clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Http2Request, Http2Response } from '../http2/exchange.ts';
@@ -36,6 +37,8 @@ export interface ApnsProviderOptions {
   providerTokenStore: ProviderTokenStore;
   /** PEM of certificate authorities trusted besides the public ones: a simulator's or a proxy's. */
   ca?: string;
+  /** Default: no proxy. */
+  proxyFor?: ProxyChoice;
   /** The rest of each host's pool. */
   pool?: PoolOptions;
   /** From the writing of a request to its answer. Default 15 000 ms. */
@@ -195,7 +198,7 @@ class ApnsProvider implements PushProvider {
   #host(environment: ApnsEnvironment): Host {
     const existing = this.#hosts.get(environment);
     if (existing !== undefined) return existing;
-    const { urls, credential, ca, pool } = this.#options;
+    const { urls, credential, ca, pool, proxyFor } = this.#options;
     const url = new URL(urls?.[environment] ?? apnsUrls[environment]);
     const identity =
       credential.kind === 'certificate' ? { cert: credential.certificatePem, key: credential.privateKeyPem } : {};
@@ -206,6 +209,7 @@ class ApnsProvider implements PushProvider {
         ...pool,
         ...originOf(url),
         tls: { ...trust(ca), ...identity },
+        proxy: proxyFor?.(url),
       }),
       lastOldConnectionId: 0,
       replacement: undefined,

@@ -1,6 +1,7 @@
 import type { ServiceAccount } from '../../../domain/credentials/service-account.ts';
 import type { NotificationContent } from '../../../domain/payload/content.ts';
 import { buildFcmContent } from '../../../domain/payload/fcm.ts';
+import type { ProxyChoice } from '../../../domain/proxy.ts';
 import { clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { HeaderTemplate } from '../http2/header-template.ts';
@@ -26,6 +27,8 @@ export interface FcmProviderOptions {
   tokenUrl?: string;
   /** PEM of certificate authorities trusted besides the public ones: a simulator's or a proxy's. */
   ca?: string;
+  /** Default: no proxy. */
+  proxyFor?: ProxyChoice;
   /** The rest of the pool. Default 16 connections, as FCM allows about 100 streams on each. */
   pool?: PoolOptions;
   /** From the writing of a request to its answer. Default 15 000 ms; Google asks for 10 000 or more. */
@@ -54,7 +57,7 @@ class FcmProvider implements PushProvider {
   #isClosed = false;
 
   constructor(options: FcmProviderOptions) {
-    const { account, tokenUrl, ca, pool } = options;
+    const { account, tokenUrl, ca, pool, proxyFor } = options;
     this.#clock = options.clock ?? systemClock;
     this.#logger = options.logger ?? silentLogger;
     this.#deadlineMs = options.requestDeadlineMs ?? 15_000;
@@ -65,6 +68,7 @@ class FcmProvider implements PushProvider {
       logger: this.#logger,
       ...(tokenUrl === undefined ? {} : { tokenUrl }),
       ...(ca === undefined ? {} : { ca }),
+      ...(proxyFor === undefined ? {} : { proxyFor }),
     });
     const url = new URL(options.url ?? fcmUrl);
     this.#authority = url.host;
@@ -75,6 +79,7 @@ class FcmProvider implements PushProvider {
       ...pool,
       ...originOf(url),
       tls: trust(ca),
+      proxy: proxyFor?.(url),
     });
   }
 

@@ -44,6 +44,7 @@ import { roomFor, TemplateEncoder } from './header-template.ts';
 import { HpackDecoder, HpackEncoder, HpackError } from './hpack.ts';
 import type { ConnectionLimits } from './limits.ts';
 import { ResponseReader } from './response-reader.ts';
+import type { Opening } from './tunnel.ts';
 
 /** What the connection tells its owner. None of these may throw. */
 export interface ConnectionOwner {
@@ -91,7 +92,9 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
 
   readonly #owner: ConnectionOwner;
   readonly #limits: ConnectionLimits;
-  readonly #socket: Socket;
+  readonly #opening: Opening | undefined;
+  /** Undefined until the tunnel stands. */
+  #socket: Socket | undefined;
   readonly #clock: () => number;
   readonly #buffers: BufferPool;
   readonly #reader: FrameReader;
@@ -129,17 +132,16 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   #idleFramesSince: number;
   #hasFreed = false;
 
-  /** @param socket just created, still connecting. From here on it belongs to this connection. */
+  /** @param socket just created, still connecting, or yet to be opened. From here on it belongs to this connection. */
   constructor(
     id: number,
-    socket: Socket | TLSSocket,
+    socket: Socket | Opening,
     owner: ConnectionOwner,
     limits: ConnectionLimits,
     buffers: BufferPool,
     clock: () => number,
   ) {
     this.id = id;
-    this.#socket = socket;
     this.#owner = owner;
     this.#limits = limits;
     this.#buffers = buffers;
@@ -154,6 +156,19 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     this.#bodies = new BodyWriter(this.#writer);
     this.#decoder = new HpackDecoder({ maxHeaderListBytes: limits.maxHeaderListBytes });
 
+    if ('cancel' in socket) {
+      this.#opening = socket;
+      socket.socket.then(
+        (opened) => (this.#state === 'closed' ? opened.destroy() : this.#attach(opened)),
+        (error: Error) => this.#end('connect_failed', error),
+      );
+    } else {
+      this.#attach(socket);
+    }
+  }
+
+  #attach(socket: Socket | TLSSocket): void {
+    this.#socket = socket;
     socket.setNoDelay(true);
     const isTls = 'alpnProtocol' in socket;
     socket.once(isTls ? 'secureConnect' : 'connect', () => {
@@ -354,7 +369,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     this.#writes++;
     this.#isWriting = true;
     const bytes = this.#writer.take();
-    this.#socket.write(bytes, () => {
+    this.#socket!.write(bytes, () => {
       // On failure too: nobody reads the buffer any more, and the error has its own event.
       this.#buffers.release(bytes);
       this.#isWriting = false;
@@ -795,6 +810,10 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   /** With a last GOAWAY where the peer may still read it; a peer that does not take it within a second loses it. */
   #closeSocket(sayGoodbye: boolean, errorCode: number | undefined): void {
     const socket = this.#socket;
+    if (socket === undefined) {
+      this.#opening?.cancel();
+      return;
+    }
     if (!sayGoodbye && errorCode === undefined) {
       socket.destroy();
       return;

@@ -8,6 +8,7 @@
  */
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'node:tls';
+import type { HttpProxy } from '../../../domain/proxy.ts';
 import { type ConnectionEnding, type ConnectionOwner, Http2Connection } from './connection.ts';
 import {
   type Evidence,
@@ -20,12 +21,15 @@ import {
 import { FlowLimit } from './flow-limit.ts';
 import { BufferPool } from './frames.ts';
 import { type ConnectionLimits, DEFAULT_LIMITS } from './limits.ts';
+import { type Opening, openTunnel } from './tunnel.ts';
 
 export interface Http2PoolOptions extends Partial<ConnectionLimits> {
   readonly host: string;
   readonly port: number;
   /** Trust, client certificate, servername. False: cleartext with prior knowledge (RFC 9113 §3.3), for benches. */
   readonly tls?: Pick<TlsOptions, 'ca' | 'cert' | 'key' | 'passphrase' | 'servername' | 'rejectUnauthorized'> | false;
+  /** Connections with TLS are tunnelled through it; undefined: straight to the host. */
+  readonly proxy?: HttpProxy | undefined;
   /** Default 4. Retired ones that wait for their last answers are not counted. */
   readonly maxConnections?: number;
   /** New connections a minute, on average; as many as `maxConnections` may be opened in a row. Default 60. */
@@ -126,7 +130,7 @@ export class Http2Pool {
 
 /** Apart from `Http2Pool` so that what connections report is not part of what callers see. */
 class PoolCore implements ConnectionOwner {
-  readonly #options: Required<Omit<Http2PoolOptions, 'tls'>> & Pick<Http2PoolOptions, 'tls'>;
+  readonly #options: Required<Omit<Http2PoolOptions, 'tls' | 'proxy'>> & Pick<Http2PoolOptions, 'tls' | 'proxy'>;
   readonly #buffers = new BufferPool();
   #connections: Http2Connection[] = [];
   #nextConnectionId = 1;
@@ -388,11 +392,12 @@ class PoolCore implements ConnectionOwner {
   }
 
   /** A key, certificate or port that cannot be used throws here; for requests it is one more reason for no connection. */
-  #openSocket(): Socket | undefined {
-    const { host, port, tls } = this.#options;
+  #openSocket(): Socket | Opening | undefined {
+    const { host, port, tls, proxy } = this.#options;
     try {
       if (tls === false) return connectTcp({ host, port });
-      return connectTls({ host, port, minVersion: 'TLSv1.2', ALPNProtocols: ['h2'], ...tls });
+      const options: TlsOptions = { minVersion: 'TLSv1.2', ALPNProtocols: ['h2'], ...tls };
+      return proxy === undefined ? connectTls({ host, port, ...options }) : openTunnel(proxy, { host, port }, options);
     } catch (error) {
       this.#lastError = error instanceof Error ? error : new Error(String(error));
       this.#endings.connect_failed = (this.#endings.connect_failed ?? 0) + 1;
