@@ -155,6 +155,7 @@ class PoolCore implements ConnectionOwner {
 
   #ticker: ReturnType<typeof setInterval> | undefined;
   #tickedAt = 0;
+  #isCatchingUp = false;
   #closing: Promise<void> | undefined;
   #onAllClosed: (() => void) | undefined;
 
@@ -315,7 +316,8 @@ class PoolCore implements ConnectionOwner {
     const isLate = now - this.#tickedAt > LATE_MS + this.#options.tickMs;
     this.#tickedAt = now;
     // Late because this process stood still: what came meanwhile has not been read yet, and nothing may be judged without it.
-    if (isLate) return;
+    this.#isCatchingUp = isLate && !this.#isCatchingUp;
+    if (this.#isCatchingUp) return;
     const patienceMs = Math.min(SLOWDOWN_FACTOR * this.#flow.answerMs, this.#options.requestTimeoutMs);
     for (const connection of [...this.#connections]) {
       connection.tick(now, patienceMs);
