@@ -77,6 +77,43 @@ describe('a peer that queues what it cannot take at once', () => {
   });
 });
 
+describe('requests that no answer is to be expected to', () => {
+  test('hold no place for those behind them once so many were answered in their stead', async () => {
+    const waiting: (() => void)[] = [];
+    await using server = await startRawServer({
+      onRequest: ({ streamId, headers }, peer) => {
+        if (!headers.get(':path')!.endsWith('0')) waiting.push(() => peer.answer(streamId, 200));
+      },
+    });
+    using _ = answerSteadily({ answer: (count) => waiting.splice(0, count).forEach((answer) => void answer()) }, 8);
+    // So slow that the limit stays below the 60 that are lost.
+    await using pool = openPool(server.port, { initialRequests: 20, requestTimeoutMs: 600 });
+    const sent = sendMany(pool, 600, { timeoutMs: 120_000 });
+    await until(() => pool.stats().answered === 540);
+    await pool.close(0);
+    assert.deepEqual(countKinds(await sent), { response: 540, unanswered: 60 });
+  });
+
+  test('on a connection that gives no sign of life, hold none on another', async () => {
+    let now = 0;
+    await using server = await startRawServer({
+      onRequest: ({ streamId }, peer) => {
+        if (peer.number === 1) peer.acksPings = false;
+        else peer.answer(streamId, 200);
+      },
+    });
+    await using pool = openPool(server.port, { clock: () => now, initialRequests: 20, requestTimeoutMs: 60_000 });
+    const lost = sendMany(pool, 20);
+    await until(() => server.requests().length === 20);
+    now += 2_100;
+    await until(() => pingsOf(server.peers[0]!) === 1);
+    now += 1_000;
+    assert.deepEqual(countKinds(await sendMany(pool, 60)), { response: 60 });
+    now += 4_100;
+    assert.deepEqual(countKinds(await lost), { unanswered: 20 });
+  });
+});
+
 describe('a connection on which answers arrive', () => {
   test('is alive, though PING is never answered', async () => {
     let now = 0;
