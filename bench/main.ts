@@ -16,7 +16,7 @@ type Part = (typeof parts)[number];
 const usage = `npm run bench -- [options]
 
   --only LIST   parts to run, of ${parts.join(',')}; default all
-  --quick       fewer rounds and smaller audiences: all parts in under five minutes
+  --quick       fewer rounds and smaller audiences: all parts in about five minutes
   --huge        a send to 10 000 000 devices as well; half an hour more
   --json        the last line of output is one JSON object; parts that did not run are null
   --help`;

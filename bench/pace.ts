@@ -38,7 +38,7 @@ interface Peer {
 const maxInFlight = 2000;
 
 export async function benchPace(quick: boolean, say: (line: string) => void): Promise<PaceFigures[]> {
-  const seconds = quick ? 6 : 20;
+  const seconds = quick ? 4 : 12;
   const peers: Peer[] = [
     { name: 'steady', rates: [50, 50], seconds },
     { name: 'steady', rates: [430, 430], seconds },

@@ -110,7 +110,7 @@ describe('both providers', () => {
     const logger = { info: note, warn: note, error: note };
     for (const [provider, deviceToken, reason] of [
       [
-        openApns(simulator, { proxyFor, logger, requestDeadlineMs: 250 }),
+        openApns(simulator, { proxyFor, logger, requestDeadlineMs: 1_000 }),
         apnsDeviceToken(1),
         'connect_failed PROXY_407',
       ],

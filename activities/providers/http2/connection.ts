@@ -19,6 +19,7 @@ import {
   ResponseHeaders,
   type UnansweredCause,
 } from './exchange.ts';
+import { fewestRequests } from './flow-limit.ts';
 import {
   type BufferPool,
   CLIENT_PREFACE,
@@ -76,9 +77,8 @@ const MAX_WAITING_CONTROL_BYTES = 1024 * 1024;
 const MAX_GOAWAY_DEBUG_BYTES = 1024;
 /** Octets the peer may send on the whole connection before we say more. */
 const RECEIVE_WINDOW_BYTES = 4 * 1024 * 1024;
-/** Answers to later requests, for each request under way and besides, that make a request one that was lost. */
+/** Answers to later requests, for each that is under way, that make a request one that was lost. */
 const OVERTAKEN_FACTOR = 3;
-const OVERTAKEN_MARGIN = 50;
 
 export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   readonly id: number;
@@ -113,6 +113,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   #nextStreamId: number;
   #nextDeadlineAt = Number.POSITIVE_INFINITY;
   #answers = 0;
+  #overtaken = 0;
 
   #isFlushScheduled = false;
   #isWriting = false;
@@ -258,16 +259,17 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
    * Requests that wait in no queue of the peer's: on a connection that gives no sign of life, or overtaken by so many that
    * were written after them that no answer is to be expected.
    */
-  get lost(): number {
+  countLost(): number {
     if (this.#pingSentAt > 0) return this.inFlight;
-    const overtaken = this.#answers - OVERTAKEN_FACTOR * this.#streams.size - OVERTAKEN_MARGIN;
-    let lost = 0;
+    const waiting = Math.max(this.#streams.size - this.#overtaken, fewestRequests);
+    const before = this.#answers - OVERTAKEN_FACTOR * waiting;
+    this.#overtaken = 0;
     for (const exchange of this.#streams.values()) {
       // In order of writing.
-      if (exchange.answersBefore > overtaken) break;
-      lost++;
+      if (exchange.answersBefore > before) break;
+      this.#overtaken++;
     }
-    return lost;
+    return this.#overtaken;
   }
 
   /**

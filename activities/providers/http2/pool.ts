@@ -337,7 +337,7 @@ class PoolCore implements ConnectionOwner {
 
   #countLost(): void {
     this.#lost = 0;
-    for (const connection of this.#connections) this.#lost += connection.lost;
+    for (const connection of this.#connections) this.#lost += connection.countLost();
   }
 
   #startTicking(): void {
