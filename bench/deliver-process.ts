@@ -67,7 +67,13 @@ const deps: ActivityDeps = {
 };
 /** Accepts everything and sends nothing. */
 const sink: PushProvider = {
-  ...{ name: 'apns', credential: 'bench', hosts: ['bench'], hostOf: () => 'bench' },
+  ...{
+    name: 'apns',
+    credential: 'bench',
+    hosts: ['bench'],
+    hostOf: () => 'bench',
+    usefulRequests: () => Number.POSITIVE_INFINITY,
+  },
   prepare: (content, nowMs) => provider.prepare(content, nowMs),
   send: async () => ({ kind: 'accepted', httpStatus: 200 }),
   close: async () => {},

@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: measures the engine alone, one batch, the whole stack, latencies and the API, each with a check of its own
+ * `npm run bench`: measures the engine alone, a slow provider, one batch, the whole stack, latencies and the API, each with a check of its own
  * that what was measured was also done. Figures of one run may be compared with each other, not with those of another day.
  */
 import { readCommandLine } from '../domain/command-line.ts';
@@ -8,15 +8,16 @@ import { type ApiFigures, benchApi } from './api.ts';
 import { benchDeliver, type DeliverFigures } from './deliver.ts';
 import { benchEngine, type SenderFigures, type SenderName } from './engine.ts';
 import { benchLatency, type LatencyFigures } from './latency.ts';
+import { benchPace, type PaceFigures } from './pace.ts';
 import { benchStack, type StackFigures } from './stack.ts';
 
-const parts = ['engine', 'deliver', 'stack', 'latency', 'api'] as const;
+const parts = ['engine', 'pace', 'deliver', 'stack', 'latency', 'api'] as const;
 type Part = (typeof parts)[number];
 
 const usage = `npm run bench -- [options]
 
   --only LIST   parts to run, of ${parts.join(',')}; default all
-  --quick       fewer rounds and smaller audiences: all parts in under five minutes
+  --quick       fewer rounds and smaller audiences: all parts in about five minutes
   --huge        a send to 10 000 000 devices as well; half an hour more
   --json        the last line of output is one JSON object; parts that did not run are null
   --help`;
@@ -24,6 +25,7 @@ const usage = `npm run bench -- [options]
 /** The JSON object of `npm run bench -- --json`. */
 interface BenchReport extends Nullable<LatencyFigures>, Nullable<ApiFigures> {
   engine: Record<SenderName, SenderFigures | null> | null;
+  pace: PaceFigures[] | null;
   deliver: DeliverFigures | null;
   /** Sends a second with books over sends a second without. */
   tax: number | null;
@@ -45,6 +47,7 @@ const say = (line: string) => (values.json ? console.error(line) : console.log(l
 
 const report: BenchReport = {
   engine: null,
+  pace: null,
   deliver: null,
   tax: null,
   stack: null,
@@ -55,6 +58,7 @@ const report: BenchReport = {
 };
 const runs: Record<Part, () => Promise<Partial<BenchReport>>> = {
   engine: async () => ({ engine: await benchEngine({ quick, say }) }),
+  pace: async () => ({ pace: await benchPace(quick, say) }),
   deliver: () => benchDeliver(quick, say),
   stack: async () => ({
     stack: await benchStack(

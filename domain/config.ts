@@ -1,4 +1,5 @@
 import { apnsPushTypeRules } from './payload/apns.ts';
+import { type ProxySettings, parseProxy, parseProxyExceptions } from './proxy.ts';
 import { type WorkerRole, workerRoles } from './task-queues.ts';
 
 /**
@@ -15,6 +16,11 @@ export interface Config {
   taskQueuePrefix: string;
   /** `LOG_LEVEL`: debug, info, warn, error; default info. */
   logLevel: string;
+  /**
+   * `HTTPS_PROXY` (`http://` or `https://`, with user and password where it asks for them) and `NO_PROXY`: the way to Apple
+   * and Google. Also in lower case, which then counts.
+   */
+  proxy: ProxySettings | undefined;
   api: ApiConfig;
   worker: WorkerConfig;
   apns: ApnsConfig;
@@ -138,6 +144,17 @@ export function loadConfig(env: Environment): Config {
     });
     return values.map((value) => value ?? '');
   };
+  const proxy = (): ProxySettings | undefined => {
+    const name = text('https_proxy') === undefined ? 'HTTPS_PROXY' : 'https_proxy';
+    const value = text(name);
+    if (value === undefined) return undefined;
+    try {
+      return { proxy: parseProxy(value), exceptions: parseProxyExceptions(text('no_proxy') ?? text('NO_PROXY')) };
+    } catch (error) {
+      problems.push(`${name} ${error instanceof Error ? error.message : error}`);
+      return undefined;
+    }
+  };
   const roles = (text('CARILLON_ROLES') ?? workerRoles.join(',')).split(',').map((role) => role.trim());
   for (const role of roles) {
     if (!(workerRoles as readonly string[]).includes(role)) {
@@ -156,6 +173,7 @@ export function loadConfig(env: Environment): Config {
     databaseMaxConnections: integer('DATABASE_MAX_CONNECTIONS', 10),
     taskQueuePrefix: text('CARILLON_TASK_QUEUE_PREFIX') ?? '',
     logLevel: oneOf('LOG_LEVEL', ['debug', 'info', 'warn', 'error'], 'info'),
+    proxy: proxy(),
     api: {
       host: text('HOST') ?? '127.0.0.1',
       port: integer('PORT', 8080, 0),

@@ -81,7 +81,7 @@ export class SimulatorControl {
     await this.#fetch('DELETE', id === undefined ? '/rules' : `/rules?id=${id}`);
   }
 
-  /** Rules, OAuth, clock, quota, revocations and admission as after the start. */
+  /** Rules, settings, OAuth, clock, quota and revocations as after the start. */
   resetFaults(): Promise<void> {
     return this.#post('/reset-faults', {});
   }

@@ -48,6 +48,8 @@ export interface Http2ConnectionOptions {
   counters: TransportCounters;
   /** Called once per request, when all of it was received. */
   onRequest(exchange: Http2Exchange): void;
+  /** Decides when a PING is answered. */
+  onPing(answer: () => void): void;
   onClose(): void;
 }
 
@@ -320,7 +322,7 @@ export class Http2Connection implements SimulatorConnection {
       case FrameType.ping:
         if (streamId !== 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'PING on a stream');
         if (end - start !== 8) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'PING length');
-        if ((flags & Flag.ack) === 0) this.#writer.ping(data.subarray(start, end), true);
+        if ((flags & Flag.ack) === 0) this.#readPing(Buffer.from(data.subarray(start, end)));
         break;
       case FrameType.windowUpdate:
         this.#readWindowUpdate(streamId, data, start, end);
@@ -331,6 +333,14 @@ export class Http2Connection implements SimulatorConnection {
         // PRIORITY is ignored as Apple ignores it, a client's GOAWAY ends nothing, and unknown types must be ignored.
         break;
     }
+  }
+
+  #readPing(payload: Buffer): void {
+    this.#options.onPing(() => {
+      if (this.isClosed) return;
+      this.#writer.ping(payload, true);
+      this.planFlush();
+    });
   }
 
   /** A frame that only makes sense on a stream that was opened. */

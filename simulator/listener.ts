@@ -2,6 +2,7 @@
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
+import type { AnswerQueue } from './answer-queue.ts';
 import type { Certificate } from './certificates.ts';
 import type { Exchange, ListenerName, SimulatorConnection, TransportCounters } from './exchange.ts';
 import { Http1Connection, Http1Exchange } from './http1-exchange.ts';
@@ -27,6 +28,7 @@ export interface ListenerOptions {
   allowsHttp1: boolean;
   requestsClientCertificate: boolean;
   counters: TransportCounters;
+  answers: AnswerQueue;
   nextConnectionId(): number;
   /** MAX_CONCURRENT_STREAMS of the first SETTINGS of a new connection. */
   initialMaxConcurrentStreams(): number;
@@ -47,13 +49,15 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
   const rawSockets = new Map<number, Socket>();
   const http1Connections = new WeakMap<Socket, Http1Connection>();
   const state = { admission: 'accept' as Admission };
+  const { answers } = options;
+  const onRequest = (exchange: Exchange) => answers.addRequest(() => options.onRequest(exchange));
 
   const http1 = createHttpServer((request, response) => {
     const connection = http1Connections.get(request.socket);
     if (connection === undefined) return;
     const parts: Buffer[] = [];
     request.on('data', (part: Buffer) => parts.push(part));
-    request.on('end', () => options.onRequest(new Http1Exchange(connection, request, response, parts)));
+    request.on('end', () => onRequest(new Http1Exchange(connection, request, response, parts)));
   });
 
   const tlsServer = createTlsServer({
@@ -118,7 +122,8 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       maxConcurrentStreams: options.initialMaxConcurrentStreams(),
       maxBodyBytes,
       counters: options.counters,
-      onRequest: options.onRequest,
+      onRequest,
+      onPing: (answer) => answers.addPing(answer),
       onClose: () => connections.delete(connection),
     });
     connections.add(connection);
@@ -143,6 +148,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     connections: () => [...connections],
     close: () =>
       new Promise((resolve) => {
+        answers.close();
         server.close(() => resolve());
         for (const rawSocket of rawSockets.values()) rawSocket.destroy();
       }),

@@ -4,8 +4,9 @@
  */
 import { readCommandLine } from '../domain/command-line.ts';
 import { stopSignal } from '../domain/stop-signal.ts';
+import { checkFields } from './checks.ts';
 import { type SimulatorOptions, startSimulator } from './simulator.ts';
-import { defaultSettings } from './state.ts';
+import { simulatorSettingsFields } from './state.ts';
 
 const flags = {
   host: { type: 'string' },
@@ -49,13 +50,18 @@ function port(name: keyof typeof flags): number {
 }
 
 function settings(): object {
+  let value: unknown;
   try {
-    const value: unknown = JSON.parse(text('settings') ?? '{}');
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
+    value = JSON.parse(text('settings') ?? '{}');
   } catch {
-    // Said below, as for JSON that is no object.
+    return refuse('--settings must be a JSON object.');
   }
-  return refuse('--settings must be a JSON object.');
+  try {
+    checkFields(value, simulatorSettingsFields, '--settings ');
+    return value as object;
+  } catch (error) {
+    return refuse(error instanceof Error ? error.message : String(error));
+  }
 }
 
 function number(name: keyof typeof flags, fallback: number): number {
@@ -80,7 +86,7 @@ const options: SimulatorOptions = {
   },
   seed: number('seed', 1),
   recentRequests: number('recent', 1000),
-  settings: { ...defaultSettings, ...settings() },
+  settings: settings(),
   ...(directory === undefined ? {} : { directory }),
   ...(topics === undefined ? {} : { apnsTopics: topics.split(',') }),
   ...(apnsKeyId === undefined ? {} : { apnsKeyId }),

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { AnswerQueue } from './answer-queue.ts';
 import { ApnsProvider } from './apns/apns-provider.ts';
 import { ProviderTokenVerifier } from './apns/provider-token.ts';
 import { SimulatorClock } from './clock.ts';
@@ -101,6 +102,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   };
   const apnsListener = (provider: ApnsProvider, port: number): ListenerOptions => ({
     ...shared,
+    answers: new AnswerQueue(state.settings),
     name: provider.listener,
     port,
     allowsHttp1: false,
@@ -129,6 +131,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       await keep(
         startListener({
           ...shared,
+          answers: new AnswerQueue(state.settings),
           name: 'fcm',
           port: ports.fcm ?? 0,
           allowsHttp1: true,

@@ -1,5 +1,6 @@
 /** What the fake providers and the control API share. */
 import type { ProviderTokenVerifier } from './apns/provider-token.ts';
+import { type Fields, flag, wholeNumber } from './checks.ts';
 import type { SimulatorClock } from './clock.ts';
 import type { TransportCounters } from './exchange.ts';
 import type { FcmQuota } from './fcm/quota.ts';
@@ -37,6 +38,12 @@ export interface SimulatorSettings {
   throttlesAfterError: boolean;
   /** GOAWAY after this many BadDeviceToken on a connection; 0: never. */
   badDeviceTokenLimit: number;
+  /** Each host takes so many requests a second, in order of arrival over all connections; the rest wait. 0: all at once. */
+  answersPerSecond: number;
+  /** The answers of this many milliseconds come together; 0: steadily. */
+  answerBurstMs: number;
+  /** PING is answered only after the requests before it. */
+  queuesPings: boolean;
 }
 
 export const defaultSettings: SimulatorSettings = {
@@ -46,4 +53,19 @@ export const defaultSettings: SimulatorSettings = {
   stickyExpiredProviderToken: false,
   throttlesAfterError: false,
   badDeviceTokenLimit: 0,
+  answersPerSecond: 0,
+  answerBurstMs: 0,
+  queuesPings: false,
+};
+
+export const simulatorSettingsFields: Fields<SimulatorSettings> = {
+  apnsWarmUp: flag,
+  apnsMaxConcurrentStreams: wholeNumber,
+  fcmMaxConcurrentStreams: wholeNumber,
+  stickyExpiredProviderToken: flag,
+  throttlesAfterError: flag,
+  badDeviceTokenLimit: wholeNumber,
+  answersPerSecond: wholeNumber,
+  answerBurstMs: wholeNumber,
+  queuesPings: flag,
 };

@@ -336,8 +336,12 @@ export class BatchSender {
 
   /** What is blocked has room for everybody: they are set aside. */
   #hasRoom(host: BatchHost): boolean {
-    const limit = host.isProven && host.hasAnswered ? this.#o.config.maxInFlight : unprovenInFlight;
-    return host.inFlight < limit || this.#hosts.isBlocked(host);
+    return host.inFlight < this.#limitOf(host) || this.#hosts.isBlocked(host);
+  }
+
+  #limitOf(host: BatchHost): number {
+    if (!host.isProven || !host.hasAnswered) return unprovenInFlight;
+    return Math.min(this.#o.config.maxInFlight, this.#o.provider.usefulRequests(host.name));
   }
 
   /** A host that has not answered yet must not keep those waiting whom another one sends to: the device steps aside, reserved. */

@@ -8,6 +8,7 @@ import { normaliseApnsKey } from '../../domain/credentials/apns-key.ts';
 import { normaliseServiceAccount } from '../../domain/credentials/service-account.ts';
 import type { ProviderName } from '../../domain/device.ts';
 import type { Logger } from '../../domain/logger.ts';
+import { chooseProxy, type ProxyChoice } from '../../domain/proxy.ts';
 import { createApnsProvider } from './apns/provider.ts';
 import { createFcmProvider } from './fcm/provider.ts';
 import type { PushProvider } from './provider.ts';
@@ -22,11 +23,16 @@ export async function createConfiguredProviders(
   db: Kysely<Database>,
   logger: Logger,
 ): Promise<Record<ProviderName, PushProvider | undefined>> {
-  const { apns, fcm, worker } = config;
+  const { apns, fcm, proxy, worker } = config;
   const { requestDeadlineMs } = worker;
+  if (proxy !== undefined) {
+    const { host, port } = proxy.proxy;
+    logger.info({ proxy: `${host}:${port}` }, 'providers are reached through a proxy');
+  }
+  const proxyFor: ProxyChoice = (url) => chooseProxy(proxy, url);
   return {
-    apns: await createApns(apns, db, logger, requestDeadlineMs),
-    fcm: await createFcm(fcm, logger, requestDeadlineMs),
+    apns: await createApns(apns, db, logger, requestDeadlineMs, proxyFor),
+    fcm: await createFcm(fcm, logger, requestDeadlineMs, proxyFor),
   };
 }
 
@@ -35,6 +41,7 @@ async function createApns(
   db: Kysely<Database>,
   logger: Logger,
   requestDeadlineMs: number,
+  proxyFor: ProxyChoice,
 ): Promise<PushProvider | undefined> {
   if (apns.topic === undefined || (apns.key === undefined && apns.certificate === undefined)) return undefined;
   const credential = apns.key
@@ -50,6 +57,7 @@ async function createApns(
     defaultEnvironment: apns.environment,
     providerTokenStore: createProviderTokenStore(db),
     requestDeadlineMs,
+    proxyFor,
     logger,
   });
 }
@@ -58,6 +66,7 @@ async function createFcm(
   fcm: Config['fcm'],
   logger: Logger,
   requestDeadlineMs: number,
+  proxyFor: ProxyChoice,
 ): Promise<PushProvider | undefined> {
   if (fcm.serviceAccountFile === undefined) return undefined;
   const account = normaliseServiceAccount(await readFile(fcm.serviceAccountFile), {
@@ -69,6 +78,7 @@ async function createFcm(
     ...(fcm.url && { url: fcm.url }),
     ...(fcm.tokenUrl && { tokenUrl: fcm.tokenUrl }),
     requestDeadlineMs,
+    proxyFor,
     logger,
   });
 }

@@ -2,7 +2,7 @@ import { rootCertificates } from 'node:tls';
 import type { Http2PoolOptions } from './http2/pool.ts';
 
 /** What the owner of a provider may set of its pools; the provider itself knows where and as whom to connect. */
-export type PoolOptions = Omit<Http2PoolOptions, 'host' | 'port' | 'tls'>;
+export type PoolOptions = Omit<Http2PoolOptions, 'host' | 'port' | 'tls' | 'proxy'>;
 
 export function originOf(url: URL): { host: string; port: number } {
   if (url.protocol !== 'https:') throw new TypeError(`a provider's address begins with https, not ${url.protocol}`);

@@ -8,7 +8,7 @@ export { PayloadError } from '../../domain/payload/payload-error.ts';
  * All that the delivery engine knows of a push provider.
  *
  * A provider owns its connections, its credential and the reading of every answer. It renews a stale credential and
- * sends again whatever was provably not processed, by itself and within the request's deadline, so the engine sees
+ * sends again whatever was provably not processed, by itself and a bounded number of times, so the engine sees
  * only verdicts it must record or act on.
  */
 export interface PushProvider {
@@ -29,7 +29,15 @@ export interface PushProvider {
    */
   prepare(content: NotificationContent, nowMs?: () => number): PreparedMessage;
 
-  /** Hands one message to the provider. Always resolves, exactly once, within the request's deadline. */
+  /**
+   * How many messages for a host it can usefully be given at once: follows what that host takes, and more would only wait here.
+   */
+  usefulRequests(host: string): number;
+
+  /**
+   * Hands one message to the provider. Always resolves, exactly once: within the request's deadline once it is written,
+   * and as unsent when it cannot be written for long.
+   */
   send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict>;
 
   /** Refuses new sends, lets those in flight end (bounded), closes every connection. A repeat is harmless. */

@@ -83,6 +83,7 @@ export function createScriptedProvider(
       }
     },
     configuration: 'scripted',
+    usefulRequests: () => Number.POSITIVE_INFINITY,
     close: async () => {},
   };
   return scripted;

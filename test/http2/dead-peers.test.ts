@@ -44,7 +44,7 @@ describe('a connection that cannot be made', () => {
     const closed = await startTcpServer(() => {});
     await closed[Symbol.asyncDispose]();
     await using pool = openPool(closed.port);
-    for (const result of await sendMany(pool, 3, { timeoutMs: 60 })) {
+    for (const result of await sendMany(pool, 3, { timeoutMs: 250 })) {
       assertNotProcessed(result, 'connect_failed');
       assert.equal(result.evidence.errno, 'ECONNREFUSED');
     }

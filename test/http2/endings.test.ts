@@ -156,8 +156,8 @@ describe('not processed', () => {
 
   test('a deadline that passes in the queue', async () => {
     await using server = await startRawServer({ settings: [[3, 0]] });
-    await using pool = openPool(server.port);
-    const result = await pool.send(push(0, { timeoutMs: 50 }));
+    await using pool = openPool(server.port, { queueTimeoutMs: 50 });
+    const result = await pool.send(push(0));
     assertNotProcessed(result, 'deadline');
     assert.equal(result.evidence.isFlushed, false);
     assert.equal(server.requests().length, 0);

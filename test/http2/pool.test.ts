@@ -213,7 +213,12 @@ describe('whatever the peer does', () => {
             script[turn % script.length]!(streamId, peer);
           },
         });
-        await using pool = openPool(server.port, { maxConnections: 2, maxResends: 0, backoffMs: 1 });
+        await using pool = openPool(server.port, {
+          maxConnections: 2,
+          maxResends: 0,
+          backoffMs: 1,
+          queueTimeoutMs: 300,
+        });
         const count = 60;
         let settled = 0;
         const results = await Promise.all(

@@ -40,7 +40,8 @@ describe('MAX_CONCURRENT_STREAMS', () => {
         assert.ok(open.size <= limit, `${open.size} streams, allowed ${limit}`);
       },
     });
-    await using pool = openPool(server.port, { maxConnections: 1 });
+    // Answers may take as long as this test likes.
+    await using pool = openPool(server.port, { maxConnections: 1, requestTimeoutMs: 600_000 });
     const answerAll = (peer: RawPeer) => {
       for (const streamId of [...open]) {
         open.delete(streamId);

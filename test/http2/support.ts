@@ -34,6 +34,8 @@ export function openPool(port: number, options: Partial<Http2PoolOptions> = {}):
     tls: { ca: authority.certificate, servername: 'localhost' },
     tickMs: 5,
     requestTimeoutMs: 5000,
+    // Most tests are about other things than how many requests the server takes.
+    initialRequests: 1000,
     backoffMs: 10,
     maxConnectsPerMinute: 60_000,
     ...options,

@@ -359,18 +359,8 @@ test('a request is in the ledger even if the sender never names a notification i
   assert.equal((await fixture.control.ledgerSummary('')).accepted, 1);
 });
 
-test('an unknown route or a body that makes no sense is the caller’s fault', async () => {
+test('an unknown route or a body that is no JSON is the caller’s fault', async () => {
   const url = fixture.simulator.controlUrl;
   assert.equal((await fetch(`${url}/nothing`)).status, 404);
-  for (const [path, body] of [
-    ['/rules', '{}'],
-    ['/rules', '{'],
-    ['/clock', '{"offsetMs":"1"}'],
-    ['/settings', '{"admission":"maybe"}'],
-    ['/settings', '{"unknown":1}'],
-    ['/quota', '{"retryAfter":"later"}'],
-    ['/ledger/lookup', '{}'],
-  ] as const) {
-    assert.equal((await fetch(url + path, { method: 'POST', body })).status, 400, `${path} ${body}`);
-  }
+  assert.equal((await fetch(`${url}/rules`, { method: 'POST', body: '{' })).status, 400);
 });

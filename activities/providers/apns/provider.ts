@@ -5,9 +5,11 @@ import type { ApnsEnvironment } from '../../../domain/device.ts';
 import { apnsPushTypeRules, buildApnsContent } from '../../../domain/payload/apns.ts';
 import type { NotificationContent } from '../../../domain/payload/content.ts';
 import { PayloadError } from '../../../domain/payload/payload-error.ts';
+import type { ProxyChoice } from '../../../domain/proxy.ts';
 import { clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
 import { type Clock, systemClock } from '../clock.ts';
-import type { Http2Response } from '../http2/exchange.ts';
+import type { Http2Request, Http2Response } from '../http2/exchange.ts';
+import type { HeaderTemplate } from '../http2/header-template.ts';
 import { Http2Pool } from '../http2/pool.ts';
 import { originOf, type PoolOptions, trust } from '../http2-options.ts';
 import { OncePerKey, type ProviderLogger, silentLogger, ThrottledLog } from '../logger.ts';
@@ -36,14 +38,48 @@ export interface ApnsProviderOptions {
   providerTokenStore: ProviderTokenStore;
   /** PEM of certificate authorities trusted besides the public ones: a simulator's or a proxy's. */
   ca?: string;
+  /** Default: no proxy. */
+  proxyFor?: ProxyChoice;
   /** The rest of each host's pool. */
   pool?: PoolOptions;
-  /** From `send` to the verdict, resends included. Default 15 000 ms. */
+  /** From the writing of a request to its answer. Default 15 000 ms. */
   requestDeadlineMs?: number;
   waits?: Partial<ApnsWaits>;
   clock?: Clock;
   random?: () => number;
   logger?: ProviderLogger;
+}
+
+/** The provider token that requests are written with; undefined with a certificate. */
+interface TokenInUse {
+  token: ProviderToken | undefined;
+}
+
+class ApnsRequest implements Http2Request {
+  readonly path: string;
+  readonly ownValues: readonly string[];
+  readonly body: Buffer;
+  /** What it was last written with. */
+  token: ProviderToken | undefined;
+  readonly #prepared: PreparedApnsMessage;
+  readonly #authority: string;
+  readonly #inUse: TokenInUse;
+
+  constructor(prepared: PreparedApnsMessage, device: DeviceAddress, authority: string, inUse: TokenInUse) {
+    this.path = `/3/device/${device.deviceToken}`;
+    this.ownValues = [prepared.apnsIdPrefix + device.deviceId.toString(16).padStart(12, '0')];
+    this.body = prepared.body;
+    this.token = undefined;
+    this.#prepared = prepared;
+    this.#authority = authority;
+    this.#inUse = inUse;
+  }
+
+  /** Read when it is written: a token that was refused while it waited would spoil the connection for the others. */
+  get template(): HeaderTemplate {
+    this.token = this.#inUse.token;
+    return this.#prepared.template(this.#authority, this.token);
+  }
 }
 
 /** One of Apple's hosts and the connections to it. */
@@ -74,6 +110,7 @@ class ApnsProvider implements PushProvider {
   readonly #hostNames: Record<ApnsEnvironment, string>;
   readonly #options: ApnsProviderOptions;
   readonly #tokens: ProviderTokenSource | undefined;
+  readonly #inUse: TokenInUse = { token: undefined };
   readonly #hosts = new Map<ApnsEnvironment, Host>();
   readonly #deadlineMs: number;
   readonly #waits: ApnsWaits;
@@ -105,6 +142,11 @@ class ApnsProvider implements PushProvider {
     }
   }
 
+  usefulRequests(hostName: string): number {
+    for (const { authority, pool } of this.#hosts.values()) if (authority === hostName) return pool.usefulRequests;
+    return Number.POSITIVE_INFINITY;
+  }
+
   prepare(content: NotificationContent, nowMs = () => this.#clock.now().getTime()): PreparedMessage {
     const built = buildApnsContent(content);
     if (this.#tokens === undefined && apnsPushTypeRules[built.pushType].needsTokenAuth) {
@@ -124,23 +166,21 @@ class ApnsProvider implements PushProvider {
     }
     const deadlineAt = this.#clock.monotonicMs() + this.#deadlineMs;
     const host = this.#host(this.#environmentOf(device));
-    const path = `/3/device/${device.deviceToken}`;
-    const ownValues = [prepared.apnsIdPrefix + device.deviceId.toString(16).padStart(12, '0')];
 
-    let token = this.#tokens?.current;
-    if (token === undefined && this.#tokens !== undefined) {
-      token = await this.#await(this.#tokens.get(), deadlineAt);
-      if (token === undefined) return noToken;
+    if (this.#tokens !== undefined) {
+      const usable = this.#tokens.current ?? (await this.#await(this.#tokens.get(), deadlineAt));
+      if (usable === undefined) return noToken;
+      this.#inUse.token = usable;
     }
-    let timeoutMs = this.#deadlineMs;
+    const request = new ApnsRequest(prepared, device, host.authority, this.#inUse);
     for (let resends = 0; ; resends++) {
       if (prepared.isExpired) return expired;
-      const template = prepared.template(host.authority, token);
-      const result = await host.pool.send({ template, path, ownValues, body: prepared.body, timeoutMs });
+      const result = await host.pool.send(request);
       if (result.kind === 'notProcessed') return verdictOnUnsent(result);
       if (result.kind === 'unanswered') return verdictOnUnanswered(result);
       if (result.status === 200) return accepted;
 
+      const { token } = request;
       const answer = readResponse(result, this.#clock.now());
       if (!result.isBodyWhole && result.status < 500) return cutAnswer(result.status);
       const reading = readApnsAnswer(answer);
@@ -158,11 +198,10 @@ class ApnsProvider implements PushProvider {
         const next = await this.#await(this.#replace(token), deadlineAt);
         if (next === undefined) return noToken;
         if (next === 'refused_too') return this.#clockFault(answer, reading);
-        token = next;
+        this.#inUse.token = next;
       }
-      timeoutMs = deadlineAt - this.#clock.monotonicMs();
       const limit = reading.reaction.kind === 'resend' ? maxConnectionResends : maxResends;
-      if (resends >= limit || timeoutMs <= 0) return refusedAgain(answer, reading);
+      if (resends >= limit || this.#clock.monotonicMs() >= deadlineAt) return refusedAgain(answer, reading);
     }
   }
 
@@ -186,13 +225,19 @@ class ApnsProvider implements PushProvider {
   #host(environment: ApnsEnvironment): Host {
     const existing = this.#hosts.get(environment);
     if (existing !== undefined) return existing;
-    const { credential, ca, pool } = this.#options;
+    const { credential, ca, pool, proxyFor } = this.#options;
     const url = this.#url(environment);
     const identity =
       credential.kind === 'certificate' ? { cert: credential.certificatePem, key: credential.privateKeyPem } : {};
     const host: Host = {
       authority: url.host,
-      pool: new Http2Pool({ ...pool, ...originOf(url), tls: { ...trust(ca), ...identity } }),
+      pool: new Http2Pool({
+        requestTimeoutMs: this.#deadlineMs,
+        ...pool,
+        ...originOf(url),
+        tls: { ...trust(ca), ...identity },
+        proxy: proxyFor?.(url),
+      }),
       lastOldConnectionId: 0,
       replacement: undefined,
     };

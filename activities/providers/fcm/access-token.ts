@@ -3,8 +3,10 @@ import { SignJWT } from 'jose';
 import { Agent, type Dispatcher, request } from 'undici';
 import type { ServiceAccount } from '../../../domain/credentials/service-account.ts';
 import type { JsonValue } from '../../../domain/message.ts';
+import type { ProxyChoice } from '../../../domain/proxy.ts';
 import { cleanReason, clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
 import type { Clock } from '../clock.ts';
+import { connectThrough } from '../http2/tunnel.ts';
 import { trust } from '../http2-options.ts';
 import type { ProviderLogger } from '../logger.ts';
 import type { MisconfiguredVerdict, UnsentVerdict } from '../provider.ts';
@@ -54,6 +56,7 @@ export interface AccessTokenSourceOptions {
   /** In place of the account's own: the simulator's, or a proxy's. */
   tokenUrl?: string;
   ca?: string;
+  proxyFor?: ProxyChoice;
   clock: Clock;
   logger: ProviderLogger;
 }
@@ -73,11 +76,18 @@ export class AccessTokenSource {
   /** On the monotonic clock: nobody asks again before. */
   #pausedUntilMs = Number.NEGATIVE_INFINITY;
 
-  constructor({ account, tokenUrl, ca, clock, logger }: AccessTokenSourceOptions) {
+  constructor({ account, tokenUrl, ca, proxyFor, clock, logger }: AccessTokenSourceOptions) {
     this.#account = account;
     this.#signingKey = createPrivateKey(account.privateKeyPem);
     this.#url = tokenUrl ?? account.tokenUri;
-    this.#agent = new Agent({ connections: 1, connect: { ...trust(ca), timeout: requestTimeoutMs } });
+    const proxy = proxyFor?.(new URL(this.#url));
+    this.#agent = new Agent({
+      connections: 1,
+      connect:
+        proxy === undefined
+          ? { ...trust(ca), timeout: requestTimeoutMs }
+          : connectThrough(proxy, trust(ca), requestTimeoutMs),
+    });
     this.#clock = clock;
     this.#logger = logger;
   }
@@ -143,7 +153,8 @@ export class AccessTokenSource {
       answer = await this.#post(await this.#assertion());
     } catch (error) {
       this.#logger.warn({ err: error }, 'the OAuth token endpoint could not be reached');
-      return this.#fail(this.#unsent('oauth_unreachable', undefined));
+      const code = error instanceof Error && 'code' in error ? ` ${error.code}` : '';
+      return this.#fail(this.#unsent(`oauth_unreachable${code}`, undefined));
     }
     const text = answer.json?.access_token;
     if (answer.httpStatus !== 200 || typeof text !== 'string' || !/^[!-~]+$/.test(text)) {

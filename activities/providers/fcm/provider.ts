@@ -1,6 +1,7 @@
 import type { ServiceAccount } from '../../../domain/credentials/service-account.ts';
 import type { NotificationContent } from '../../../domain/payload/content.ts';
 import type { PayloadError } from '../../../domain/payload/payload-error.ts';
+import type { ProxyChoice } from '../../../domain/proxy.ts';
 import { clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import type { Http2Request } from '../http2/exchange.ts';
@@ -27,9 +28,11 @@ export interface FcmProviderOptions {
   tokenUrl?: string;
   /** PEM of certificate authorities trusted besides the public ones: a simulator's or a proxy's. */
   ca?: string;
+  /** Default: no proxy. */
+  proxyFor?: ProxyChoice;
   /** The rest of the pool. Default 16 connections, as FCM allows about 100 streams on each. */
   pool?: PoolOptions;
-  /** From `send` to the verdict, resends included. Default 15 000 ms; Google asks for 10 000 or more. */
+  /** From the writing of a request to its answer. Default 15 000 ms; Google asks for 10 000 or more. */
   requestDeadlineMs?: number;
   waits?: Partial<FcmWaits>;
   clock?: Clock;
@@ -58,7 +61,7 @@ class FcmProvider implements PushProvider {
   #isClosed = false;
 
   constructor(options: FcmProviderOptions) {
-    const { account, tokenUrl, ca, pool } = options;
+    const { account, tokenUrl, ca, pool, proxyFor } = options;
     this.#clock = options.clock ?? systemClock;
     this.#logger = options.logger ?? silentLogger;
     this.#deadlineMs = options.requestDeadlineMs ?? 15_000;
@@ -69,6 +72,7 @@ class FcmProvider implements PushProvider {
       logger: this.#logger,
       ...(tokenUrl === undefined ? {} : { tokenUrl }),
       ...(ca === undefined ? {} : { ca }),
+      ...(proxyFor === undefined ? {} : { proxyFor }),
     });
     const url = new URL(options.url ?? fcmUrl);
     this.#authority = url.host;
@@ -76,7 +80,18 @@ class FcmProvider implements PushProvider {
     this.hosts = [url.host];
     this.#project = options.projectId ?? account.projectId;
     this.#path = `/v1/projects/${this.#project}/messages:send`;
-    this.#pool = new Http2Pool({ maxConnections: 16, ...pool, ...originOf(url), tls: trust(ca) });
+    this.#pool = new Http2Pool({
+      maxConnections: 16,
+      requestTimeoutMs: this.#deadlineMs,
+      ...pool,
+      ...originOf(url),
+      tls: trust(ca),
+      proxy: proxyFor?.(url),
+    });
+  }
+
+  usefulRequests(): number {
+    return this.#pool.usefulRequests;
   }
 
   hostOf(): string {
@@ -102,10 +117,9 @@ class FcmProvider implements PushProvider {
       token = result.token;
     }
     let refusedTokens = 0;
-    for (let timeoutMs = this.#deadlineMs; ; timeoutMs = deadlineAt - this.#clock.monotonicMs()) {
-      if (timeoutMs <= 0) return noToken;
+    for (;;) {
       if (prepared.isExpired) return expired;
-      const request = new FcmRequest(prepared, device.deviceToken, this.#templateFor(token), this.#path, timeoutMs);
+      const request = new FcmRequest(prepared, device.deviceToken, this.#templateFor(token), this.#path);
       const result = await this.#pool.send(request);
       if (result.kind === 'notProcessed') return verdictOnUnsent(result);
       if (result.kind === 'unanswered') return verdictOnUnanswered(result);
@@ -189,21 +203,13 @@ class FcmRequest implements Http2Request {
   readonly #registrationToken: string;
   readonly template: HeaderTemplate;
   readonly path: string;
-  readonly timeoutMs: number;
   #body: Buffer | undefined;
 
-  constructor(
-    prepared: PreparedFcmMessage,
-    registrationToken: string,
-    template: HeaderTemplate,
-    path: string,
-    timeoutMs: number,
-  ) {
+  constructor(prepared: PreparedFcmMessage, registrationToken: string, template: HeaderTemplate, path: string) {
     this.#prepared = prepared;
     this.#registrationToken = registrationToken;
     this.template = template;
     this.path = path;
-    this.timeoutMs = timeoutMs;
   }
 
   get body(): Buffer {

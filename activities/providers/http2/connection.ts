@@ -19,6 +19,7 @@ import {
   ResponseHeaders,
   type UnansweredCause,
 } from './exchange.ts';
+import { fewestRequests } from './flow-limit.ts';
 import {
   type BufferPool,
   CLIENT_PREFACE,
@@ -44,6 +45,7 @@ import { roomFor, TemplateEncoder } from './header-template.ts';
 import { HpackDecoder, HpackEncoder, HpackError } from './hpack.ts';
 import type { ConnectionLimits } from './limits.ts';
 import { ResponseReader } from './response-reader.ts';
+import type { Opening } from './tunnel.ts';
 
 /** What the connection tells its owner. None of these may throw. */
 export interface ConnectionOwner {
@@ -75,6 +77,8 @@ const MAX_WAITING_CONTROL_BYTES = 1024 * 1024;
 const MAX_GOAWAY_DEBUG_BYTES = 1024;
 /** Octets the peer may send on the whole connection before we say more. */
 const RECEIVE_WINDOW_BYTES = 4 * 1024 * 1024;
+/** Answers to later requests, for each that is under way, that make a request one that was lost. */
+const OVERTAKEN_FACTOR = 3;
 
 export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   readonly id: number;
@@ -88,7 +92,9 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
 
   readonly #owner: ConnectionOwner;
   readonly #limits: ConnectionLimits;
-  readonly #socket: Socket;
+  readonly #opening: Opening | undefined;
+  /** Undefined until the tunnel stands. */
+  #socket: Socket | undefined;
   readonly #clock: () => number;
   readonly #buffers: BufferPool;
   readonly #reader: FrameReader;
@@ -106,6 +112,8 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   readonly #streams = new Map<number, Exchange>();
   #nextStreamId: number;
   #nextDeadlineAt = Number.POSITIVE_INFINITY;
+  #answers = 0;
+  #overtaken = 0;
 
   #isFlushScheduled = false;
   #isWriting = false;
@@ -125,17 +133,16 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   #idleFramesSince: number;
   #hasFreed = false;
 
-  /** @param socket just created, still connecting. From here on it belongs to this connection. */
+  /** @param socket just created, still connecting, or yet to be opened. From here on it belongs to this connection. */
   constructor(
     id: number,
-    socket: Socket | TLSSocket,
+    socket: Socket | Opening,
     owner: ConnectionOwner,
     limits: ConnectionLimits,
     buffers: BufferPool,
     clock: () => number,
   ) {
     this.id = id;
-    this.#socket = socket;
     this.#owner = owner;
     this.#limits = limits;
     this.#buffers = buffers;
@@ -150,6 +157,19 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     this.#bodies = new BodyWriter(this.#writer);
     this.#decoder = new HpackDecoder({ maxHeaderListBytes: limits.maxHeaderListBytes });
 
+    if ('cancel' in socket) {
+      this.#opening = socket;
+      socket.socket.then(
+        (opened) => (this.#state === 'closed' ? opened.destroy() : this.#attach(opened)),
+        (error: Error) => this.#end('connect_failed', error),
+      );
+    } else {
+      this.#attach(socket);
+    }
+  }
+
+  #attach(socket: Socket | TLSSocket): void {
+    this.#socket = socket;
     socket.setNoDelay(true);
     const isTls = 'alpnProtocol' in socket;
     socket.once(isTls ? 'secureConnect' : 'connect', () => {
@@ -210,7 +230,8 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   start(exchange: Exchange): void {
     if (this.inFlight === 0) this.#busySince = this.#clock();
     this.#waiting.push(exchange);
-    if (exchange.deadlineAt < this.#nextDeadlineAt) this.#nextDeadlineAt = exchange.deadlineAt;
+    const deadlineAt = exchange.since + this.#limits.queueTimeoutMs;
+    if (deadlineAt < this.#nextDeadlineAt) this.#nextDeadlineAt = deadlineAt;
     this.#scheduleFlush();
   }
 
@@ -234,8 +255,28 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     if (this.#state === 'open' && this.#pingSentAt === 0) this.#ping(this.#clock());
   }
 
-  /** To be called at regular, short intervals. */
-  tick(now: number): void {
+  /**
+   * Requests that wait in no queue of the peer's: on a connection that gives no sign of life, or overtaken by so many that
+   * were written after them that no answer is to be expected.
+   */
+  countLost(): number {
+    if (this.#pingSentAt > 0) return this.inFlight;
+    const waiting = Math.max(this.#streams.size - this.#overtaken, fewestRequests);
+    const before = this.#answers - OVERTAKEN_FACTOR * waiting;
+    this.#overtaken = 0;
+    for (const exchange of this.#streams.values()) {
+      // In order of writing.
+      if (exchange.answersBefore > before) break;
+      this.#overtaken++;
+    }
+    return this.#overtaken;
+  }
+
+  /**
+   * To be called at regular, short intervals.
+   * @param patienceMs for a sign of life after a PING, if more than `pingTimeoutMs`
+   */
+  tick(now: number, patienceMs = 0): void {
     if (this.#state === 'closed') return;
     if (this.#state === 'connecting') {
       if (now - this.createdAt < this.#limits.connectTimeoutMs) return;
@@ -249,13 +290,14 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
       this.#idleFramesSince = now;
     }
     if (now >= this.#drainUntil) this.#end('drain_timeout', undefined);
-    else this.#checkLife(now);
+    else this.#checkLife(now, patienceMs);
   }
 
-  #checkLife(now: number): void {
+  #checkLife(now: number, patienceMs: number): void {
     if (this.#state !== 'open') return;
     if (this.#pingSentAt > 0) {
-      if (now - this.#pingSentAt >= this.#limits.pingTimeoutMs) this.#end('ping_timeout', undefined);
+      const timeoutMs = Math.max(this.#limits.pingTimeoutMs, patienceMs);
+      if (now - this.#pingSentAt >= timeoutMs) this.#end('ping_timeout', undefined);
       return;
     }
     if (this.inFlight === 0) {
@@ -278,19 +320,21 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const exchange of waiting) {
-      if (exchange.deadlineAt <= now) {
+      const deadlineAt = exchange.since + this.#limits.queueTimeoutMs;
+      if (deadlineAt <= now) {
         this.#owner.exchangeNotProcessed(exchange, 'deadline', this.#evidence(undefined));
       } else {
         this.#waiting.push(exchange);
-        next = Math.min(next, exchange.deadlineAt);
+        next = Math.min(next, deadlineAt);
       }
     }
     for (const exchange of this.#streams.values()) {
-      if (exchange.deadlineAt <= now) {
+      const deadlineAt = exchange.since + exchange.timeoutMs;
+      if (deadlineAt <= now) {
         this.#cut(exchange, ErrorCode.cancel);
         this.#settleCut(exchange, 'deadline', undefined);
       } else {
-        next = Math.min(next, exchange.deadlineAt);
+        next = Math.min(next, deadlineAt);
       }
     }
     this.#nextDeadlineAt = next;
@@ -327,7 +371,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     this.#writes++;
     this.#isWriting = true;
     const bytes = this.#writer.take();
-    this.#socket.write(bytes, () => {
+    this.#socket!.write(bytes, () => {
       // On failure too: nobody reads the buffer any more, and the error has its own event.
       this.#buffers.release(bytes);
       this.#isWriting = false;
@@ -363,6 +407,11 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     const streamId = this.#nextStreamId;
     this.#nextStreamId += 2;
     exchange.streamId = streamId;
+    // From here on its time counts: what it waited before is the pool's affair.
+    exchange.since = this.lastUsedAt;
+    exchange.answersBefore = this.#answers;
+    const deadlineAt = exchange.since + exchange.timeoutMs;
+    if (deadlineAt < this.#nextDeadlineAt) this.#nextDeadlineAt = deadlineAt;
     this.#streams.set(streamId, exchange);
 
     const writer = this.#writer;
@@ -693,6 +742,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
 
   #answer(exchange: Exchange, isBodyWhole: boolean): void {
     this.hasAnswered = true;
+    this.#answers++;
     if (this.#idleFrames > 0) this.#idleFrames = Math.max(0, this.#idleFrames - 10);
     this.#owner.exchangeAnswered(exchange, isBodyWhole, this);
   }
@@ -762,6 +812,10 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   /** With a last GOAWAY where the peer may still read it; a peer that does not take it within a second loses it. */
   #closeSocket(sayGoodbye: boolean, errorCode: number | undefined): void {
     const socket = this.#socket;
+    if (socket === undefined) {
+      this.#opening?.cancel();
+      return;
+    }
     if (!sayGoodbye && errorCode === undefined) {
       socket.destroy();
       return;

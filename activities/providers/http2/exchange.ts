@@ -15,7 +15,7 @@ export interface Http2Request {
   readonly ownValues?: readonly string[];
   /** A string is sent as UTF-8. Bytes are read when the request is written, so they must not change until it ends. */
   readonly body: Uint8Array | string;
-  /** From `send` to the end, waiting in the pool included. Milliseconds; default: the pool's `requestTimeoutMs`. */
+  /** From the writing of the request to its end. Milliseconds; default: the pool's `requestTimeoutMs`. */
   readonly timeoutMs?: number;
 }
 
@@ -50,8 +50,8 @@ export interface NotProcessed {
 /**
  * - `refused`: RST_STREAM with REFUSED_STREAM.
  * - `goaway`: the stream's id is above the last one a GOAWAY promises to look at.
- * - `deadline`: time was up before it could be written; connections were there but full.
- * - `connect_failed`: time was up before it could be written, and there was no connection; `evidence.error` says why.
+ * - `deadline`: `queueTimeoutMs` were up before it could be written; connections were there but full.
+ * - `connect_failed`: no connection could be had for as long as the request may take; `evidence.error` says why.
  * - `closed`: the pool was closed before it could be written.
  */
 export type NotProcessedCause = 'refused' | 'goaway' | 'deadline' | 'connect_failed' | 'closed';
@@ -124,8 +124,9 @@ const NO_BODY = Buffer.alloc(0);
 export class Exchange {
   readonly request: Http2Request;
   readonly resolve: (result: Http2Result) => void;
-  /** On the pool's clock, in milliseconds. */
-  readonly deadlineAt: number;
+  readonly timeoutMs: number;
+  /** On the pool's clock, in milliseconds: since when it has waited to be written, or when it was. */
+  since: number;
   /** How often it was taken from a connection to be sent again. */
   resends = 0;
 
@@ -136,6 +137,8 @@ export class Exchange {
   unsent: Uint8Array | undefined;
   /** Number of the connection's `write` that carries END_STREAM. */
   lastWrite = 0;
+  /** Answers that the connection had given when it was written. */
+  answersBefore = 0;
 
   /** 0 until the final status has come. */
   status = 0;
@@ -144,9 +147,10 @@ export class Exchange {
   /** Octets of DATA received, padding included. */
   received = 0;
 
-  constructor(request: Http2Request, deadlineAt: number, resolve: (result: Http2Result) => void) {
+  constructor(request: Http2Request, timeoutMs: number, since: number, resolve: (result: Http2Result) => void) {
     this.request = request;
-    this.deadlineAt = deadlineAt;
+    this.timeoutMs = timeoutMs;
+    this.since = since;
     this.resolve = resolve;
   }
 

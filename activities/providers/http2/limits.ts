@@ -6,8 +6,13 @@ export interface ConnectionLimits {
   readonly pingAfterMs: number;
   /** Nothing read for this long on an idle connection: PING. Default 60 s. */
   readonly idlePingAfterMs: number;
-  /** Nothing read for this long after a PING: the connection is dead. Default 5 s. */
+  /**
+   * Nothing read for this long after a PING: the connection is dead. Default 5 s; more where answers take long, as a peer
+   * may answer a PING only after the requests before it.
+   */
   readonly pingTimeoutMs: number;
+  /** Longest wait of a request for being written, where there is a connection. Default 60 s. */
+  readonly queueTimeoutMs: number;
   /** Longest wait for the last answers once the connection is retired or the peer sent GOAWAY. Default 30 s. */
   readonly drainTimeoutMs: number;
   /** Requests in flight at once where the peer allows more, or sets no limit. Default 1 000. */
@@ -31,6 +36,7 @@ export const DEFAULT_LIMITS: ConnectionLimits = {
   pingAfterMs: 2_000,
   idlePingAfterMs: 60_000,
   pingTimeoutMs: 5_000,
+  queueTimeoutMs: 60_000,
   drainTimeoutMs: 30_000,
   maxStreams: 1_000,
   maxBodyBytes: 16 * 1024,

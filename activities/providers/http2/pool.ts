@@ -8,6 +8,7 @@
  */
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'node:tls';
+import type { HttpProxy } from '../../../domain/proxy.ts';
 import { type ConnectionEnding, type ConnectionOwner, Http2Connection } from './connection.ts';
 import {
   type Evidence,
@@ -17,14 +18,18 @@ import {
   type NotProcessedCause,
   type UnansweredCause,
 } from './exchange.ts';
+import { FlowLimit } from './flow-limit.ts';
 import { BufferPool } from './frames.ts';
 import { type ConnectionLimits, DEFAULT_LIMITS } from './limits.ts';
+import { type Opening, openTunnel } from './tunnel.ts';
 
 export interface Http2PoolOptions extends Partial<ConnectionLimits> {
   readonly host: string;
   readonly port: number;
   /** Trust, client certificate, servername. False: cleartext with prior knowledge (RFC 9113 §3.3), for benches. */
   readonly tls?: Pick<TlsOptions, 'ca' | 'cert' | 'key' | 'passphrase' | 'servername' | 'rejectUnauthorized'> | false;
+  /** Connections with TLS are tunnelled through it; undefined: straight to the host. */
+  readonly proxy?: HttpProxy | undefined;
   /** Default 4. Retired ones that wait for their last answers are not counted. */
   readonly maxConnections?: number;
   /** New connections a minute, on average; as many as `maxConnections` may be opened in a row. Default 60. */
@@ -35,6 +40,8 @@ export interface Http2PoolOptions extends Partial<ConnectionLimits> {
   readonly maxBackoffMs?: number;
   /** Default for requests that do not say. Default 15 s. */
   readonly requestTimeoutMs?: number;
+  /** Requests under way at once before the first answers have shown how many the peer takes. Default 20. */
+  readonly initialRequests?: number;
   /** Times one request is sent again after having been provably not processed. Default 5. */
   readonly maxResends?: number;
   /** A connection without requests that has been silent this long must answer a PING before it is used. Default 10 s. */
@@ -51,6 +58,16 @@ export interface Http2PoolOptions extends Partial<ConnectionLimits> {
   readonly random?: () => number;
 }
 
+/**
+ * Requests may wait in the peer's queue for this share of their time. A peer that becomes ten times slower while they wait
+ * then still answers in a third of it.
+ */
+const STANDING_SHARE = 1 / 30;
+/** A tick that comes so long after the one before came late. */
+const LATE_MS = 1000;
+/** A peer that takes so many times longer than it did is not dead yet. */
+const SLOWDOWN_FACTOR = 10;
+
 /** Numbers since the pool was made, and as of now. */
 export interface Http2PoolStats {
   /** Now: connections that take requests; being opened; retired and waiting for their last answers. */
@@ -60,6 +77,8 @@ export interface Http2PoolStats {
   /** Now: requests on connections; in the queue. */
   inFlight: number;
   queued: number;
+  /** Now: requests that may be on connections, by what the peer's answers have shown. */
+  limit: number;
   /** Ever: connections asked for; requests by ending; requests sent again. */
   opened: number;
   answered: number;
@@ -83,11 +102,17 @@ export class Http2Pool {
   }
 
   /**
-   * Sends a request and tells how it ended. Always resolves, exactly once, within the request's time (to the tick).
-   * What comes back as `notProcessed` has already been sent again as often as time and `maxResends` allowed.
+   * Sends a request and tells how it ended. Always resolves, exactly once: at the latest when it has waited for
+   * `queueTimeoutMs` to be written, or when the request's time since then is up (to the tick). What comes back as
+   * `notProcessed` has already been sent again as often as time and `maxResends` allowed.
    */
   send(request: Http2Request): Promise<Http2Result> {
     return new Promise((resolve) => this.#core.send(request, resolve));
+  }
+
+  /** How many requests it can usefully be given at once; more would only wait here. Follows what the peer takes. */
+  get usefulRequests(): number {
+    return this.#core.usefulRequests;
   }
 
   stats(): Http2PoolStats {
@@ -105,7 +130,7 @@ export class Http2Pool {
 
 /** Apart from `Http2Pool` so that what connections report is not part of what callers see. */
 class PoolCore implements ConnectionOwner {
-  readonly #options: Required<Omit<Http2PoolOptions, 'tls'>> & Pick<Http2PoolOptions, 'tls'>;
+  readonly #options: Required<Omit<Http2PoolOptions, 'tls' | 'proxy'>> & Pick<Http2PoolOptions, 'tls' | 'proxy'>;
   readonly #buffers = new BufferPool();
   #connections: Http2Connection[] = [];
   #nextConnectionId = 1;
@@ -113,6 +138,13 @@ class PoolCore implements ConnectionOwner {
   #queue = new Queue<Exchange>();
   /** Not later than the earliest deadline in the queue. */
   #nextDeadlineAt = Number.POSITIVE_INFINITY;
+  /** When a connection was last seen that takes requests. */
+  #lastReadyAt = Number.NEGATIVE_INFINITY;
+
+  readonly #flow: FlowLimit<Exchange>;
+  /** Requests on connections, and those among them that fill no queue of the peer's any more. */
+  #inFlight = 0;
+  #lost = 0;
 
   /** Connections in a row that never answered anything. */
   #failures = 0;
@@ -122,6 +154,8 @@ class PoolCore implements ConnectionOwner {
   #connectTokensAt: number;
 
   #ticker: ReturnType<typeof setInterval> | undefined;
+  #tickedAt = 0;
+  #isCatchingUp = false;
   #closing: Promise<void> | undefined;
   #onAllClosed: (() => void) | undefined;
 
@@ -137,6 +171,7 @@ class PoolCore implements ConnectionOwner {
       backoffMs: 1000,
       maxBackoffMs: 60_000,
       requestTimeoutMs: 15_000,
+      initialRequests: 20,
       maxResends: 5,
       probeAfterMs: 10_000,
       idleTimeoutMs: 30 * 60_000,
@@ -151,11 +186,21 @@ class PoolCore implements ConnectionOwner {
     }
     this.#connectTokens = this.#options.maxConnections;
     this.#connectTokensAt = this.#options.clock();
+    const { initialRequests, maxConnections, maxStreams, requestTimeoutMs } = this.#options;
+    this.#flow = new FlowLimit({
+      initial: initialRequests,
+      max: maxConnections * maxStreams,
+      targetMs: requestTimeoutMs * STANDING_SHARE,
+    });
+  }
+
+  get usefulRequests(): number {
+    return this.#flow.limit;
   }
 
   send(request: Http2Request, resolve: (result: Http2Result) => void): void {
-    const deadlineAt = this.#options.clock() + (request.timeoutMs ?? this.#options.requestTimeoutMs);
-    const exchange = new Exchange(request, deadlineAt, resolve);
+    const timeoutMs = request.timeoutMs ?? this.#options.requestTimeoutMs;
+    const exchange = new Exchange(request, timeoutMs, this.#options.clock(), resolve);
     if (this.#closing !== undefined) {
       this.#settleNotProcessed(exchange, 'closed', { isFlushed: false });
       return;
@@ -170,8 +215,9 @@ class PoolCore implements ConnectionOwner {
       open: count((connection) => connection.isReady),
       connecting: count((connection) => connection.isConnecting),
       draining: count((connection) => connection.isRetired),
-      inFlight: this.#connections.reduce((sum, connection) => sum + connection.inFlight, 0),
+      inFlight: this.#inFlight,
       queued: this.#queue.length,
+      limit: this.#flow.limit,
       ...this.#counts,
       endings: { ...this.#endings },
       lastError: this.#lastError,
@@ -203,18 +249,22 @@ class PoolCore implements ConnectionOwner {
 
   #enqueue(exchange: Exchange): void {
     this.#queue.push(exchange);
-    if (exchange.deadlineAt < this.#nextDeadlineAt) this.#nextDeadlineAt = exchange.deadlineAt;
-    this.#ticker ??= setInterval(this.#tick, this.#options.tickMs);
+    const deadlineAt = this.#queueDeadline(exchange);
+    if (deadlineAt < this.#nextDeadlineAt) this.#nextDeadlineAt = deadlineAt;
+    this.#startTicking();
   }
 
   #dispatch(): void {
-    while (this.#queue.length > 0) {
+    while (this.#queue.length > 0 && this.#inFlight - this.#lost < this.#flow.limit) {
       const connection = this.#pick();
       if (connection === undefined) {
         this.#openIfNeeded();
         return;
       }
-      connection.start(this.#queue.shift()!);
+      const exchange = this.#queue.shift()!;
+      this.#inFlight++;
+      if (this.#flow.needsProbe) this.#flow.probe(exchange, this.#options.clock());
+      connection.start(exchange);
     }
   }
 
@@ -232,16 +282,23 @@ class PoolCore implements ConnectionOwner {
     return this.#pick();
   }
 
+  /** Waiting for its turn it may wait for long; without any connection, only for as long as an answer may take. */
+  #queueDeadline({ since, timeoutMs }: Exchange): number {
+    const { queueTimeoutMs } = this.#options;
+    return Math.min(since + queueTimeoutMs, Math.max(since, this.#lastReadyAt) + timeoutMs);
+  }
+
   #expireQueue(now: number): void {
     let next = Number.POSITIVE_INFINITY;
+    const hasConnection = this.#connections.some((connection) => connection.isReady);
     for (let left = this.#queue.length; left > 0; left--) {
       const exchange = this.#queue.shift()!;
-      if (exchange.deadlineAt > now) {
-        next = Math.min(next, exchange.deadlineAt);
+      const deadlineAt = this.#queueDeadline(exchange);
+      if (deadlineAt > now) {
+        next = Math.min(next, deadlineAt);
         this.#queue.push(exchange);
         continue;
       }
-      const hasConnection = this.#connections.some((connection) => connection.isReady);
       const error = hasConnection ? undefined : this.#lastError;
       this.#settleNotProcessed(exchange, hasConnection ? 'deadline' : 'connect_failed', {
         isFlushed: false,
@@ -256,17 +313,38 @@ class PoolCore implements ConnectionOwner {
 
   readonly #tick = (): void => {
     const now = this.#options.clock();
+    const isLate = now - this.#tickedAt > LATE_MS + this.#options.tickMs;
+    this.#tickedAt = now;
+    // Late because this process stood still: what came meanwhile has not been read yet, and nothing may be judged without it.
+    this.#isCatchingUp = isLate && !this.#isCatchingUp;
+    if (this.#isCatchingUp) return;
+    const patienceMs = Math.min(SLOWDOWN_FACTOR * this.#flow.answerMs, this.#options.requestTimeoutMs);
     for (const connection of [...this.#connections]) {
-      connection.tick(now);
+      connection.tick(now, patienceMs);
+      if (connection.isReady) this.#lastReadyAt = now;
       if (connection.isReady && connection.inFlight === 0) {
         if (now - connection.lastUsedAt >= this.#options.idleTimeoutMs) connection.retire();
       }
     }
+    this.#countLost();
+    if (this.#inFlight > this.#lost) this.#flow.checkProbe(now);
+    else this.#flow.rest();
     if (now >= this.#nextDeadlineAt) this.#expireQueue(now);
     this.#replaceWorn(now);
     this.#dispatch();
     if (this.#connections.length === 0 && this.#queue.length === 0) this.#stopTicking();
   };
+
+  #countLost(): void {
+    this.#lost = 0;
+    for (const connection of this.#connections) this.#lost += connection.countLost();
+  }
+
+  #startTicking(): void {
+    if (this.#ticker !== undefined) return;
+    this.#tickedAt = this.#options.clock();
+    this.#ticker = setInterval(this.#tick, this.#options.tickMs);
+  }
 
   #stopTicking(): void {
     clearInterval(this.#ticker);
@@ -312,15 +390,16 @@ class PoolCore implements ConnectionOwner {
     this.#connections.push(
       new Http2Connection(this.#nextConnectionId++, socket, this, this.#options, this.#buffers, this.#options.clock),
     );
-    this.#ticker ??= setInterval(this.#tick, this.#options.tickMs);
+    this.#startTicking();
   }
 
   /** A key, certificate or port that cannot be used throws here; for requests it is one more reason for no connection. */
-  #openSocket(): Socket | undefined {
-    const { host, port, tls } = this.#options;
+  #openSocket(): Socket | Opening | undefined {
+    const { host, port, tls, proxy } = this.#options;
     try {
       if (tls === false) return connectTcp({ host, port });
-      return connectTls({ host, port, minVersion: 'TLSv1.2', ALPNProtocols: ['h2'], ...tls });
+      const options: TlsOptions = { minVersion: 'TLSv1.2', ALPNProtocols: ['h2'], ...tls };
+      return proxy === undefined ? connectTls({ host, port, ...options }) : openTunnel(proxy, { host, port }, options);
     } catch (error) {
       this.#lastError = error instanceof Error ? error : new Error(String(error));
       this.#endings.connect_failed = (this.#endings.connect_failed ?? 0) + 1;
@@ -353,6 +432,8 @@ class PoolCore implements ConnectionOwner {
   }
 
   connectionFreed(): void {
+    if (this.#lost > 0) this.#countLost();
+    this.#flow.adapt(this.#options.clock());
     this.#dispatch();
   }
 
@@ -368,15 +449,19 @@ class PoolCore implements ConnectionOwner {
     if (ending.error !== undefined) this.#lastError = ending.error;
     if (!connection.hasAnswered && this.#closing === undefined) this.#noteFailure(connection);
     if (this.#connections.length === 0) this.#onAllClosed?.();
+    this.#countLost();
     this.#dispatch();
   }
 
   exchangeReturned(exchange: Exchange): void {
+    this.#inFlight--;
+    this.#flow.ended(exchange);
     if (this.#closing !== undefined) this.#settleNotProcessed(exchange, 'closed', { isFlushed: false });
     else this.#enqueue(exchange);
   }
 
   exchangeAnswered(exchange: Exchange, isBodyWhole: boolean, connection: Http2Connection): void {
+    this.#flow.answered(exchange, this.#inFlight-- - this.#lost);
     this.#failures = 0;
     this.#counts.answered++;
     const { status, headers, body } = exchange;
@@ -384,6 +469,8 @@ class PoolCore implements ConnectionOwner {
   }
 
   exchangeNotProcessed(exchange: Exchange, cause: NotProcessedCause, evidence: Evidence): void {
+    this.#inFlight--;
+    this.#flow.ended(exchange);
     const mayResend = cause === 'refused' || cause === 'goaway';
     if (!mayResend || this.#closing !== undefined || exchange.resends >= this.#options.maxResends) {
       this.#settleNotProcessed(exchange, cause, evidence);
@@ -398,6 +485,8 @@ class PoolCore implements ConnectionOwner {
   }
 
   exchangeUnanswered(exchange: Exchange, cause: UnansweredCause, evidence: Evidence): void {
+    this.#inFlight--;
+    this.#flow.ended(exchange);
     this.#counts.unanswered++;
     exchange.resolve({ kind: 'unanswered', cause, evidence });
   }
