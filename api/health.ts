@@ -1,5 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { databaseErrorCode, describeDatabaseError } from '../db/database-error.ts';
+import { databaseErrorCode, describeDatabaseError, probeDatabase } from '../db/database-error.ts';
 import { listUnreachableHosts } from '../db/provider-hosts.ts';
 import type { UnreachableHost } from '../domain/notification.ts';
 import type { ApiDependencies } from './dependencies.ts';
@@ -51,15 +51,14 @@ export function health({ db, waker, stopping, log }: ApiDependencies) {
   /** Said once for each fault, not with every question of a load balancer. */
   let said: string | undefined;
 
-  /** Asking for the hosts that cannot be reached shows that it answers, and that it was migrated. */
   async function checkDatabase(): Promise<{ database: string; unreachable: UnreachableHost[] }> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const failed = (database: string) => ({ database, unreachable: [] });
     const tooLate = new Promise<ReturnType<typeof failed>>((resolve) => {
       timer = setTimeout(() => resolve(failed(`no answer within ${databaseDeadlineMs} ms`)), databaseDeadlineMs);
     });
-    const answer = listUnreachableHosts(db).then(
-      (unreachable) => ({ database: 'reachable', unreachable }),
+    const answer = Promise.all([listUnreachableHosts(db), probeDatabase(db)]).then(
+      ([unreachable]) => ({ database: 'reachable', unreachable }),
       (error: unknown) => {
         if (said !== databaseErrorCode(error)) {
           log.error({ reason: describeDatabaseError(error) }, 'not ready: the database cannot be used');

@@ -12,6 +12,8 @@ export interface Deferral {
   excused: number;
   /** How many of them ended without an answer. */
   doubts: number;
+  /** When it was last refused; null: it was not. */
+  refusedAt: Date | null;
   reason: string;
   httpStatus: number | null;
 }
@@ -20,7 +22,7 @@ export interface Deferral {
 export async function listDeferrals(db: Kysely<Database>, notificationId: string, seq: number): Promise<Deferral[]> {
   const rows = await db
     .selectFrom('deferrals')
-    .select(['device_id', 'not_before', 'attempts', 'excused', 'doubts', 'reason', 'http_status'])
+    .select(['device_id', 'not_before', 'attempts', 'excused', 'doubts', 'refused_at', 'reason', 'http_status'])
     .where('notification_id', '=', notificationId)
     .where('batch_seq', '=', seq)
     .execute();
@@ -30,6 +32,7 @@ export async function listDeferrals(db: Kysely<Database>, notificationId: string
     attempts: row.attempts,
     excused: row.excused,
     doubts: row.doubts,
+    refusedAt: row.refused_at,
     reason: row.reason,
     httpStatus: row.http_status,
   }));
@@ -68,20 +71,22 @@ export async function storeDeferrals(trx: Transaction<Database>, claim: Claim, d
   if (deferrals.length === 0) return;
   await sql`
     insert into deferrals
-      (notification_id, batch_seq, device_id, not_before, attempts, excused, doubts, reason, http_status, dispatched)
-    select ${claim.notificationId}, ${claim.seq}, u.device_id, u.not_before, u.attempts, u.excused, u.doubts, u.reason,
-      u.http_status, false
+      (notification_id, batch_seq, device_id, not_before, attempts, excused, doubts, refused_at, reason, http_status,
+        dispatched)
+    select ${claim.notificationId}, ${claim.seq}, u.device_id, u.not_before, u.attempts, u.excused, u.doubts, u.refused_at,
+      u.reason, u.http_status, false
     from unnest(
       ${deferrals.map((d) => d.deviceId)}::bigint[],
       ${deferrals.map((d) => d.notBefore)}::timestamptz[],
       ${deferrals.map((d) => d.attempts)}::smallint[],
       ${deferrals.map((d) => d.excused)}::smallint[],
       ${deferrals.map((d) => d.doubts)}::smallint[],
+      ${deferrals.map((d) => d.refusedAt)}::timestamptz[],
       ${deferrals.map((d) => d.reason)}::text[],
       ${deferrals.map((d) => d.httpStatus)}::smallint[]
-    ) as u (device_id, not_before, attempts, excused, doubts, reason, http_status)
+    ) as u (device_id, not_before, attempts, excused, doubts, refused_at, reason, http_status)
     on conflict (notification_id, device_id) do update set
       not_before = excluded.not_before, attempts = excluded.attempts, excused = excluded.excused,
-      doubts = excluded.doubts, reason = excluded.reason, http_status = excluded.http_status, dispatched = false
+      doubts = excluded.doubts, refused_at = excluded.refused_at, reason = excluded.reason, http_status = excluded.http_status, dispatched = false
   `.execute(trx);
 }

@@ -168,6 +168,7 @@ export interface DeferralRow {
   excused: Default<number>;
   /** How many of them ended without an answer. */
   doubts: Default<number>;
+  refused_at: Date | null;
   /** True while a window that holds this device is reserved: after a crash the device is in doubt. */
   dispatched: Default<boolean>;
   reason: string;

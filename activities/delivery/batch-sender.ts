@@ -483,7 +483,8 @@ export class BatchSender {
         return;
       case 'later':
       case 'unanswered': {
-        const decision = decide(verdict, device, this.#rules());
+        const decision = decide(verdict, device, this.#rules(this.#wereOthersTaken(device, health)));
+        device.refusedAt = this.#o.pending.clock.instantIn(0);
         this.#carryOut(device, decision);
         if (health.note(number, signOf(verdict))) this.#holdBackAll(part, decision);
         if (verdict.kind === 'later') this.#heed(part, breaker.noteAnswer());
@@ -577,10 +578,10 @@ export class BatchSender {
       this.#undispatched.deferredIds.push(device.deviceId);
       return;
     }
-    const { deviceId, attempts, excused, doubts } = device;
+    const { deviceId, attempts, excused, doubts, refusedAt } = device;
     const notBefore = this.#o.pending.clock.instantIn(waitMs);
     this.#recorder.defer({
-      ...{ deviceId, notBefore, attempts, excused, doubts, httpStatus },
+      ...{ deviceId, notBefore, attempts, excused, doubts, refusedAt, httpStatus },
       reason: cleanReason(reason),
     });
   }
@@ -770,7 +771,12 @@ export class BatchSender {
 
   // Carrying out
 
-  #rules(): DeliveryRules {
+  /** Since it was last refused. */
+  #wereOthersTaken({ refusedAt }: PendingDevice, { msSinceWell }: ProviderHealth): boolean {
+    return refusedAt !== null && this.#o.pending.clock.nowMs() - msSinceWell > refusedAt.getTime();
+  }
+
+  #rules(othersTakenSince = false): DeliveryRules {
     const { config, inDoubtPolicy, random, expiresAt, pending } = this.#o;
     return {
       retry: { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs, maxAttempts: config.maxAttempts },
@@ -778,6 +784,7 @@ export class BatchSender {
       inDoubtPolicy,
       msLeft: expiresAt === null ? undefined : expiresAt.getTime() - pending.clock.nowMs(),
       random: random(),
+      othersTakenSince,
     };
   }
 
@@ -825,6 +832,7 @@ export class BatchSender {
       deviceId: device.deviceId,
       notBefore: this.#o.pending.clock.instantIn(waitMs),
       ...{ attempts, excused, doubts, httpStatus },
+      refusedAt: device.refusedAt,
       reason: cleanReason(reason ?? ''),
     };
     this.#recorder.defer(deferral);
@@ -895,6 +903,6 @@ function isFenced(error: unknown): boolean {
 }
 
 function signOf(verdict: LaterVerdict | UnansweredVerdict): ProviderSign {
-  if (verdict.scope === 'provider') return 'refusal';
-  return verdict.kind === 'unanswered' ? 'failure' : 'well';
+  if (verdict.kind === 'unanswered') return 'failure';
+  return verdict.scope === 'device' ? 'well' : 'refusal';
 }

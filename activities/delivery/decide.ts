@@ -28,6 +28,8 @@ export interface DeliveryRules {
   msLeft: number | undefined;
   /** 0 up to 1. */
   random: number;
+  /** The provider has taken others since it last refused this device. */
+  othersTakenSince: boolean;
 }
 
 export type Decision = Tries & { reason: string | null; httpStatus: number | null } & (
@@ -59,8 +61,8 @@ export function decide(verdict: DeviceVerdict, device: Tries, rules: DeliveryRul
       };
     }
     case 'later': {
-      // A quota, an overloaded server or a key that is refused says nothing about the device.
-      const isExcused = verdict.scope === 'provider';
+      const isOwnTrouble = attempts > excused || rules.othersTakenSince;
+      const isExcused = verdict.scope === 'account' || (verdict.scope === 'provider' && !isOwnTrouble);
       const tries = { attempts: attempts + 1, excused: excused + (isExcused ? 1 : 0), doubts };
       if (isSpent(tries, rules)) {
         return {

@@ -28,12 +28,18 @@ export class ProviderHealth {
   /** Number of the last request sent when the first of the failures in a row came; undefined: the last answer was well. */
   #failingSince: number | undefined;
   #failuresInARow = 0;
+  #lastWellAt = Number.NEGATIVE_INFINITY;
   #outages = 0;
 
   /** A request leaves. @returns its number, for `note` */
   begin(): number {
     this.#sent += 1;
     return this.#sent;
+  }
+
+  /** Milliseconds since an answer was well; infinity: never. */
+  get msSinceWell(): number {
+    return performance.now() - this.#lastWellAt;
   }
 
   /** Whether nothing but failures has come lately: only a few are to be sent at once. */
@@ -49,6 +55,7 @@ export class ProviderHealth {
     }
     this.#answered += 1;
     if (sign === 'well') {
+      this.#lastWellAt = performance.now();
       this.#failingSince = undefined;
       this.#failuresInARow = 0;
       this.#outages = 0;

@@ -27,6 +27,8 @@ export interface PendingDevice {
   excused: number;
   /** How many of them ended without an answer. */
   doubts: number;
+  /** When it was last refused for now, by PostgreSQL's clock. */
+  refusedAt: Date | null;
 }
 
 /** What is the same for all batches. */
@@ -133,6 +135,7 @@ export class PendingDevices {
       chosen.add(this.#open[Math.floor(at)]!);
     const deferrals = [...chosen].map((position) => ({
       ...{ deviceId: this.#claim.deviceIds[position]!, notBefore: new Date(0), attempts: 0, excused: 0, doubts: 0 },
+      refusedAt: null,
       ...{ reason: 'asked_elsewhere', httpStatus: null },
     }));
     await db.transaction().execute(async (trx) => {
@@ -188,6 +191,7 @@ export class PendingDevices {
         attempts: 0,
         excused: 0,
         doubts: 0,
+        refusedAt: null,
       });
     }
   }
@@ -225,7 +229,7 @@ export class PendingDevices {
     }
     if (due.length === 0) return;
     const { addresses, reached, readAt } = await this.#readAddresses(due.map((deferral) => deferral.deviceId));
-    for (const { deviceId, attempts, excused, doubts } of due) {
+    for (const { deviceId, attempts, excused, doubts, refusedAt } of due) {
       this.#deferred.delete(deviceId);
       this.#buffer.push({
         deviceId,
@@ -236,6 +240,7 @@ export class PendingDevices {
         attempts,
         excused,
         doubts,
+        refusedAt,
       });
     }
   }

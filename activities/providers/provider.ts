@@ -122,10 +122,13 @@ export interface LaterVerdict {
 }
 
 /**
- * Whom an answer is about. `device`: only this device waits. `provider`: no device is at fault; the whole app waits too, once such
- * answers are many.
+ * Whom an answer is about.
+ * - `device`: only this device waits.
+ * - `provider`: its server, most likely; the whole app waits too, once such answers are many. Of a device that gets them while others
+ *   are taken it is the device's own trouble.
+ * - `account`: our key or our quota: as `provider`, and never the device's trouble.
  */
-export type FaultScope = 'device' | 'provider';
+export type FaultScope = 'device' | 'provider' | 'account';
 
 /** Provably never processed, and sending at once did not work either (no connection to be had). No attempt is counted. */
 export interface UnsentVerdict {

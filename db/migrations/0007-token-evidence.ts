@@ -82,8 +82,11 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     $$
   `.execute(db);
 
-  // Attempts that ended through no fault of the device.
-  await sql`alter table deferrals add column excused smallint not null default 0`.execute(db);
+  // Attempts that ended through no fault of the device; and when it was last refused: whoever is refused while others are taken has
+  // trouble of its own.
+  await sql`
+    alter table deferrals add column excused smallint not null default 0, add column refused_at timestamptz
+  `.execute(db);
 
   await sql`
     create table token_departures (

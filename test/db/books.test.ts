@@ -50,7 +50,16 @@ const record = (deviceId: number, outcome: Outcome = 'accepted'): DeliveryRecord
 const store = (claim: Claim, records: DeliveryRecord[]) => recordDeliveries(database.pool, claim, records);
 
 const deferral = (deviceId: number, more: Partial<Deferral> = {}): Deferral => ({
-  ...{ deviceId, notBefore: new Date(1_000), attempts: 1, excused: 0, doubts: 0, reason: 'Shutdown', httpStatus: 503 },
+  ...{
+    deviceId,
+    notBefore: new Date(1_000),
+    attempts: 1,
+    excused: 0,
+    doubts: 0,
+    refusedAt: null,
+    reason: 'Shutdown',
+    httpStatus: 503,
+  },
   ...more,
 });
 const defer = (claim: Claim, deferrals: Deferral[]) =>

@@ -15,11 +15,13 @@ const rules: DeliveryRules = {
   inDoubtPolicy: 'redeliver',
   msLeft: undefined,
   random: 0.5,
+  othersTakenSince: false,
 };
 const fresh: Tries = { attempts: 0, excused: 0, doubts: 0 };
 
 const later: DeviceVerdict = { kind: 'later', httpStatus: 429, reason: 'TooManyRequests', scope: 'device' };
-const quota: DeviceVerdict = { kind: 'later', httpStatus: 429, reason: 'QUOTA_EXCEEDED', scope: 'provider' };
+const quota: DeviceVerdict = { kind: 'later', httpStatus: 429, reason: 'QUOTA_EXCEEDED', scope: 'account' };
+const busy: DeviceVerdict = { kind: 'later', httpStatus: 503, reason: 'ServiceUnavailable', scope: 'provider' };
 const silence: DeviceVerdict = { kind: 'unanswered', httpStatus: null, reason: 'deadline' };
 const error: DeviceVerdict = { kind: 'unanswered', httpStatus: 500, reason: 'InternalServerError' };
 const unsent: DeviceVerdict = { kind: 'unsent', reason: 'connect_failed', afterMs: 5_000 };
@@ -36,9 +38,18 @@ const rows: Row[] = [
   ['… and as long as the provider asks for', { ...later, afterMs: 90_000 }, {}, {}, 'wait 90000 1/0/0'],
   ['… but never longer than the policy', { ...later, afterMs: 9e9 }, {}, {}, 'wait 3600000 1/0/0'],
   ['… until the attempts are spent', later, { attempts: 7 }, {}, 'failed 8/0/0'],
-  ['what the provider refuses everybody is no attempt of the device', quota, { attempts: 7 }, {}, 'wait 640000 8/1/0'],
+  ['our quota is no trouble of the device', quota, { attempts: 7 }, {}, 'wait 640000 8/1/0'],
   ['… however often', quota, { attempts: 99, excused: 99 }, {}, 'wait 3600000 100/100/0'],
   ['… and excuses no attempt of its own', later, { attempts: 12, excused: 5 }, {}, 'failed 13/5/0'],
+  ['a busy server excuses the device', busy, { attempts: 1, excused: 1 }, {}, 'wait 10000 2/2/0'],
+  [
+    '… but not while it takes others',
+    busy,
+    { attempts: 1, excused: 1 },
+    { othersTakenSince: true },
+    'wait 10000 2/1/0',
+  ],
+  ['… nor from then on', busy, { attempts: 8, excused: 1 }, {}, 'failed 9/1/0'],
   ['silence is a doubt', silence, {}, {}, 'wait 10000 1/0/1'],
   ['… as often as is allowed', silence, { attempts: 2, doubts: 2 }, {}, 'unknown 3/0/3'],
   ['… and never twice under skip', silence, {}, { inDoubtPolicy: 'skip' }, 'unknown 1/0/1'],

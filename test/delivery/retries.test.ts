@@ -160,7 +160,7 @@ describe('B30: refused for now', () => {
 
 describe('what is no fault of the device', () => {
   const everybodyRefused: Verdict = {
-    ...{ kind: 'later', httpStatus: 429, reason: 'TooManyProviderTokenUpdates', scope: 'provider', afterMs: 1 },
+    ...{ kind: 'later', httpStatus: 429, reason: 'TooManyProviderTokenUpdates', scope: 'account', afterMs: 1 },
   };
   const serverError: Verdict = { kind: 'unanswered', httpStatus: 500, reason: 'InternalServerError' };
 

@@ -213,7 +213,7 @@ describe('every reason of APNs has its verdict', () => {
     ExpiredToken: dead(410, false),
     Unregistered: dead(410, false),
     PayloadTooLarge: payloadFault(413),
-    TooManyProviderTokenUpdates: later(429, 'provider', 60_000),
+    TooManyProviderTokenUpdates: later(429, 'account', 60_000),
     TooManyRequests: later(429, 'device', 60_000),
     InternalServerError: { kind: 'unanswered', httpStatus: 500, scope: 'provider' },
     ServiceUnavailable: later(503, 'provider'),

@@ -225,7 +225,7 @@ describe('every error of FCM has its verdict', () => {
     ],
     QUOTA_EXCEEDED: [
       refusal(429, 'RESOURCE_EXHAUSTED', 'Quota.', fcmError('QUOTA_EXCEEDED')),
-      later('provider', 60_000),
+      later('account', 60_000),
     ],
     UNAVAILABLE: [refusal(503, 'UNAVAILABLE', 'x', fcmError('UNAVAILABLE')), unanswered('provider', 10_000)],
     INTERNAL: [refusal(500, 'INTERNAL', 'x', fcmError('INTERNAL')), unanswered('provider', 10_000)],
@@ -331,7 +331,7 @@ describe('every error of FCM has its verdict', () => {
         "Quota exceeded for quota metric 'Send requests'",
         errorInfo('RATE_LIMIT_EXCEEDED'),
       ),
-      later('provider', 60_000),
+      later('account', 60_000),
     ],
     'quota of a device': [
       refusal(429, 'RESOURCE_EXHAUSTED', 'x', fcmError('QUOTA_EXCEEDED'), quota('Device message rate exceeded')),
@@ -339,7 +339,7 @@ describe('every error of FCM has its verdict', () => {
     ],
     'quota of a project': [
       refusal(429, 'RESOURCE_EXHAUSTED', 'x', fcmError('QUOTA_EXCEEDED'), quota('Project message rate exceeded')),
-      later('provider', 60_000),
+      later('account', 60_000),
     ],
     'a retry delay in the details': [
       refusal(503, 'UNAVAILABLE', 'x', rpc('RetryInfo', { retryDelay: '26s' })),

@@ -149,7 +149,7 @@ export const apnsReactions = {
   // Tokens changed more than once in 20 minutes on this connection: a new one would make it worse.
   TooManyProviderTokenUpdates: {
     kind: 'later',
-    scope: 'provider',
+    scope: 'account',
     wait: 'tooManyTokenUpdatesMs',
     retiresConnection: true,
     keepsPreviousToken: true,

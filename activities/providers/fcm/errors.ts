@@ -136,7 +136,7 @@ const noPermission = misconfigured(
   'project',
   'The service account may not send for this project (cloudmessaging.messages.create). Check the project id and the role of the account.',
 );
-const projectQuota: FcmReaction = { kind: 'later', scope: 'provider', wait: 'quotaMs' };
+const projectQuota: FcmReaction = { kind: 'later', scope: 'account', wait: 'quotaMs' };
 
 /** `google.rpc.ErrorInfo.reason` of the Google front end, which knows accounts and projects but no devices. */
 const errorInfoReactions: Record<string, FcmReaction> = {
