@@ -6,6 +6,7 @@ import { pino } from 'pino';
 import { connect } from '../db/connect.ts';
 import { createDeliveryPartitions } from '../db/migrate.ts';
 import { pause } from '../db/retry-database.ts';
+import { forgetOldEvidence } from '../db/token-evidence.ts';
 import { type Config, loadConfig } from '../domain/config.ts';
 import type { Logger } from '../domain/logger.ts';
 import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
@@ -103,12 +104,13 @@ function startBackground(): Promise<void>[] {
   if (!config.worker.roles.includes('notifications')) return [];
   const client = new Client({ connection, namespace });
   const taskQueue = notificationsTaskQueue(config.taskQueuePrefix);
-  return [runReconciler(deps, client, taskQueue, stopping.signal), keepPartitionsAhead()];
+  return [runReconciler(deps, client, taskQueue, stopping.signal), keepHouse()];
 }
 
-async function keepPartitionsAhead(): Promise<void> {
+async function keepHouse(): Promise<void> {
   while (!stopping.signal.aborted) {
     await createDeliveryPartitions(db).catch((err: unknown) => log.error({ err }, 'partitions could not be made'));
+    await forgetOldEvidence(db).catch((err: unknown) => log.error({ err }, 'old evidence could not be deleted'));
     await pause(dayMs, stopping.signal);
   }
 }

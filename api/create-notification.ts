@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { databaseNow } from '../db/clock.ts';
 import { findNotification, insertNotification, launchNotification } from '../db/notifications.ts';
 import { inTransaction } from '../db/transaction.ts';
 import { cutText } from '../domain/cut-text.ts';
@@ -53,7 +54,9 @@ export async function createNotification(
     }
     // A repeat of a request that scheduled for what is now the past is still the same request: only a new one is checked.
     const scheduledAt =
-      body.scheduled_at === undefined ? undefined : toScheduledAt(body.scheduled_at, now?.() ?? new Date());
+      body.scheduled_at === undefined
+        ? undefined
+        : toScheduledAt(body.scheduled_at, now?.() ?? (await databaseNow(trx)));
     if (body.launch || scheduledAt) await launchNotification(trx, appId, id, scheduledAt);
     return { notification: await getNotification(trx, appId, id), isNew: true };
   });

@@ -1,3 +1,4 @@
+import { databaseNow } from '../db/clock.ts';
 import { findNotification, launchNotification, setRate, updateDraft } from '../db/notifications.ts';
 import { inTransaction } from '../db/transaction.ts';
 import type { Notification } from '../domain/notification.ts';
@@ -48,7 +49,12 @@ export async function editNotification(
     if (last && !last.ok) return last;
     if (scheduledAt !== undefined) {
       if (before.state !== 'scheduled') throw stateConflict('another time', before);
-      last = await launchNotification(trx, appId, id, toScheduledAt(scheduledAt, deps.now?.() ?? new Date()));
+      last = await launchNotification(
+        trx,
+        appId,
+        id,
+        toScheduledAt(scheduledAt, deps.now?.() ?? (await databaseNow(trx))),
+      );
       if (last && !last.ok) throw stateConflict('another time', last.notification);
     }
     return last;

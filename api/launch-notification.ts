@@ -1,4 +1,5 @@
 import { createRoute } from '@hono/zod-openapi';
+import { databaseNow } from '../db/clock.ts';
 import {
   cancelNotification,
   findNotification,
@@ -119,7 +120,7 @@ async function toLaunchTime(
   const before = await findNotification(db, appId, id);
   if (!before) throw notFound('notification');
   const isStored = before.scheduledAt?.getTime() === Date.parse(text);
-  return isStored ? new Date(text) : toScheduledAt(text, now?.() ?? new Date());
+  return isStored ? new Date(text) : toScheduledAt(text, now?.() ?? (await databaseNow(db)));
 }
 
 /** Wakes the workflow after a move that was allowed. @throws {ApiError} 404, or 409 with the state that forbids it. */

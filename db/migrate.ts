@@ -8,8 +8,8 @@ import * as books from './migrations/0001-books.ts';
 import * as windows from './migrations/0002-windows.ts';
 import * as liveTokenIndex from './migrations/0003-live-token-index.ts';
 import * as registry from './migrations/0004-registry.ts';
-import * as hostsAndMonths from './migrations/0006-hosts-and-months.ts';
-import * as tokenEvidence from './migrations/0007-token-evidence.ts';
+import * as hostsAndMonths from './migrations/0005-hosts-and-months.ts';
+import * as tokenEvidence from './migrations/0006-token-evidence.ts';
 import type { Database } from './schema.ts';
 
 /** Named imports instead of a folder scan: the same list on Node, on Deno and in an image. */
@@ -18,8 +18,8 @@ const migrations: Record<string, Migration> = {
   '0002-windows': windows,
   '0003-live-token-index': liveTokenIndex,
   '0004-registry': registry,
-  '0006-hosts-and-months': hostsAndMonths,
-  '0007-token-evidence': tokenEvidence,
+  '0005-hosts-and-months': hostsAndMonths,
+  '0006-token-evidence': tokenEvidence,
 };
 
 /**

@@ -1,10 +1,10 @@
 /**
  * SQLSTATE classes and Node's codes that say "the server is away or asks for another try", not "the statement is wrong":
- * 08 connection, 53 resources, 57P0x shutting down or starting, 40001/40P01 serialisation and deadlock
+ * 08 connection, 25006 read-only (a standby after a fail-over, a full disk), 53 resources, 57P0x shutting down or starting, 40001/40P01 serialisation and deadlock
  * (PostgreSQL manual, Appendix A).
  */
 const transientCodes =
-  /^(08...|53...|57P0[1-5]|40001|40P01|ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)$/;
+  /^(08...|25006|53...|57P0[1-5]|40001|40P01|ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)$/;
 
 /** pg gives no code to these: the connection ended under a query, or the pool had none in time. */
 const transientMessages =

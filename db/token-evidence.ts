@@ -10,7 +10,7 @@ export interface NewEvidence {
 }
 
 /**
- * The evidence of the last day, `added` included, which is kept for all that come after; see `migrations/0007-token-evidence.ts`.
+ * The evidence of the last day, `added` included, which is kept for all that come after; see `migrations/0006-token-evidence.ts`.
  * A repeat counts its accepted devices twice and its suspects once.
  */
 export function keepEvidence(

@@ -14,7 +14,7 @@ export interface ChaosDevice {
   /** Every token that the device has had, the newest last. */
   tokens: { text: string; behaviour: DeviceBehaviour }[];
   isDeleted: boolean;
-  /** Registered in mid-send, with a new token or the same: what a provider says of an older registration is void. */
+  /** Registered in mid-send, with a new token: what a provider says of an older registration is void. */
   isRegisteredAgain: boolean;
   /** Its token was registered by somebody else in mid-send. */
   isMoved: boolean;
@@ -59,10 +59,7 @@ export class ChaosDevices {
 
   /** Changes properties so that the devices would no longer belong to the audience. @returns their rows */
   change(first: number, step: number): object[] {
-    return this.#pick(first, step).map((device) => {
-      device.isRegisteredAgain = true;
-      return this.#row(device, 'elsewhere');
-    });
+    return this.#pick(first, step).map((device) => this.#row(device, 'elsewhere'));
   }
 
   /** Lets new devices register the tokens, as after a restore onto another phone. @returns their rows */

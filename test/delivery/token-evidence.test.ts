@@ -3,6 +3,7 @@ import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import type { Verdict } from '../../activities/providers/provider.ts';
 import { pauseNotification, resumeNotification } from '../../db/notifications.ts';
+import { forgetOldEvidence } from '../../db/token-evidence.ts';
 import {
   accepted,
   createDeliveryBench,
@@ -295,4 +296,26 @@ test('when every third answer is suspicious, nobody is retired at the end, in wh
     ),
     { numRuns: 6 },
   );
+});
+
+test('suspects and departed tokens are forgotten when they can decide nothing any more', async () => {
+  const { db, pool } = bench.database;
+  const provider = providerThat(() => suspicious());
+  const send = await bench.launch({ devices: 2 });
+  await deliver(send, provider);
+  await pool.query('delete from devices where id = $1', [send.deviceIds[0]]);
+  const count = async () =>
+    (
+      await pool.query(
+        `select (select count(*) from token_suspects where device_id = any ($1::bigint[]))::integer as suspects,
+          (select count(*) from token_departures where device_id = any ($1::bigint[]))::integer as departures`,
+        [send.deviceIds],
+      )
+    ).rows[0];
+  await forgetOldEvidence(db);
+  assert.deepEqual(await count(), { suspects: 2, departures: 1 });
+  await pool.query(`update token_suspects set suspected_at = now() - interval '3 days'`);
+  await pool.query(`update token_departures set departed_at = now() - interval '36 days'`);
+  await forgetOldEvidence(db);
+  assert.deepEqual(await count(), { suspects: 0, departures: 0 });
 });
