@@ -541,12 +541,15 @@ export class BatchSender {
       return;
     }
     if (!part.breaker.noteFault(device, claim.accepted > 0) && httpStatus !== null) {
-      const next = decide({ kind: 'later', httpStatus, reason, scope: 'device' }, device, this.#rules());
-      if (next.kind === 'defer') {
+      // A key or a clock is no device's trouble, however few devices are left to show it.
+      const isOurs = fault === 'credentials' || fault === 'clock';
+      const scope = isOurs ? 'account' : 'device';
+      const next = decide({ kind: 'later', httpStatus, reason, scope }, device, this.#rules());
+      if (next.kind === 'defer' && !(isOurs && next.attempts >= this.#o.config.maxAttempts)) {
         this.#carryOut(device, next);
         return;
       }
-      if (claim.accepted >= acceptedForOneFault) {
+      if (next.kind === 'record' && claim.accepted >= acceptedForOneFault) {
         this.#record(device, { ...next, outcome: next.outcome === 'failed' ? 'rejected' : next.outcome, reason });
         return;
       }

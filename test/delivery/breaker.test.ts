@@ -112,6 +112,17 @@ describe('one device that always meets a configuration fault', () => {
     });
   }
 
+  test('halts the send when it is the key that is refused: no device is rejected for it', async () => {
+    const send = await bench.launch({ devices: 80 });
+    const last = send.deviceIds.at(-1)!;
+    const provider = createScriptedProvider(({ deviceId }) => (deviceId === last ? misconfigured : accepted));
+    await bench.worker({ provider, maxAttempts: 4 }).deliverToEnd(send.batches[0]!);
+    assert.deepEqual((await send.read()).halt?.reason, 'credentials');
+    await send.checkBooks({ accepted: 79 });
+    await resumeAfterFix(send, provider);
+    await send.checkBooks({ accepted: 80 });
+  });
+
   test('halts the send when few were accepted', async () => {
     const send = await bench.launch({ devices: 6 });
     const last = send.deviceIds.at(-1)!;
