@@ -1,8 +1,11 @@
 import type { PushProvider } from '../providers/provider.ts';
 import type { PendingDevice } from './pending-devices.ts';
 
+/** Requests under way to a host until the first device was accepted: a wrong key or topic must not meet a whole window. */
+export const unprovenInFlight = 5;
 /** A run that has others to send to does not come back to a host sooner. */
 const shortestBlockMs = 1_000;
+const never = Number.NEGATIVE_INFINITY;
 
 /** One host of the provider, as one run over a batch sees it. */
 export interface BatchHost {
@@ -32,8 +35,8 @@ export class BatchHosts {
   constructor(provider: PushProvider) {
     this.#provider = provider;
     const free = { inFlight: 0, hasAnswered: false, isProven: false, isTried: false };
-    const never = { freeAt: Number.NEGATIVE_INFINITY, blockedUntil: Number.NEGATIVE_INFINITY, reason: '' };
-    this.#hosts = new Map(provider.hosts.map((name) => [name, { ...free, ...never, name, waiting: [] }]));
+    const unblocked = { freeAt: never, blockedUntil: never, reason: '' };
+    this.#hosts = new Map(provider.hosts.map((name) => [name, { ...free, ...unblocked, name, waiting: [] }]));
   }
 
   get areMany(): boolean {
@@ -64,7 +67,8 @@ export class BatchHosts {
   }
 
   isBlocked(host: BatchHost): boolean {
-    return host.blockedUntil > performance.now();
+    // Asked for every device, mostly of a host that was never blocked: that needs no look at the clock.
+    return host.blockedUntil !== never && host.blockedUntil > performance.now();
   }
 
   msUntilFree({ freeAt }: BatchHost): number {

@@ -1,6 +1,4 @@
-import type { Kysely } from 'kysely';
-import type pg from 'pg';
-import { type Claim, type Reservation, reserveWindow, returnReserved } from '../../db/batches.ts';
+import { type Reservation, reserveWindow, returnReserved } from '../../db/batches.ts';
 import { cleanReason, type Retirement } from '../../db/deliveries.ts';
 import { type Address, listOpenEnvironments } from '../../db/device-addresses.ts';
 import {
@@ -12,88 +10,34 @@ import {
   noteUnreachable,
 } from '../../db/provider-hosts.ts';
 import { providerScope } from '../../db/rate-limits.ts';
-import { pause, retryDatabase } from '../../db/retry-database.ts';
-import type { Database } from '../../db/schema.ts';
+import { retryDatabase } from '../../db/retry-database.ts';
 import { keepEvidence, reviveSuspects } from '../../db/token-evidence.ts';
-import type { WorkerConfig } from '../../domain/config.ts';
-import type { HaltReason, InDoubtPolicy } from '../../domain/notification-state.ts';
+import type { HaltReason } from '../../domain/notification-state.ts';
 import type { Outcome } from '../../domain/outcome.ts';
 import { weighTokens } from '../../domain/token-evidence.ts';
 import type {
   DeviceAddress,
   LaterVerdict,
   MisconfiguredVerdict,
-  PreparedMessage,
-  PushProvider,
   RejectedVerdict,
   UnansweredVerdict,
   UnregisteredVerdict,
   UnsentVerdict,
   Verdict,
 } from '../providers/provider.ts';
-import type { SendingSlots } from '../sending-slots.ts';
-import { type BatchHost, BatchHosts } from './batch-hosts.ts';
+import { type BatchHost, BatchHosts, unprovenInFlight } from './batch-hosts.ts';
+import type { BatchRun } from './batch-run.ts';
+import { BatchSlot, maxWaitHereMs, silenceMs } from './batch-slot.ts';
 import { Breaker, type BreakerCall, type Suspect, suspicionOf } from './breaker.ts';
 import { type Decision, type DeliveryRules, decide, orExpire } from './decide.ts';
-import type { OverloadWatch, ProviderHealth, ProviderSign } from './overload-watch.ts';
-import { isSamePart, type PendingDevice, type PendingDevices } from './pending-devices.ts';
-import type { ProviderHosts } from './provider-hosts.ts';
+import type { ProviderHealth, ProviderSign } from './overload-watch.ts';
+import { isSamePart, type PendingDevice } from './pending-devices.ts';
 import { Recorder } from './recorder.ts';
+import { RunEnd, type SendEnd } from './run-end.ts';
 
-/** Requests under way to a host until the first device was accepted: a wrong key or topic must not meet a whole window. */
-const unprovenInFlight = 5;
 /** A window holds about so much sending, so that a crash leaves few devices in doubt. */
 const windowMs = 100;
 const smallestWindow = 20;
-/** A rate limit that frees this soon is waited for here, a longer one on a durable timer, … */
-const maxWaitHereMs = 2_000;
-/** … and one of many short waits that have to be sat out in a slot, … */
-const maxWaitInSlotMs = 500;
-/** … or that have gone on for so long, well before Temporal's time for one activity is over. */
-const maxWaitedHereMs = 3_600_000;
-
-/** Nobody answered between two looks so far apart: a run with no more than a handful under way leaves its slot until somebody does. */
-const silenceMs = 500;
-
-/** Why a run of the sender ended. */
-export type SendEnd =
-  /** `blockedMs`: some wait so long for their host. */
-  | { kind: 'exhausted'; blockedMs?: number }
-  /** With a `host`: everybody left is sent to by that one, and others of the provider's are not blocked. */
-  | { kind: 'wait'; waitMs: number; reason: string; host?: string }
-  | { kind: 'stopped'; reason: 'paused' | 'halted' | 'cancelled' | 'fenced' }
-  | { kind: 'expired' }
-  | { kind: 'misconfigured'; fault: HaltReason; detail: string }
-  /** All but one platform were sent to: a configuration fault of that platform keeps its devices waiting. */
-  | { kind: 'held'; fault: HaltReason; detail: string }
-  /** Before a halt on suspicion, so many devices elsewhere in the audience are to be asked. */
-  | { kind: 'askElsewhere'; devices: number; suspects: number }
-  | { kind: 'shutdown' }
-  | { kind: 'failed'; error: unknown };
-
-export interface BatchSenderOptions {
-  db: Kysely<Database>;
-  pool: pg.Pool;
-  claim: Claim;
-  appId: number;
-  expiresAt: Date | null;
-  inDoubtPolicy: InDoubtPolicy;
-  provider: PushProvider;
-  prepared: PreparedMessage;
-  pending: PendingDevices;
-  /** How many called for `pending.askElsewhere`. */
-  suspectsBefore: number;
-  overload: OverloadWatch;
-  providerHosts: ProviderHosts;
-  slots: SendingSlots;
-  config: WorkerConfig;
-  random: () => number;
-  /** Aborted: dispatch nothing more; what is under way is waited for and recorded. */
-  stop: AbortSignal;
-  /** Aborted: answers and PostgreSQL are no longer waited for either. */
-  giveUp: AbortSignal;
-}
-
 interface Window {
   devices: PendingDevice[];
 }
@@ -120,11 +64,11 @@ interface Part extends Pick<Address, 'platform' | 'apnsEnvironment'> {
  * every verdict into an outcome, a deferral or the end of the send.
  */
 export class BatchSender {
-  readonly #o: BatchSenderOptions;
+  readonly #run: BatchRun;
   readonly #recorder: Recorder;
   readonly #scope: string;
   readonly #parts: Part[] = [];
-  #end: SendEnd | undefined;
+  readonly #end = new RunEnd(() => this.#wakeUp());
   #inFlight = 0;
   #wakeDispatcher: (() => void) | undefined;
   #onDrained: (() => void) | undefined;
@@ -137,26 +81,23 @@ export class BatchSender {
   /** Devices that nobody has tried, reserved and not dispatched yet. */
   #reservedUntried = 0;
   readonly #hosts: BatchHosts;
+  readonly #slot: BatchSlot;
   /** A host is blocked of late: is there anybody whom another one sends to? */
   #mayBeAlone = false;
   readonly #blockWrittenUntil = new Map<BatchHost, number>();
-  #waitedMs = 0;
-  /** Takes the slot back that the run has left. */
-  #takeSlot: (() => void) | undefined;
-  #isWaitingForQuota = false;
-  #answeredAtLook = -1;
   #troubleStored: Promise<void> = Promise.resolve();
   dispatched = 0;
   answered = 0;
   /** Devices that wait because of their platform or host. */
   devicesSetAside = 0;
 
-  constructor(options: BatchSenderOptions) {
-    this.#o = options;
-    this.#scope = providerScope(options.appId, options.claim.provider);
-    this.#hosts = new BatchHosts(options.provider);
-    const { db, pool, claim, config, giveUp } = options;
-    this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) => this.#fail(error));
+  constructor(run: BatchRun) {
+    this.#run = run;
+    this.#scope = providerScope(run.appId, run.claim.provider);
+    this.#hosts = new BatchHosts(run.provider);
+    this.#slot = new BatchSlot(run);
+    const { db, pool, claim, config, giveUp } = run;
+    this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) => this.#end.fail(error));
   }
 
   get inFlight(): number {
@@ -169,39 +110,39 @@ export class BatchSender {
 
   /** Sends until nothing can be sent now, or the send must stop. All that was answered is recorded when it returns. */
   async run(): Promise<SendEnd> {
-    const onStop = () => this.#stopFor({ kind: 'shutdown' });
-    if (this.#o.stop.aborted) onStop();
-    this.#o.stop.addEventListener('abort', onStop);
-    const looks = setInterval(() => this.#leaveSlotInSilence(), silenceMs);
+    const onStop = () => this.#end.stopFor({ kind: 'shutdown' });
+    if (this.#run.stop.aborted) onStop();
+    this.#run.stop.addEventListener('abort', onStop);
+    const looks = setInterval(() => this.#slot.leaveInSilence(this.answered, this.#inFlight), silenceMs);
     try {
-      if (this.#o.pending.isAskingElsewhere) await this.#askElsewhere();
+      if (this.#run.pending.isAskingElsewhere) await this.#askElsewhere();
       await this.#dispatchWindows();
     } catch (error) {
-      this.#fail(error);
+      this.#end.fail(error);
     }
     await this.#answersInFlight();
     clearInterval(looks);
-    this.#backInSlot();
+    this.#slot.takeBack();
     try {
       await this.#judging;
       await this.#judgeWhoIsHeld();
       for (const host of this.#hosts.all) {
         this.#setWaitingAside(host);
-        if (host.isTried && !host.hasAnswered) this.#storeTrouble(() => leaveTry(this.#o.db, this.#scopeOf(host)));
+        if (host.isTried && !host.hasAnswered) this.#storeTrouble(() => leaveTry(this.#run.db, this.#scopeOf(host)));
       }
       await this.#troubleStored;
       await this.#recorder.flush();
       await this.#giveBack();
     } catch (error) {
-      this.#fail(error);
+      this.#end.fail(error);
     }
-    this.#o.stop.removeEventListener('abort', onStop);
+    this.#run.stop.removeEventListener('abort', onStop);
     const held = this.#parts.find((part) => part.held !== undefined)?.held;
-    if (this.#end !== undefined) return this.#end;
+    if (this.#end.why !== undefined) return this.#end.why;
     if (held !== undefined) return { kind: 'held', fault: held.fault, detail: held.detail };
     const blocked = this.devicesSetAside > 0 ? this.#hosts.firstBlocked : undefined;
     if (blocked === undefined) return { kind: 'exhausted' };
-    if (await this.#isAlone()) return this.#end!;
+    if (await this.#isAlone()) return this.#end.why!;
     return { kind: 'exhausted', blockedMs: this.#hosts.msUntilFree(blocked) };
   }
 
@@ -209,8 +150,8 @@ export class BatchSender {
   async #askElsewhere(): Promise<void> {
     await this.#dispatchWindows();
     await this.#answersInFlight();
-    this.#o.pending.endElsewhere();
-    if (this.#end !== undefined) return;
+    this.#run.pending.endElsewhere();
+    if (this.#end.why !== undefined) return;
     for (const part of this.#parts) {
       if (part.breaker.judgeElsewhere() === 'halt') await this.#haltForTokens(part);
     }
@@ -232,8 +173,8 @@ export class BatchSender {
 
   /** Reserves the next window; undefined: nothing to send now, and `#end` says why when that is not plain exhaustion. */
   async #nextWindow(): Promise<Window | undefined> {
-    const { pool, claim, config, pending, giveUp } = this.#o;
-    while (this.#end === undefined) {
+    const { pool, claim, config, pending, giveUp } = this.#run;
+    while (this.#end.why === undefined) {
       if (this.#mayBeAlone && (await this.#isAlone())) return undefined;
       // So a crash leaves at most three windows in doubt (outcomes not written, the one being sent, the next), the requests under way,
       // and the answers that the breaker holds.
@@ -242,7 +183,7 @@ export class BatchSender {
       const devices = await retryDatabase(() => pending.peek(this.#windowSize), giveUp);
       if (devices.length === 0) return undefined;
       const hosts = this.#hosts.namesOf(devices);
-      const { credential } = this.#o.provider;
+      const { credential } = this.#run.provider;
       const positions: number[] = [];
       const deferredIds: number[] = [];
       for (const device of devices) {
@@ -251,7 +192,7 @@ export class BatchSender {
       }
       // A deferral must be in the books before its device is sent to again, or a crash would not know of the attempt.
       if (deferredIds.length > 0) await this.#recorder.flush();
-      if (this.#end !== undefined) return undefined;
+      if (this.#end.why !== undefined) return undefined;
       const reservation = await retryDatabase(
         () => reserveWindow(pool, claim, { positions, deferredIds, providerScope: this.#scope, hosts, credential }),
         giveUp,
@@ -273,44 +214,18 @@ export class BatchSender {
   async #holdBack(reservation: Exclude<Reservation, { answer: 'go' }>): Promise<void> {
     switch (reservation.answer) {
       case 'wait':
-        await this.#waitForQuota(reservation.waitMs);
+        if (this.#slot.mayWait(reservation.waitMs)) await this.#slot.wait(reservation.waitMs);
+        else {
+          const waitMs = Math.max(reservation.waitMs, maxWaitHereMs);
+          this.#end.stopFor({ kind: 'wait', waitMs, reason: 'rate limit' });
+        }
         return;
       case 'expired':
-        this.#stopFor({ kind: 'expired' });
+        this.#end.stopFor({ kind: 'expired' });
         return;
       default:
-        this.#stopFor({ kind: 'stopped', reason: reservation.answer });
+        this.#end.stopFor({ kind: 'stopped', reason: reservation.answer });
     }
-  }
-
-  /** Without a slot where there is a place for that; in it only for as long as an activity more would cost others. */
-  async #waitForQuota(waitMs: number): Promise<void> {
-    this.#waitedMs += waitMs;
-    const { slots, claim, stop } = this.#o;
-    const isLong = waitMs > maxWaitHereMs || this.#waitedMs > maxWaitedHereMs;
-    if (!isLong) this.#takeSlot ??= slots.park(claim.notificationId);
-    if (isLong || (this.#takeSlot === undefined && this.#waitedMs > maxWaitInSlotMs)) {
-      this.#stopFor({ kind: 'wait', waitMs: Math.max(waitMs, maxWaitHereMs), reason: 'rate limit' });
-      return;
-    }
-    this.#isWaitingForQuota = true;
-    await pause(waitMs, stop);
-    this.#isWaitingForQuota = false;
-    this.#backInSlot();
-  }
-
-  /** A host that says nothing must not hold a slot either. */
-  #leaveSlotInSilence(): void {
-    const { slots, claim } = this.#o;
-    const isSilent = this.answered === this.#answeredAtLook && this.#inFlight > 0;
-    this.#answeredAtLook = this.answered;
-    if (!isSilent || this.#inFlight > 2 * unprovenInFlight) return;
-    this.#takeSlot ??= slots.park(`${claim.notificationId} ${claim.seq}`);
-  }
-
-  #backInSlot(): void {
-    this.#takeSlot?.();
-    this.#takeSlot = undefined;
   }
 
   async #dispatch(window: Window): Promise<void> {
@@ -319,19 +234,24 @@ export class BatchSender {
       const device = devices[i]!;
       const host = this.#hosts.of(device);
       let mayGo = host === undefined || this.#hasRoom(host);
-      while (this.#end === undefined && !mayGo) {
+      while (this.#end.why === undefined && !mayGo) {
         if (this.#letOthersPass(host!, devices, i)) break;
         await new Promise<void>((resolve) => {
           this.#wakeDispatcher = resolve;
         });
         mayGo = this.#hasRoom(host!);
       }
-      if (this.#end !== undefined) {
+      if (this.#end.why !== undefined) {
         this.#noteUndispatched(devices, i);
         return;
       }
       if (mayGo) this.#send(device);
     }
+  }
+
+  #wakeUp(): void {
+    this.#wakeDispatcher?.();
+    this.#wakeDispatcher = undefined;
   }
 
   /** What is blocked has room for everybody: they are set aside. */
@@ -341,15 +261,15 @@ export class BatchSender {
 
   #limitOf(host: BatchHost): number {
     if (!host.isProven || !host.hasAnswered) return unprovenInFlight;
-    return Math.min(this.#o.config.maxInFlight, this.#o.provider.usefulRequests(host.name));
+    return Math.min(this.#run.config.maxInFlight, this.#run.provider.usefulRequests(host.name));
   }
 
   /** A host that has not answered yet must not keep those waiting whom another one sends to: the device steps aside, reserved. */
   #letOthersPass(host: BatchHost, devices: PendingDevice[], at: number): boolean {
-    if (!this.#hosts.areMany || host.hasAnswered || host.waiting.length >= this.#o.config.windowSize) return false;
+    if (!this.#hosts.areMany || host.hasAnswered || host.waiting.length >= this.#run.config.windowSize) return false;
     const isElsewhere = (other: PendingDevice) => other.address !== undefined && this.#hosts.of(other) !== host;
     const isAnyNext = devices.some((other, i) => i > at && isElsewhere(other));
-    if (!isAnyNext && !this.#o.pending.isAnyAhead(isElsewhere)) return false;
+    if (!isAnyNext && !this.#run.pending.isAnyAhead(isElsewhere)) return false;
     host.waiting.push(devices[at]!);
     return true;
   }
@@ -358,7 +278,7 @@ export class BatchSender {
   #adaptWindow(devices: number, elapsedMs: number): void {
     const fitting = (devices * windowMs) / Math.max(1, elapsedMs);
     const next = Math.round((this.#windowSize + fitting) / 2);
-    this.#windowSize = Math.max(smallestWindow, Math.min(this.#o.config.windowSize, next));
+    this.#windowSize = Math.max(smallestWindow, Math.min(this.#run.config.windowSize, next));
   }
 
   #send(device: PendingDevice): void {
@@ -366,7 +286,7 @@ export class BatchSender {
     // Sent to once more, the phone may show it twice.
     if (device.reached === 'perhaps') device.doubts = Math.max(1, device.doubts);
     const { doubts } = device;
-    const { inDoubtPolicy, config, provider, prepared, expiresAt, pending } = this.#o;
+    const { inDoubtPolicy, config, provider, prepared, expiresAt, pending } = this.#run;
     if (device.position !== undefined) this.#reservedUntried -= 1;
     if (address === undefined) {
       // Whoever is gone may still have got an earlier attempt.
@@ -418,11 +338,11 @@ export class BatchSender {
   #partOf(address: Address): Part {
     for (const part of this.#parts) if (isSamePart(part, address)) return part;
     const { platform, apnsEnvironment } = address;
-    const { appId, claim, provider, prepared, overload, pending } = this.#o;
+    const { appId, claim, provider, prepared, overload, pending } = this.#run;
     const host = this.#hosts.of({ address })!;
     const configuration = [claim.provider, platform, host.name, prepared.target, provider.credential].join(' ');
     const breaker = new Breaker();
-    if (pending.isAskingElsewhere) breaker.askElsewhere(this.#o.suspectsBefore);
+    if (pending.isAskingElsewhere) breaker.askElsewhere(this.#run.suspectsBefore);
     const health = overload.of(`${appId} ${claim.provider} ${host.name} ${provider.credential}`);
     const part: Part = { platform, apnsEnvironment, configuration, host, breaker, health, held: undefined };
     this.#parts.push(part);
@@ -434,16 +354,13 @@ export class BatchSender {
     host.inFlight -= 1;
     this.#inFlight -= 1;
     this.answered += 1;
-    if (!this.#isWaitingForQuota) this.#backInSlot();
+    this.#slot.noteAnswer();
     if (verdict.kind !== 'unsent') this.#noteReached(host, verdict.kind !== 'unanswered');
     this.#apply(device, part, number, verdict);
-    while (this.#end === undefined && host.waiting.length > 0 && this.#hasRoom(host)) this.#send(host.waiting.shift()!);
+    while (this.#end.why === undefined && host.waiting.length > 0 && this.#hasRoom(host))
+      this.#send(host.waiting.shift()!);
     if (this.#inFlight === 0) this.#onDrained?.();
-    if (this.#wakeDispatcher !== undefined && (this.#end !== undefined || this.#hasRoom(host))) {
-      const wake = this.#wakeDispatcher;
-      this.#wakeDispatcher = undefined;
-      wake();
-    }
+    if (this.#wakeDispatcher !== undefined && (this.#end.why !== undefined || this.#hasRoom(host))) this.#wakeUp();
   }
 
   #apply(device: PendingDevice, part: Part, number: number, verdict: Verdict): void {
@@ -484,7 +401,7 @@ export class BatchSender {
       case 'later':
       case 'unanswered': {
         const decision = decide(verdict, device, this.#rules(this.#wereOthersTaken(device, health)));
-        device.refusedAt = this.#o.pending.clock.instantIn(0);
+        device.refusedAt = this.#run.pending.clock.instantIn(0);
         this.#carryOut(device, decision);
         if (health.note(number, signOf(verdict))) this.#holdBackAll(part, decision);
         if (verdict.kind === 'later') this.#heed(part, breaker.noteAnswer());
@@ -516,9 +433,9 @@ export class BatchSender {
       case 'nothing':
         return;
       case 'askElsewhere':
-        if (this.#o.pending.hasUntried || this.#reservedUntried > 0) {
+        if (this.#run.pending.hasUntried || this.#reservedUntried > 0) {
           const { sizeOfElsewhere, suspects } = part.breaker;
-          this.#stopFor({ kind: 'askElsewhere', devices: sizeOfElsewhere, suspects: suspects.length });
+          this.#end.stopFor({ kind: 'askElsewhere', devices: sizeOfElsewhere, suspects: suspects.length });
         } else if (part.breaker.suspects.length >= maxSuspects) this.#judgeLater(() => this.#weigh(part));
         return;
       case 'weigh':
@@ -529,12 +446,12 @@ export class BatchSender {
   #judgeLater(judge: () => Promise<unknown>): void {
     this.#judging = this.#judging.then(judge).then(
       () => {},
-      (error: unknown) => this.#fail(error),
+      (error: unknown) => this.#end.fail(error),
     );
   }
 
   #misconfigured(device: PendingDevice, part: Part, verdict: MisconfiguredVerdict): void {
-    const { claim } = this.#o;
+    const { claim } = this.#run;
     const { httpStatus, reason, fault, detail } = verdict;
     if (part.held !== undefined) {
       this.#setAside(device, part.held);
@@ -556,7 +473,7 @@ export class BatchSender {
       part.held = { fault, detail, reason, httpStatus };
       this.#setAside(device, part.held);
     } else {
-      this.#haltFor(fault, detail);
+      this.#end.haltFor(fault, detail);
       this.#putOff(device, 0, reason, httpStatus);
     }
   }
@@ -564,7 +481,7 @@ export class BatchSender {
   /** False: the audience seems to be of this part alone, and a handful of refusals must be the end of it. */
   #canGoOnWithout(part: Part): boolean {
     const isOtherProven = this.#parts.some((other) => other !== part && other.breaker.isProven);
-    return isOtherProven || this.#o.pending.hasOtherThan(part);
+    return isOtherProven || this.#run.pending.hasOtherThan(part);
   }
 
   #setAside(device: PendingDevice, { reason, httpStatus }: NonNullable<Part['held']>): void {
@@ -579,7 +496,7 @@ export class BatchSender {
       return;
     }
     const { deviceId, attempts, excused, doubts, refusedAt } = device;
-    const notBefore = this.#o.pending.clock.instantIn(waitMs);
+    const notBefore = this.#run.pending.clock.instantIn(waitMs);
     this.#recorder.defer({
       ...{ deviceId, notBefore, attempts, excused, doubts, refusedAt, httpStatus },
       reason: cleanReason(reason),
@@ -596,7 +513,7 @@ export class BatchSender {
       this.#record(device, decision);
       return;
     }
-    const { db, providerHosts } = this.#o;
+    const { db, providerHosts } = this.#run;
     const scope = this.#scopeOf(host);
     // One that takes no more at the moment has answered before.
     const isUnreachable = !host.hasAnswered || reason.startsWith('connect_failed');
@@ -609,7 +526,7 @@ export class BatchSender {
 
   /** Every worker of this app waits, as far as it sends to this host with this credential. */
   #holdBackAll({ host, health }: Part, decision: Decision): void {
-    const { retryBaseMs, retryMaxMs } = this.#o.config;
+    const { retryBaseMs, retryMaxMs } = this.#run.config;
     const { isFailing } = health;
     // Once a run: the other answers under way say the same.
     const isNew = isFailing && !this.#hosts.isBlocked(host);
@@ -620,7 +537,7 @@ export class BatchSender {
     // One write for each answer would be too many: only a later end is written.
     if (until <= (this.#blockWrittenUntil.get(host) ?? 0) + 1_000) return;
     this.#blockWrittenUntil.set(host, until);
-    this.#storeTrouble(() => blockHost(this.#o.db, this.#scopeOf(host), waitMs));
+    this.#storeTrouble(() => blockHost(this.#run.db, this.#scopeOf(host), waitMs));
   }
 
   /**
@@ -630,7 +547,7 @@ export class BatchSender {
   #block(host: BatchHost, waitMs: number, reason: string): void {
     if (this.#hosts.block(host, waitMs, reason)) this.#mayBeAlone = true;
     this.#setWaitingAside(host);
-    if (this.#hosts.areAllBlocked) this.#stopFor(this.#waitFor(this.#hosts.firstBlocked!));
+    if (this.#hosts.areAllBlocked) this.#end.stopFor(this.#waitFor(this.#hosts.firstBlocked!));
   }
 
   #setWaitingAside(host: BatchHost): void {
@@ -648,7 +565,7 @@ export class BatchSender {
   #learn({ host: name, waitMs, reason, isUnreachable, isLetThrough }: HostTrouble): void {
     const host = this.#hosts.named(name);
     if (host === undefined) return;
-    if (isUnreachable) this.#o.providerHosts.noteKnown(this.#scopeOf(host));
+    if (isUnreachable) this.#run.providerHosts.noteKnown(this.#scopeOf(host));
     host.isTried ||= isLetThrough;
     if (waitMs > 0 && !(isUnreachable && host.isTried)) this.#block(host, waitMs, reason);
   }
@@ -656,30 +573,30 @@ export class BatchSender {
   /** A request was written to it at least. */
   #noteReached(host: BatchHost, hasAnswered: boolean): void {
     host.hasAnswered ||= hasAnswered;
-    if (!this.#o.providerHosts.isAnyAway) return;
+    if (!this.#run.providerHosts.isAnyAway) return;
     const scope = this.#scopeOf(host);
-    if (this.#o.providerHosts.noteReached(scope)) this.#storeTrouble(() => noteReachable(this.#o.db, scope));
+    if (this.#run.providerHosts.noteReached(scope)) this.#storeTrouble(() => noteReachable(this.#run.db, scope));
   }
 
   /** Whether everybody left is sent to by a host that is blocked: then the run ends, instead of setting them aside one by one. */
   async #isAlone(): Promise<boolean> {
     this.#mayBeAlone = false;
     const blocked = this.#hosts.firstBlocked;
-    if (blocked === undefined || this.#end !== undefined) return this.#end !== undefined;
-    const { claim, db, giveUp } = this.#o;
+    if (blocked === undefined || this.#end.why !== undefined) return this.#end.why !== undefined;
+    const { claim, db, giveUp } = this.#run;
     if (this.#hosts.isAnyFree(await retryDatabase(() => listOpenEnvironments(db, claim), giveUp))) return false;
-    this.#stopFor(this.#waitFor(blocked));
+    this.#end.stopFor(this.#waitFor(blocked));
     return true;
   }
 
   #scopeOf({ name }: BatchHost): HostScope {
-    const { appId, claim, provider } = this.#o;
+    const { appId, claim, provider } = this.#run;
     return { appId, provider: claim.provider, host: name, credential: provider.credential };
   }
 
   /** Without such a write the other batches learn from refusals of their own: no reason to fail this one. */
   #storeTrouble(write: () => Promise<void>): void {
-    this.#troubleStored = this.#troubleStored.then(() => retryDatabase(write, this.#o.giveUp)).catch(() => {});
+    this.#troubleStored = this.#troubleStored.then(() => retryDatabase(write, this.#run.giveUp)).catch(() => {});
   }
 
   // Judgement of those whose answer may speak of the configuration
@@ -694,7 +611,7 @@ export class BatchSender {
   }
 
   #keepEvidence(part: Part, suspects: Suspect[]) {
-    const { db, appId, giveUp } = this.#o;
+    const { db, appId, giveUp } = this.#run;
     const accepted = part.breaker.acceptedUnkept;
     part.breaker.acceptedUnkept = 0;
     const suspectIds = suspects.map(({ device }) => device.deviceId);
@@ -706,29 +623,30 @@ export class BatchSender {
     const suspects = part.breaker.suspects.splice(0);
     if (suspects.length === 0) return;
     const judgement = weighTokens(await this.#keepEvidence(part, suspects));
-    if (judgement === 'dead' && this.#end?.kind !== 'misconfigured') this.#believe(suspects);
+    if (judgement === 'dead' && this.#end.why?.kind !== 'misconfigured') this.#believe(suspects);
     else part.breaker.suspects.unshift(...suspects);
     if (judgement === 'fault') await this.#haltForTokens(part);
   }
 
   /** At the end of the run, when nothing more is under way. */
   async #judgeWhoIsHeld(): Promise<void> {
-    const { pending } = this.#o;
-    const isLastRun = this.#end === undefined && !pending.hasUntried && pending.deferred + this.devicesSetAside === 0;
+    const { pending } = this.#run;
+    const isLastRun =
+      this.#end.why === undefined && !pending.hasUntried && pending.deferred + this.devicesSetAside === 0;
     for (const part of this.#parts) {
       const { breaker } = part;
       if (breaker.acceptedUnkept + breaker.suspects.length > 0) {
         const judgement = weighTokens(await this.#keepEvidence(part, breaker.suspects));
-        if (this.#end?.kind !== 'misconfigured' && this.#end?.kind !== 'askElsewhere') {
+        if (this.#end.why?.kind !== 'misconfigured' && this.#end.why?.kind !== 'askElsewhere') {
           if (judgement === 'dead') this.#believe(breaker.suspects.splice(0));
-          else if (judgement === 'fault' && (this.#end === undefined || this.#end.kind === 'wait')) {
+          else if (judgement === 'fault' && (this.#end.why === undefined || this.#end.why.kind === 'wait')) {
             await this.#haltForTokens(part);
           }
         }
       }
       // Believed or not, the provider will not take the message for them.
       for (const { device, verdict } of [...breaker.suspects.splice(0), ...breaker.payloadFaults.splice(0)]) {
-        if (isLastRun && this.#end === undefined) this.#reject(device, verdict);
+        if (isLastRun && this.#end.why === undefined) this.#reject(device, verdict);
         else this.#putOff(device, this.#waitOfOthers(), verdict.reason, verdict.httpStatus);
       }
     }
@@ -743,7 +661,7 @@ export class BatchSender {
 
   /** The configuration must be wrong: nobody who is held is at fault, nor were those who were retired for the same today. */
   async #haltForTokens(part: Part): Promise<void> {
-    const { db, appId, giveUp } = this.#o;
+    const { db, appId, giveUp } = this.#run;
     const suspects = part.breaker.suspects.splice(0);
     const { accepted, suspicious } = await this.#keepEvidence(part, suspects);
     const revived = await retryDatabase(() => reviveSuspects(db, appId, part.configuration), giveUp);
@@ -753,31 +671,25 @@ export class BatchSender {
       revived === 0 ? 'No device was retired.' : `${revived} devices that were retired for it are live again.`;
     const detail = `${answers}: ${check} ${live}`;
     if (this.#canGoOnWithout(part)) part.held = { fault, detail, reason, httpStatus: 400 };
-    else this.#haltFor(fault, detail);
+    else this.#end.haltFor(fault, detail);
     for (const { device, verdict } of suspects) this.#putOff(device, 0, verdict.reason, verdict.httpStatus);
   }
 
   #haltForPayload(part: Part, verdict: RejectedVerdict): void {
     const { payloadFaults } = part.breaker;
     const text = verdict.detail ? `${verdict.reason}, ${verdict.detail}` : verdict.reason;
-    this.#haltFor('payload', `The first ${payloadFaults.length} devices refused the message itself: ${text}.`);
-  }
-
-  /** Stronger than a wait. */
-  #haltFor(fault: HaltReason, detail: string): void {
-    if (this.#end?.kind === 'wait' || this.#end?.kind === 'askElsewhere') this.#end = undefined;
-    this.#stopFor({ kind: 'misconfigured', fault, detail });
+    this.#end.haltFor('payload', `The first ${payloadFaults.length} devices refused the message itself: ${text}.`);
   }
 
   // Carrying out
 
   /** Since it was last refused. */
   #wereOthersTaken({ refusedAt }: PendingDevice, { msSinceWell }: ProviderHealth): boolean {
-    return refusedAt !== null && this.#o.pending.clock.nowMs() - msSinceWell > refusedAt.getTime();
+    return refusedAt !== null && this.#run.pending.clock.nowMs() - msSinceWell > refusedAt.getTime();
   }
 
   #rules(othersTakenSince = false): DeliveryRules {
-    const { config, inDoubtPolicy, random, expiresAt, pending } = this.#o;
+    const { config, inDoubtPolicy, random, expiresAt, pending } = this.#run;
     return {
       retry: { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs, maxAttempts: config.maxAttempts },
       maxDoubts: config.maxDoubts,
@@ -790,8 +702,8 @@ export class BatchSender {
 
   /** When those who wait anyway are tried again. */
   #waitOfOthers(): number {
-    if (this.#end?.kind === 'wait') return this.#end.waitMs;
-    return this.#end === undefined ? (this.#o.pending.msUntilNextDeferred() ?? 0) : 0;
+    if (this.#end.why?.kind === 'wait') return this.#end.why.waitMs;
+    return this.#end.why === undefined ? (this.#run.pending.msUntilNextDeferred() ?? 0) : 0;
   }
 
   /** As if it had not been sent to. */
@@ -830,13 +742,13 @@ export class BatchSender {
     const { waitMs, reason, httpStatus, attempts, excused, doubts } = decision;
     const deferral = {
       deviceId: device.deviceId,
-      notBefore: this.#o.pending.clock.instantIn(waitMs),
+      notBefore: this.#run.pending.clock.instantIn(waitMs),
       ...{ attempts, excused, doubts, httpStatus },
       refusedAt: device.refusedAt,
       reason: cleanReason(reason ?? ''),
     };
     this.#recorder.defer(deferral);
-    this.#o.pending.defer(deferral);
+    this.#run.pending.defer(deferral);
   }
 
   #record(device: PendingDevice, decision: Decision & { kind: 'record' }, retirement?: Retirement): void {
@@ -856,17 +768,6 @@ export class BatchSender {
     );
   }
 
-  #fail(error: unknown): void {
-    this.#stopFor(isFenced(error) ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error });
-  }
-
-  /** The first reason counts. */
-  #stopFor(end: SendEnd): void {
-    this.#end ??= end;
-    this.#wakeDispatcher?.();
-    this.#wakeDispatcher = undefined;
-  }
-
   #noteUndispatched(devices: PendingDevice[], from: number): void {
     for (const device of devices.slice(from)) {
       if (device.position === undefined) this.#undispatched.deferredIds.push(device.deviceId);
@@ -877,7 +778,7 @@ export class BatchSender {
   }
 
   async #answersInFlight(): Promise<void> {
-    const { giveUp } = this.#o;
+    const { giveUp } = this.#run;
     if (this.#inFlight === 0 || giveUp.aborted) return;
     await new Promise<void>((resolve) => {
       this.#onDrained = resolve;
@@ -887,7 +788,7 @@ export class BatchSender {
 
   /** In-doubt devices stay below the horizon: it never moves under the place where this claim began. */
   async #giveBack(): Promise<void> {
-    const { claim, db, giveUp } = this.#o;
+    const { claim, db, giveUp } = this.#run;
     const { position, deferredIds } = this.#undispatched;
     if (position === undefined && deferredIds.length === 0) return;
     const undispatched = {
@@ -896,10 +797,6 @@ export class BatchSender {
     };
     await retryDatabase(() => db.transaction().execute((trx) => returnReserved(trx, claim, undispatched)), giveUp);
   }
-}
-
-function isFenced(error: unknown): boolean {
-  return error instanceof Error && (error as { code?: unknown }).code === 'fenced';
 }
 
 function signOf(verdict: LaterVerdict | UnansweredVerdict): ProviderSign {
