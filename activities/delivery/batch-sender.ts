@@ -1,6 +1,5 @@
-import { type Reservation, reserveWindow, returnReserved } from '../../db/batches.ts';
-import { cleanReason, type Retirement } from '../../db/deliveries.ts';
-import { type Address, listOpenEnvironments } from '../../db/device-addresses.ts';
+import { type Reservation, reserveWindow } from '../../db/batches.ts';
+import { listOpenEnvironments } from '../../db/device-addresses.ts';
 import {
   blockHost,
   type HostScope,
@@ -12,8 +11,6 @@ import {
 import { providerScope } from '../../db/rate-limits.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import { keepEvidence, reviveSuspects } from '../../db/token-evidence.ts';
-import type { HaltReason } from '../../domain/notification-state.ts';
-import type { Outcome } from '../../domain/outcome.ts';
 import { weighTokens } from '../../domain/token-evidence.ts';
 import type {
   DeviceAddress,
@@ -21,17 +18,18 @@ import type {
   MisconfiguredVerdict,
   RejectedVerdict,
   UnansweredVerdict,
-  UnregisteredVerdict,
   UnsentVerdict,
   Verdict,
 } from '../providers/provider.ts';
+import { BatchBooks } from './batch-books.ts';
 import { type BatchHost, BatchHosts, unprovenInFlight } from './batch-hosts.ts';
+import { BatchParts, type Part } from './batch-parts.ts';
 import type { BatchRun } from './batch-run.ts';
 import { BatchSlot, maxWaitHereMs, silenceMs } from './batch-slot.ts';
-import { Breaker, type BreakerCall, type Suspect, suspicionOf } from './breaker.ts';
-import { type Decision, type DeliveryRules, decide, orExpire } from './decide.ts';
+import { type BreakerCall, type Suspect, suspicionOf } from './breaker.ts';
+import { type Decision, decide } from './decide.ts';
 import type { ProviderHealth, ProviderSign } from './overload-watch.ts';
-import { isSamePart, type PendingDevice } from './pending-devices.ts';
+import type { PendingDevice } from './pending-devices.ts';
 import { Recorder } from './recorder.ts';
 import { RunEnd, type SendEnd } from './run-end.ts';
 
@@ -49,16 +47,6 @@ const maxSuspects = 200;
 /** One device that meets a configuration fault for ever is at fault itself when so many others were accepted. */
 const acceptedForOneFault = 9;
 
-/** Devices of the batch that stand or fall together: one platform and environment, sent to with one configuration. */
-interface Part extends Pick<Address, 'platform' | 'apnsEnvironment'> {
-  configuration: string;
-  host: BatchHost;
-  breaker: Breaker;
-  health: ProviderHealth;
-  /** Why its devices wait for a halt while the others are sent to. */
-  held: { fault: HaltReason; detail: string; reason: string; httpStatus: number | null } | undefined;
-}
-
 /**
  * Sends one claimed batch: reserves a window in the books, dispatches it while the next one is being reserved, and turns
  * every verdict into an outcome, a deferral or the end of the send.
@@ -67,14 +55,13 @@ export class BatchSender {
   readonly #run: BatchRun;
   readonly #recorder: Recorder;
   readonly #scope: string;
-  readonly #parts: Part[] = [];
+  readonly #parts: BatchParts;
+  readonly #books: BatchBooks;
   readonly #end = new RunEnd(() => this.#wakeUp());
   #inFlight = 0;
   #wakeDispatcher: (() => void) | undefined;
   #onDrained: (() => void) | undefined;
   #windowSize = smallestWindow;
-  /** The earliest fresh device that was reserved and not dispatched; with the deferred ones it is given back at the end. */
-  #undispatched: { position: number | undefined; deferredIds: number[] } = { position: undefined, deferredIds: [] };
   /** Judgements under way, one after the other. */
   #judging: Promise<void> = Promise.resolve();
   #evidenceKeptAt = performance.now();
@@ -88,20 +75,24 @@ export class BatchSender {
   #troubleStored: Promise<void> = Promise.resolve();
   dispatched = 0;
   answered = 0;
-  /** Devices that wait because of their platform or host. */
-  devicesSetAside = 0;
-
   constructor(run: BatchRun) {
     this.#run = run;
     this.#scope = providerScope(run.appId, run.claim.provider);
     this.#hosts = new BatchHosts(run.provider);
+    this.#parts = new BatchParts(run, this.#hosts);
     this.#slot = new BatchSlot(run);
     const { db, pool, claim, config, giveUp } = run;
     this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) => this.#end.fail(error));
+    this.#books = new BatchBooks(run, this.#recorder);
   }
 
   get inFlight(): number {
     return this.#inFlight;
+  }
+
+  /** Devices that wait because of their platform or host. */
+  get devicesSetAside(): number {
+    return this.#books.devicesSetAside;
   }
 
   get isFinished(): boolean {
@@ -132,15 +123,15 @@ export class BatchSender {
       }
       await this.#troubleStored;
       await this.#recorder.flush();
-      await this.#giveBack();
+      await this.#books.giveBack();
     } catch (error) {
       this.#end.fail(error);
     }
     this.#run.stop.removeEventListener('abort', onStop);
-    const held = this.#parts.find((part) => part.held !== undefined)?.held;
+    const held = this.#parts.firstHeld;
     if (this.#end.why !== undefined) return this.#end.why;
     if (held !== undefined) return { kind: 'held', fault: held.fault, detail: held.detail };
-    const blocked = this.devicesSetAside > 0 ? this.#hosts.firstBlocked : undefined;
+    const blocked = this.#books.devicesSetAside > 0 ? this.#hosts.firstBlocked : undefined;
     if (blocked === undefined) return { kind: 'exhausted' };
     if (await this.#isAlone()) return this.#end.why!;
     return { kind: 'exhausted', blockedMs: this.#hosts.msUntilFree(blocked) };
@@ -152,7 +143,7 @@ export class BatchSender {
     await this.#answersInFlight();
     this.#run.pending.endElsewhere();
     if (this.#end.why !== undefined) return;
-    for (const part of this.#parts) {
+    for (const part of this.#parts.all) {
       if (part.breaker.judgeElsewhere() === 'halt') await this.#haltForTokens(part);
     }
   }
@@ -203,7 +194,7 @@ export class BatchSender {
         const granted = devices.slice(0, reservation.granted);
         for (const trouble of reservation.hosts) this.#learn(trouble);
         if (!this.#mayBeAlone || !(await this.#isAlone())) return { devices: granted };
-        this.#noteUndispatched(granted, 0);
+        this.#books.noteUndispatched(granted, 0);
         return undefined;
       }
       await this.#holdBack(reservation);
@@ -242,7 +233,7 @@ export class BatchSender {
         mayGo = this.#hasRoom(host!);
       }
       if (this.#end.why !== undefined) {
-        this.#noteUndispatched(devices, i);
+        this.#books.noteUndispatched(devices, i);
         return;
       }
       if (mayGo) this.#send(device);
@@ -290,15 +281,15 @@ export class BatchSender {
     if (device.position !== undefined) this.#reservedUntried -= 1;
     if (address === undefined) {
       // Whoever is gone may still have got an earlier attempt.
-      this.#recordUnsent(device, doubts > 0 ? 'unknown' : 'skipped', 'device_gone');
+      this.#books.recordUnsent(device, doubts > 0 ? 'unknown' : 'skipped', 'device_gone');
       return;
     }
     if (device.reached === 'certainly') {
-      this.#recordUnsent(device, doubts > 0 ? 'unknown' : 'skipped', 'already_reached');
+      this.#books.recordUnsent(device, doubts > 0 ? 'unknown' : 'skipped', 'already_reached');
       return;
     }
     if (doubts > 0 && (inDoubtPolicy === 'skip' || doubts > config.maxDoubts)) {
-      this.#recordUnsent(device, 'unknown', 'in_doubt');
+      this.#books.recordUnsent(device, 'unknown', 'in_doubt');
       return;
     }
     const { deviceToken, apnsEnvironment } = address;
@@ -308,19 +299,19 @@ export class BatchSender {
       apnsEnvironment,
       platform: address.platform,
     };
-    const part = this.#partOf(address);
+    const part = this.#parts.of(address);
     if (part.held !== undefined) {
       this.#setAside(device, part.held);
       return;
     }
     const { host } = part;
     if (this.#hosts.isBlocked(host)) {
-      this.#postpone(device, this.#hosts.msUntilFree(host), host.reason, null);
+      this.#books.postpone(device, this.#hosts.msUntilFree(host), host.reason, null);
       return;
     }
     // A window that waits for room can outlast the time to live: the next reservation stops the batch, this device has its end here.
     if (expiresAt !== null && pending.clock.nowMs() >= expiresAt.getTime()) {
-      this.#recordUnsent(device, doubts > 0 ? 'unknown' : 'expired', doubts > 0 ? 'in_doubt' : null);
+      this.#books.recordUnsent(device, doubts > 0 ? 'unknown' : 'expired', doubts > 0 ? 'in_doubt' : null);
       return;
     }
     host.inFlight += 1;
@@ -333,20 +324,6 @@ export class BatchSender {
       (error: unknown) =>
         this.#settle(device, part, number, { kind: 'unanswered', httpStatus: null, reason: String(error) }),
     );
-  }
-
-  #partOf(address: Address): Part {
-    for (const part of this.#parts) if (isSamePart(part, address)) return part;
-    const { platform, apnsEnvironment } = address;
-    const { appId, claim, provider, prepared, overload, pending } = this.#run;
-    const host = this.#hosts.of({ address })!;
-    const configuration = [claim.provider, platform, host.name, prepared.target, provider.credential].join(' ');
-    const breaker = new Breaker();
-    if (pending.isAskingElsewhere) breaker.askElsewhere(this.#run.suspectsBefore);
-    const health = overload.of(`${appId} ${claim.provider} ${host.name} ${provider.credential}`);
-    const part: Part = { platform, apnsEnvironment, configuration, host, breaker, health, held: undefined };
-    this.#parts.push(part);
-    return part;
   }
 
   #settle(device: PendingDevice, part: Part, number: number, verdict: Verdict): void {
@@ -368,7 +345,7 @@ export class BatchSender {
     switch (verdict.kind) {
       case 'accepted':
         health.note(number, 'well');
-        this.#record(device, {
+        this.#books.record(device, {
           kind: 'record',
           outcome: 'accepted',
           reason: null,
@@ -386,23 +363,27 @@ export class BatchSender {
           this.#heed(part, breaker.noteSuspicious({ device, verdict }));
           return;
         }
-        this.#retire(device, verdict);
+        this.#books.retire(device, verdict);
         this.#noteProof(part, breaker.noteProof());
         return;
       case 'rejected':
         health.note(number, 'well');
-        if (verdict.isPayloadFault && !breaker.isProven && !(verdict.isOnePlatform && this.#canGoOnWithout(part))) {
+        if (
+          verdict.isPayloadFault &&
+          !breaker.isProven &&
+          !(verdict.isOnePlatform && this.#parts.canGoOnWithout(part))
+        ) {
           if (breaker.notePayloadFault({ device, verdict })) this.#haltForPayload(part, verdict);
           return;
         }
-        this.#carryOut(device, decide(verdict, device, this.#rules()));
+        this.#books.carryOut(device, decide(verdict, device, this.#books.rules()));
         this.#heed(part, breaker.noteAnswer());
         return;
       case 'later':
       case 'unanswered': {
-        const decision = decide(verdict, device, this.#rules(this.#wereOthersTaken(device, health)));
+        const decision = decide(verdict, device, this.#books.rules(this.#wereOthersTaken(device, health)));
         device.refusedAt = this.#run.pending.clock.instantIn(0);
-        this.#carryOut(device, decision);
+        this.#books.carryOut(device, decision);
         if (health.note(number, signOf(verdict))) this.#holdBackAll(part, decision);
         if (verdict.kind === 'later') this.#heed(part, breaker.noteAnswer());
         return;
@@ -422,7 +403,7 @@ export class BatchSender {
     const { payloadFaults } = part.breaker;
     if (payloadFaults.length > 0) {
       for (const { device, verdict } of payloadFaults.splice(0)) {
-        this.#carryOut(device, decide(verdict, device, this.#rules()));
+        this.#books.carryOut(device, decide(verdict, device, this.#books.rules()));
       }
     }
     this.#heed(part, call);
@@ -458,49 +439,28 @@ export class BatchSender {
       return;
     }
     if (!part.breaker.noteFault(device, claim.accepted > 0) && httpStatus !== null) {
-      const next = decide({ kind: 'later', httpStatus, reason, scope: 'device' }, device, this.#rules());
+      const next = decide({ kind: 'later', httpStatus, reason, scope: 'device' }, device, this.#books.rules());
       if (next.kind === 'defer') {
-        this.#carryOut(device, next);
+        this.#books.carryOut(device, next);
         return;
       }
       if (claim.accepted >= acceptedForOneFault) {
-        this.#record(device, { ...next, outcome: next.outcome === 'failed' ? 'rejected' : next.outcome, reason });
+        this.#books.record(device, { ...next, outcome: next.outcome === 'failed' ? 'rejected' : next.outcome, reason });
         return;
       }
     }
     const isPartial = verdict.isOnePlatform === true || fault === 'environment';
-    if (isPartial && (claim.accepted > 0 || part.breaker.isProven || this.#canGoOnWithout(part))) {
+    if (isPartial && (claim.accepted > 0 || part.breaker.isProven || this.#parts.canGoOnWithout(part))) {
       part.held = { fault, detail, reason, httpStatus };
       this.#setAside(device, part.held);
     } else {
       this.#end.haltFor(fault, detail);
-      this.#putOff(device, 0, reason, httpStatus);
+      this.#books.putOff(device, 0, reason, httpStatus);
     }
-  }
-
-  /** False: the audience seems to be of this part alone, and a handful of refusals must be the end of it. */
-  #canGoOnWithout(part: Part): boolean {
-    const isOtherProven = this.#parts.some((other) => other !== part && other.breaker.isProven);
-    return isOtherProven || this.#run.pending.hasOtherThan(part);
   }
 
   #setAside(device: PendingDevice, { reason, httpStatus }: NonNullable<Part['held']>): void {
-    this.#postpone(device, 0, reason, httpStatus);
-  }
-
-  /** For a later run; not sent to by this one, or provably in vain. A fresh device is deferred, a deferred one given back. */
-  #postpone(device: PendingDevice, waitMs: number, reason: string, httpStatus: number | null): void {
-    this.devicesSetAside += 1;
-    if (device.position === undefined) {
-      this.#undispatched.deferredIds.push(device.deviceId);
-      return;
-    }
-    const { deviceId, attempts, excused, doubts, refusedAt } = device;
-    const notBefore = this.#run.pending.clock.instantIn(waitMs);
-    this.#recorder.defer({
-      ...{ deviceId, notBefore, attempts, excused, doubts, refusedAt, httpStatus },
-      reason: cleanReason(reason),
-    });
+    this.#books.postpone(device, 0, reason, httpStatus);
   }
 
   // Hosts that are blocked, fail or cannot be reached
@@ -508,9 +468,9 @@ export class BatchSender {
   /** No connection to be had: the device waits, and everybody else of its host. No attempt. */
   #unsent(device: PendingDevice, { host }: Part, verdict: UnsentVerdict): void {
     const { reason, afterMs } = verdict;
-    const decision = decide(verdict, device, this.#rules());
+    const decision = decide(verdict, device, this.#books.rules());
     if (decision.kind === 'record') {
-      this.#record(device, decision);
+      this.#books.record(device, decision);
       return;
     }
     const { db, providerHosts } = this.#run;
@@ -521,7 +481,7 @@ export class BatchSender {
       this.#storeTrouble(() => noteUnreachable(db, scope, reason, afterMs));
     }
     this.#block(host, afterMs, reason);
-    this.#postpone(device, this.#hosts.msUntilFree(host), reason, null);
+    this.#books.postpone(device, this.#hosts.msUntilFree(host), reason, null);
   }
 
   /** Every worker of this app waits, as far as it sends to this host with this credential. */
@@ -552,7 +512,7 @@ export class BatchSender {
 
   #setWaitingAside(host: BatchHost): void {
     for (const device of host.waiting.splice(0))
-      this.#postpone(device, this.#hosts.msUntilFree(host), host.reason || 'held back', null);
+      this.#books.postpone(device, this.#hosts.msUntilFree(host), host.reason || 'held back', null);
   }
 
   #waitFor(host: BatchHost): SendEnd {
@@ -605,7 +565,7 @@ export class BatchSender {
   #tellAcceptances(): void {
     if (performance.now() - this.#evidenceKeptAt < evidenceMs) return;
     this.#evidenceKeptAt = performance.now();
-    for (const part of this.#parts) {
+    for (const part of this.#parts.all) {
       if (part.breaker.acceptedUnkept > 0) this.#judgeLater(() => this.#keepEvidence(part, []));
     }
   }
@@ -632,8 +592,8 @@ export class BatchSender {
   async #judgeWhoIsHeld(): Promise<void> {
     const { pending } = this.#run;
     const isLastRun =
-      this.#end.why === undefined && !pending.hasUntried && pending.deferred + this.devicesSetAside === 0;
-    for (const part of this.#parts) {
+      this.#end.why === undefined && !pending.hasUntried && pending.deferred + this.#books.devicesSetAside === 0;
+    for (const part of this.#parts.all) {
       const { breaker } = part;
       if (breaker.acceptedUnkept + breaker.suspects.length > 0) {
         const judgement = weighTokens(await this.#keepEvidence(part, breaker.suspects));
@@ -646,16 +606,16 @@ export class BatchSender {
       }
       // Believed or not, the provider will not take the message for them.
       for (const { device, verdict } of [...breaker.suspects.splice(0), ...breaker.payloadFaults.splice(0)]) {
-        if (isLastRun && this.#end.why === undefined) this.#reject(device, verdict);
-        else this.#putOff(device, this.#waitOfOthers(), verdict.reason, verdict.httpStatus);
+        if (isLastRun && this.#end.why === undefined) this.#books.reject(device, verdict);
+        else this.#books.putOff(device, this.#waitOfOthers(), verdict.reason, verdict.httpStatus);
       }
     }
   }
 
   #believe(suspects: Suspect[]): void {
     for (const { device, verdict } of suspects) {
-      if (verdict.isOtherTopic) this.#reject(device, verdict);
-      else this.#retire(device, verdict);
+      if (verdict.isOtherTopic) this.#books.reject(device, verdict);
+      else this.#books.retire(device, verdict);
     }
   }
 
@@ -670,9 +630,9 @@ export class BatchSender {
     const live =
       revived === 0 ? 'No device was retired.' : `${revived} devices that were retired for it are live again.`;
     const detail = `${answers}: ${check} ${live}`;
-    if (this.#canGoOnWithout(part)) part.held = { fault, detail, reason, httpStatus: 400 };
+    if (this.#parts.canGoOnWithout(part)) part.held = { fault, detail, reason, httpStatus: 400 };
     else this.#end.haltFor(fault, detail);
-    for (const { device, verdict } of suspects) this.#putOff(device, 0, verdict.reason, verdict.httpStatus);
+    for (const { device, verdict } of suspects) this.#books.putOff(device, 0, verdict.reason, verdict.httpStatus);
   }
 
   #haltForPayload(part: Part, verdict: RejectedVerdict): void {
@@ -688,93 +648,10 @@ export class BatchSender {
     return refusedAt !== null && this.#run.pending.clock.nowMs() - msSinceWell > refusedAt.getTime();
   }
 
-  #rules(othersTakenSince = false): DeliveryRules {
-    const { config, inDoubtPolicy, random, expiresAt, pending } = this.#run;
-    return {
-      retry: { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs, maxAttempts: config.maxAttempts },
-      maxDoubts: config.maxDoubts,
-      inDoubtPolicy,
-      msLeft: expiresAt === null ? undefined : expiresAt.getTime() - pending.clock.nowMs(),
-      random: random(),
-      othersTakenSince,
-    };
-  }
-
   /** When those who wait anyway are tried again. */
   #waitOfOthers(): number {
     if (this.#end.why?.kind === 'wait') return this.#end.why.waitMs;
     return this.#end.why === undefined ? (this.#run.pending.msUntilNextDeferred() ?? 0) : 0;
-  }
-
-  /** As if it had not been sent to. */
-  #putOff(device: PendingDevice, waitMs: number, reason: string, httpStatus: number | null): void {
-    const { attempts, excused, doubts } = device;
-    const decision = { kind: 'defer', waitMs, reason, httpStatus, attempts, excused, doubts } as const;
-    this.#carryOut(device, orExpire(decision, this.#rules()));
-  }
-
-  #retire(device: PendingDevice, verdict: UnregisteredVerdict): void {
-    const { deviceId, address, readAt } = device;
-    this.#carryOut(device, decide(verdict, device, this.#rules()), {
-      deviceId,
-      deviceToken: address!.deviceToken,
-      invalidAt: verdict.invalidAt !== undefined && verdict.invalidAt < readAt ? verdict.invalidAt : readAt,
-      reason: cleanReason(verdict.reason),
-    });
-  }
-
-  /** The provider does not take the message for it, and nothing more is concluded. */
-  #reject(device: PendingDevice, verdict: RejectedVerdict | UnregisteredVerdict): void {
-    const rejected = { ...verdict, kind: 'rejected', isPayloadFault: false } as const;
-    this.#carryOut(device, decide(rejected, device, this.#rules()));
-  }
-
-  #recordUnsent(device: PendingDevice, outcome: Outcome, reason: string | null): void {
-    const { attempts, excused, doubts } = device;
-    this.#record(device, { kind: 'record', outcome, reason, httpStatus: null, attempts, excused, doubts });
-  }
-
-  #carryOut(device: PendingDevice, decision: Decision, retirement?: Retirement): void {
-    if (decision.kind === 'record') {
-      this.#record(device, decision, retirement);
-      return;
-    }
-    const { waitMs, reason, httpStatus, attempts, excused, doubts } = decision;
-    const deferral = {
-      deviceId: device.deviceId,
-      notBefore: this.#run.pending.clock.instantIn(waitMs),
-      ...{ attempts, excused, doubts, httpStatus },
-      refusedAt: device.refusedAt,
-      reason: cleanReason(reason ?? ''),
-    };
-    this.#recorder.defer(deferral);
-    this.#run.pending.defer(deferral);
-  }
-
-  #record(device: PendingDevice, decision: Decision & { kind: 'record' }, retirement?: Retirement): void {
-    const { outcome, reason, httpStatus, providerMessageId, attempts, doubts } = decision;
-    this.#recorder.add(
-      {
-        deviceId: device.deviceId,
-        outcome,
-        reason: reason === null ? null : cleanReason(reason),
-        httpStatus,
-        providerMessageId: providerMessageId ?? null,
-        attempts,
-        inDoubt: doubts > 0,
-      },
-      device.position === undefined,
-      retirement,
-    );
-  }
-
-  #noteUndispatched(devices: PendingDevice[], from: number): void {
-    for (const device of devices.slice(from)) {
-      if (device.position === undefined) this.#undispatched.deferredIds.push(device.deviceId);
-      else if (this.#undispatched.position === undefined || device.position < this.#undispatched.position) {
-        this.#undispatched.position = device.position;
-      }
-    }
   }
 
   async #answersInFlight(): Promise<void> {
@@ -784,18 +661,6 @@ export class BatchSender {
       this.#onDrained = resolve;
       giveUp.addEventListener('abort', () => resolve(), { once: true });
     });
-  }
-
-  /** In-doubt devices stay below the horizon: it never moves under the place where this claim began. */
-  async #giveBack(): Promise<void> {
-    const { claim, db, giveUp } = this.#run;
-    const { position, deferredIds } = this.#undispatched;
-    if (position === undefined && deferredIds.length === 0) return;
-    const undispatched = {
-      position: position === undefined ? undefined : Math.max(position, claim.horizon),
-      deferredIds,
-    };
-    await retryDatabase(() => db.transaction().execute((trx) => returnReserved(trx, claim, undispatched)), giveUp);
   }
 }
 
