@@ -1,13 +1,4 @@
 import { type Reservation, reserveWindow } from '../../db/batches.ts';
-import { listOpenEnvironments } from '../../db/device-addresses.ts';
-import {
-  blockHost,
-  type HostScope,
-  type HostTrouble,
-  leaveTry,
-  noteReachable,
-  noteUnreachable,
-} from '../../db/provider-hosts.ts';
 import { providerScope } from '../../db/rate-limits.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import { keepEvidence, reviveSuspects } from '../../db/token-evidence.ts';
@@ -22,12 +13,13 @@ import type {
   Verdict,
 } from '../providers/provider.ts';
 import { BatchBooks } from './batch-books.ts';
-import { type BatchHost, BatchHosts, unprovenInFlight } from './batch-hosts.ts';
+import { BatchHosts } from './batch-hosts.ts';
 import { BatchParts, type Part } from './batch-parts.ts';
 import type { BatchRun } from './batch-run.ts';
 import { BatchSlot, maxWaitHereMs, silenceMs } from './batch-slot.ts';
 import { type BreakerCall, type Suspect, suspicionOf } from './breaker.ts';
-import { type Decision, decide } from './decide.ts';
+import { decide } from './decide.ts';
+import { HostTroubles } from './host-troubles.ts';
 import type { ProviderHealth, ProviderSign } from './overload-watch.ts';
 import type { PendingDevice } from './pending-devices.ts';
 import { Recorder } from './recorder.ts';
@@ -69,21 +61,19 @@ export class BatchSender {
   #reservedUntried = 0;
   readonly #hosts: BatchHosts;
   readonly #slot: BatchSlot;
-  /** A host is blocked of late: is there anybody whom another one sends to? */
-  #mayBeAlone = false;
-  readonly #blockWrittenUntil = new Map<BatchHost, number>();
-  #troubleStored: Promise<void> = Promise.resolve();
+  readonly #troubles: HostTroubles;
   dispatched = 0;
   answered = 0;
   constructor(run: BatchRun) {
     this.#run = run;
     this.#scope = providerScope(run.appId, run.claim.provider);
-    this.#hosts = new BatchHosts(run.provider);
+    this.#hosts = new BatchHosts(run);
     this.#parts = new BatchParts(run, this.#hosts);
     this.#slot = new BatchSlot(run);
     const { db, pool, claim, config, giveUp } = run;
     this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) => this.#end.fail(error));
     this.#books = new BatchBooks(run, this.#recorder);
+    this.#troubles = new HostTroubles(run, this.#end, this.#hosts, this.#books);
   }
 
   get inFlight(): number {
@@ -117,11 +107,7 @@ export class BatchSender {
     try {
       await this.#judging;
       await this.#judgeWhoIsHeld();
-      for (const host of this.#hosts.all) {
-        this.#setWaitingAside(host);
-        if (host.isTried && !host.hasAnswered) this.#storeTrouble(() => leaveTry(this.#run.db, this.#scopeOf(host)));
-      }
-      await this.#troubleStored;
+      await this.#troubles.leave();
       await this.#recorder.flush();
       await this.#books.giveBack();
     } catch (error) {
@@ -133,7 +119,7 @@ export class BatchSender {
     if (held !== undefined) return { kind: 'held', fault: held.fault, detail: held.detail };
     const blocked = this.#books.devicesSetAside > 0 ? this.#hosts.firstBlocked : undefined;
     if (blocked === undefined) return { kind: 'exhausted' };
-    if (await this.#isAlone()) return this.#end.why!;
+    if (await this.#troubles.isAlone()) return this.#end.why!;
     return { kind: 'exhausted', blockedMs: this.#hosts.msUntilFree(blocked) };
   }
 
@@ -166,7 +152,7 @@ export class BatchSender {
   async #nextWindow(): Promise<Window | undefined> {
     const { pool, claim, config, pending, giveUp } = this.#run;
     while (this.#end.why === undefined) {
-      if (this.#mayBeAlone && (await this.#isAlone())) return undefined;
+      if (this.#troubles.mayBeAlone && (await this.#troubles.isAlone())) return undefined;
       // So a crash leaves at most three windows in doubt (outcomes not written, the one being sent, the next), the requests under way,
       // and the answers that the breaker holds.
       await this.#recorder.room(config.windowSize);
@@ -192,8 +178,8 @@ export class BatchSender {
         pending.take(reservation.granted);
         this.#reservedUntried += Math.min(positions.length, reservation.granted);
         const granted = devices.slice(0, reservation.granted);
-        for (const trouble of reservation.hosts) this.#learn(trouble);
-        if (!this.#mayBeAlone || !(await this.#isAlone())) return { devices: granted };
+        for (const trouble of reservation.hosts) this.#troubles.learn(trouble);
+        if (!this.#troubles.mayBeAlone || !(await this.#troubles.isAlone())) return { devices: granted };
         this.#books.noteUndispatched(granted, 0);
         return undefined;
       }
@@ -224,13 +210,13 @@ export class BatchSender {
     for (let i = 0; i < devices.length; i++) {
       const device = devices[i]!;
       const host = this.#hosts.of(device);
-      let mayGo = host === undefined || this.#hasRoom(host);
+      let mayGo = host === undefined || this.#hosts.hasRoom(host);
       while (this.#end.why === undefined && !mayGo) {
-        if (this.#letOthersPass(host!, devices, i)) break;
+        if (this.#hosts.letOthersPass(host!, devices, i)) break;
         await new Promise<void>((resolve) => {
           this.#wakeDispatcher = resolve;
         });
-        mayGo = this.#hasRoom(host!);
+        mayGo = this.#hosts.hasRoom(host!);
       }
       if (this.#end.why !== undefined) {
         this.#books.noteUndispatched(devices, i);
@@ -243,26 +229,6 @@ export class BatchSender {
   #wakeUp(): void {
     this.#wakeDispatcher?.();
     this.#wakeDispatcher = undefined;
-  }
-
-  /** What is blocked has room for everybody: they are set aside. */
-  #hasRoom(host: BatchHost): boolean {
-    return host.inFlight < this.#limitOf(host) || this.#hosts.isBlocked(host);
-  }
-
-  #limitOf(host: BatchHost): number {
-    if (!host.isProven || !host.hasAnswered) return unprovenInFlight;
-    return Math.min(this.#run.config.maxInFlight, this.#run.provider.usefulRequests(host.name));
-  }
-
-  /** A host that has not answered yet must not keep those waiting whom another one sends to: the device steps aside, reserved. */
-  #letOthersPass(host: BatchHost, devices: PendingDevice[], at: number): boolean {
-    if (!this.#hosts.areMany || host.hasAnswered || host.waiting.length >= this.#run.config.windowSize) return false;
-    const isElsewhere = (other: PendingDevice) => other.address !== undefined && this.#hosts.of(other) !== host;
-    const isAnyNext = devices.some((other, i) => i > at && isElsewhere(other));
-    if (!isAnyNext && !this.#run.pending.isAnyAhead(isElsewhere)) return false;
-    host.waiting.push(devices[at]!);
-    return true;
   }
 
   /** Half-way towards the number of devices that `windowMs` would have sent. */
@@ -332,12 +298,13 @@ export class BatchSender {
     this.#inFlight -= 1;
     this.answered += 1;
     this.#slot.noteAnswer();
-    if (verdict.kind !== 'unsent') this.#noteReached(host, verdict.kind !== 'unanswered');
+    if (verdict.kind !== 'unsent') this.#troubles.noteReached(host, verdict.kind !== 'unanswered');
     this.#apply(device, part, number, verdict);
-    while (this.#end.why === undefined && host.waiting.length > 0 && this.#hasRoom(host))
+    while (this.#end.why === undefined && host.waiting.length > 0 && this.#hosts.hasRoom(host))
       this.#send(host.waiting.shift()!);
     if (this.#inFlight === 0) this.#onDrained?.();
-    if (this.#wakeDispatcher !== undefined && (this.#end.why !== undefined || this.#hasRoom(host))) this.#wakeUp();
+    if (this.#wakeDispatcher !== undefined && (this.#end.why !== undefined || this.#hosts.hasRoom(host)))
+      this.#wakeUp();
   }
 
   #apply(device: PendingDevice, part: Part, number: number, verdict: Verdict): void {
@@ -384,7 +351,7 @@ export class BatchSender {
         const decision = decide(verdict, device, this.#books.rules(this.#wereOthersTaken(device, health)));
         device.refusedAt = this.#run.pending.clock.instantIn(0);
         this.#books.carryOut(device, decision);
-        if (health.note(number, signOf(verdict))) this.#holdBackAll(part, decision);
+        if (health.note(number, signOf(verdict))) this.#troubles.holdBackAll(part, decision);
         if (verdict.kind === 'later') this.#heed(part, breaker.noteAnswer());
         return;
       }
@@ -463,100 +430,15 @@ export class BatchSender {
     this.#books.postpone(device, 0, reason, httpStatus);
   }
 
-  // Hosts that are blocked, fail or cannot be reached
-
   /** No connection to be had: the device waits, and everybody else of its host. No attempt. */
   #unsent(device: PendingDevice, { host }: Part, verdict: UnsentVerdict): void {
-    const { reason, afterMs } = verdict;
     const decision = decide(verdict, device, this.#books.rules());
     if (decision.kind === 'record') {
       this.#books.record(device, decision);
       return;
     }
-    const { db, providerHosts } = this.#run;
-    const scope = this.#scopeOf(host);
-    // One that takes no more at the moment has answered before.
-    const isUnreachable = !host.hasAnswered || reason.startsWith('connect_failed');
-    if (isUnreachable && providerHosts.noteUnsent(scope, reason, afterMs)) {
-      this.#storeTrouble(() => noteUnreachable(db, scope, reason, afterMs));
-    }
-    this.#block(host, afterMs, reason);
-    this.#books.postpone(device, this.#hosts.msUntilFree(host), reason, null);
-  }
-
-  /** Every worker of this app waits, as far as it sends to this host with this credential. */
-  #holdBackAll({ host, health }: Part, decision: Decision): void {
-    const { retryBaseMs, retryMaxMs } = this.#run.config;
-    const { isFailing } = health;
-    // Once a run: the other answers under way say the same.
-    const isNew = isFailing && !this.#hosts.isBlocked(host);
-    const outageMs = isNew ? Math.min(retryMaxMs, health.outageWaitMs(retryBaseMs)) : 0;
-    const waitMs = Math.max(outageMs, decision.kind === 'defer' ? decision.waitMs : 0);
-    const until = performance.now() + waitMs;
-    this.#block(host, waitMs, isFailing ? 'provider fails' : 'rate limit');
-    // One write for each answer would be too many: only a later end is written.
-    if (until <= (this.#blockWrittenUntil.get(host) ?? 0) + 1_000) return;
-    this.#blockWrittenUntil.set(host, until);
-    this.#storeTrouble(() => blockHost(this.#run.db, this.#scopeOf(host), waitMs));
-  }
-
-  /**
-   * Nothing more goes to this host. Where it is the only one, the run stops at once: the rest of the window is reserved already,
-   * and would meet the same refusal. Otherwise its devices are set aside, and the others are sent to.
-   */
-  #block(host: BatchHost, waitMs: number, reason: string): void {
-    if (this.#hosts.block(host, waitMs, reason)) this.#mayBeAlone = true;
-    this.#setWaitingAside(host);
-    if (this.#hosts.areAllBlocked) this.#end.stopFor(this.#waitFor(this.#hosts.firstBlocked!));
-  }
-
-  #setWaitingAside(host: BatchHost): void {
-    for (const device of host.waiting.splice(0))
-      this.#books.postpone(device, this.#hosts.msUntilFree(host), host.reason || 'held back', null);
-  }
-
-  #waitFor(host: BatchHost): SendEnd {
-    const { name, reason } = host;
-    const isOneOfMany = this.#hosts.areMany && !this.#hosts.areAllBlocked;
-    return { kind: 'wait', waitMs: this.#hosts.msUntilFree(host), reason, ...(isOneOfMany && { host: name }) };
-  }
-
-  /** What other workers have found out. */
-  #learn({ host: name, waitMs, reason, isUnreachable, isLetThrough }: HostTrouble): void {
-    const host = this.#hosts.named(name);
-    if (host === undefined) return;
-    if (isUnreachable) this.#run.providerHosts.noteKnown(this.#scopeOf(host));
-    host.isTried ||= isLetThrough;
-    if (waitMs > 0 && !(isUnreachable && host.isTried)) this.#block(host, waitMs, reason);
-  }
-
-  /** A request was written to it at least. */
-  #noteReached(host: BatchHost, hasAnswered: boolean): void {
-    host.hasAnswered ||= hasAnswered;
-    if (!this.#run.providerHosts.isAnyAway) return;
-    const scope = this.#scopeOf(host);
-    if (this.#run.providerHosts.noteReached(scope)) this.#storeTrouble(() => noteReachable(this.#run.db, scope));
-  }
-
-  /** Whether everybody left is sent to by a host that is blocked: then the run ends, instead of setting them aside one by one. */
-  async #isAlone(): Promise<boolean> {
-    this.#mayBeAlone = false;
-    const blocked = this.#hosts.firstBlocked;
-    if (blocked === undefined || this.#end.why !== undefined) return this.#end.why !== undefined;
-    const { claim, db, giveUp } = this.#run;
-    if (this.#hosts.isAnyFree(await retryDatabase(() => listOpenEnvironments(db, claim), giveUp))) return false;
-    this.#end.stopFor(this.#waitFor(blocked));
-    return true;
-  }
-
-  #scopeOf({ name }: BatchHost): HostScope {
-    const { appId, claim, provider } = this.#run;
-    return { appId, provider: claim.provider, host: name, credential: provider.credential };
-  }
-
-  /** Without such a write the other batches learn from refusals of their own: no reason to fail this one. */
-  #storeTrouble(write: () => Promise<void>): void {
-    this.#troubleStored = this.#troubleStored.then(() => retryDatabase(write, this.#run.giveUp)).catch(() => {});
+    this.#troubles.noteUnsent(host, verdict);
+    this.#books.postpone(device, this.#hosts.msUntilFree(host), verdict.reason, null);
   }
 
   // Judgement of those whose answer may speak of the configuration
