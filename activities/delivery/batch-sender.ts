@@ -1,13 +1,10 @@
 import { type Reservation, reserveWindow } from '../../db/batches.ts';
 import { providerScope } from '../../db/rate-limits.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
-import { keepEvidence, reviveSuspects } from '../../db/token-evidence.ts';
-import { weighTokens } from '../../domain/token-evidence.ts';
 import type {
   DeviceAddress,
   LaterVerdict,
   MisconfiguredVerdict,
-  RejectedVerdict,
   UnansweredVerdict,
   UnsentVerdict,
   Verdict,
@@ -17,27 +14,26 @@ import { BatchHosts } from './batch-hosts.ts';
 import { BatchParts, type Part } from './batch-parts.ts';
 import type { BatchRun } from './batch-run.ts';
 import { BatchSlot, maxWaitHereMs, silenceMs } from './batch-slot.ts';
-import { type BreakerCall, type Suspect, suspicionOf } from './breaker.ts';
+import type { BreakerCall } from './breaker.ts';
 import { decide } from './decide.ts';
 import { HostTroubles } from './host-troubles.ts';
 import type { ProviderHealth, ProviderSign } from './overload-watch.ts';
 import type { PendingDevice } from './pending-devices.ts';
 import { Recorder } from './recorder.ts';
 import { RunEnd, type SendEnd } from './run-end.ts';
+import { TokenJudgement } from './token-judgement.ts';
 
 /** A window holds about so much sending, so that a crash leaves few devices in doubt. */
 const windowMs = 100;
 const smallestWindow = 20;
-interface Window {
-  devices: PendingDevice[];
-}
-
-/** Acceptances are told to the evidence at least so often, so that others need not wait for the end of the batch. */
-const evidenceMs = 10_000;
 /** More suspects are never held: a crash would leave them in doubt. */
 const maxSuspects = 200;
 /** One device that meets a configuration fault for ever is at fault itself when so many others were accepted. */
 const acceptedForOneFault = 9;
+
+interface Window {
+  devices: PendingDevice[];
+}
 
 /**
  * Sends one claimed batch: reserves a window in the books, dispatches it while the next one is being reserved, and turns
@@ -45,35 +41,35 @@ const acceptedForOneFault = 9;
  */
 export class BatchSender {
   readonly #run: BatchRun;
-  readonly #recorder: Recorder;
   readonly #scope: string;
-  readonly #parts: BatchParts;
-  readonly #books: BatchBooks;
   readonly #end = new RunEnd(() => this.#wakeUp());
+  readonly #slot: BatchSlot;
+  readonly #hosts: BatchHosts;
+  readonly #parts: BatchParts;
+  readonly #recorder: Recorder;
+  readonly #books: BatchBooks;
+  readonly #troubles: HostTroubles;
+  readonly #judgement: TokenJudgement;
   #inFlight = 0;
   #wakeDispatcher: (() => void) | undefined;
   #onDrained: (() => void) | undefined;
   #windowSize = smallestWindow;
-  /** Judgements under way, one after the other. */
-  #judging: Promise<void> = Promise.resolve();
-  #evidenceKeptAt = performance.now();
   /** Devices that nobody has tried, reserved and not dispatched yet. */
   #reservedUntried = 0;
-  readonly #hosts: BatchHosts;
-  readonly #slot: BatchSlot;
-  readonly #troubles: HostTroubles;
   dispatched = 0;
   answered = 0;
+
   constructor(run: BatchRun) {
     this.#run = run;
     this.#scope = providerScope(run.appId, run.claim.provider);
+    this.#slot = new BatchSlot(run);
     this.#hosts = new BatchHosts(run);
     this.#parts = new BatchParts(run, this.#hosts);
-    this.#slot = new BatchSlot(run);
     const { db, pool, claim, config, giveUp } = run;
     this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) => this.#end.fail(error));
     this.#books = new BatchBooks(run, this.#recorder);
     this.#troubles = new HostTroubles(run, this.#end, this.#hosts, this.#books);
+    this.#judgement = new TokenJudgement(run, this.#end, this.#parts, this.#books);
   }
 
   get inFlight(): number {
@@ -105,8 +101,7 @@ export class BatchSender {
     clearInterval(looks);
     this.#slot.takeBack();
     try {
-      await this.#judging;
-      await this.#judgeWhoIsHeld();
+      await this.#judgement.judgeWhoIsHeld();
       await this.#troubles.leave();
       await this.#recorder.flush();
       await this.#books.giveBack();
@@ -130,7 +125,7 @@ export class BatchSender {
     this.#run.pending.endElsewhere();
     if (this.#end.why !== undefined) return;
     for (const part of this.#parts.all) {
-      if (part.breaker.judgeElsewhere() === 'halt') await this.#haltForTokens(part);
+      if (part.breaker.judgeElsewhere() === 'halt') await this.#judgement.haltForTokens(part);
     }
   }
 
@@ -156,7 +151,7 @@ export class BatchSender {
       // So a crash leaves at most three windows in doubt (outcomes not written, the one being sent, the next), the requests under way,
       // and the answers that the breaker holds.
       await this.#recorder.room(config.windowSize);
-      this.#tellAcceptances();
+      this.#judgement.tellAcceptances();
       const devices = await retryDatabase(() => pending.peek(this.#windowSize), giveUp);
       if (devices.length === 0) return undefined;
       const hosts = this.#hosts.namesOf(devices);
@@ -300,11 +295,13 @@ export class BatchSender {
     this.#slot.noteAnswer();
     if (verdict.kind !== 'unsent') this.#troubles.noteReached(host, verdict.kind !== 'unanswered');
     this.#apply(device, part, number, verdict);
-    while (this.#end.why === undefined && host.waiting.length > 0 && this.#hosts.hasRoom(host))
+    while (this.#end.why === undefined && host.waiting.length > 0 && this.#hosts.hasRoom(host)) {
       this.#send(host.waiting.shift()!);
+    }
     if (this.#inFlight === 0) this.#onDrained?.();
-    if (this.#wakeDispatcher !== undefined && (this.#end.why !== undefined || this.#hosts.hasRoom(host)))
+    if (this.#wakeDispatcher !== undefined && (this.#end.why !== undefined || this.#hosts.hasRoom(host))) {
       this.#wakeUp();
+    }
   }
 
   #apply(device: PendingDevice, part: Part, number: number, verdict: Verdict): void {
@@ -340,7 +337,7 @@ export class BatchSender {
           !breaker.isProven &&
           !(verdict.isOnePlatform && this.#parts.canGoOnWithout(part))
         ) {
-          if (breaker.notePayloadFault({ device, verdict })) this.#haltForPayload(part, verdict);
+          if (breaker.notePayloadFault({ device, verdict })) this.#judgement.haltForPayload(part, verdict);
           return;
         }
         this.#books.carryOut(device, decide(verdict, device, this.#books.rules()));
@@ -364,6 +361,11 @@ export class BatchSender {
     }
   }
 
+  /** Since it was last refused. */
+  #wereOthersTaken({ refusedAt }: PendingDevice, { msSinceWell }: ProviderHealth): boolean {
+    return refusedAt !== null && this.#run.pending.clock.nowMs() - msSinceWell > refusedAt.getTime();
+  }
+
   /** Somebody was taken: all may be sent to at full speed, and whoever refused the message did so for itself. */
   #noteProof(part: Part, call: BreakerCall): void {
     part.host.isProven = true;
@@ -384,18 +386,11 @@ export class BatchSender {
         if (this.#run.pending.hasUntried || this.#reservedUntried > 0) {
           const { sizeOfElsewhere, suspects } = part.breaker;
           this.#end.stopFor({ kind: 'askElsewhere', devices: sizeOfElsewhere, suspects: suspects.length });
-        } else if (part.breaker.suspects.length >= maxSuspects) this.#judgeLater(() => this.#weigh(part));
+        } else if (part.breaker.suspects.length >= maxSuspects) this.#judgement.weighLater(part);
         return;
       case 'weigh':
-        this.#judgeLater(() => this.#weigh(part));
+        this.#judgement.weighLater(part);
     }
-  }
-
-  #judgeLater(judge: () => Promise<unknown>): void {
-    this.#judging = this.#judging.then(judge).then(
-      () => {},
-      (error: unknown) => this.#end.fail(error),
-    );
   }
 
   #misconfigured(device: PendingDevice, part: Part, verdict: MisconfiguredVerdict): void {
@@ -439,101 +434,6 @@ export class BatchSender {
     }
     this.#troubles.noteUnsent(host, verdict);
     this.#books.postpone(device, this.#hosts.msUntilFree(host), verdict.reason, null);
-  }
-
-  // Judgement of those whose answer may speak of the configuration
-
-  /** Others judge by it too: sends to a few devices, and batches of other workers. */
-  #tellAcceptances(): void {
-    if (performance.now() - this.#evidenceKeptAt < evidenceMs) return;
-    this.#evidenceKeptAt = performance.now();
-    for (const part of this.#parts.all) {
-      if (part.breaker.acceptedUnkept > 0) this.#judgeLater(() => this.#keepEvidence(part, []));
-    }
-  }
-
-  #keepEvidence(part: Part, suspects: Suspect[]) {
-    const { db, appId, giveUp } = this.#run;
-    const accepted = part.breaker.acceptedUnkept;
-    part.breaker.acceptedUnkept = 0;
-    const suspectIds = suspects.map(({ device }) => device.deviceId);
-    return retryDatabase(() => keepEvidence(db, appId, part.configuration, { accepted, suspectIds }), giveUp);
-  }
-
-  /** In mid-run: whoever can't be judged yet is held on. */
-  async #weigh(part: Part): Promise<void> {
-    const suspects = part.breaker.suspects.splice(0);
-    if (suspects.length === 0) return;
-    const judgement = weighTokens(await this.#keepEvidence(part, suspects));
-    if (judgement === 'dead' && this.#end.why?.kind !== 'misconfigured') this.#believe(suspects);
-    else part.breaker.suspects.unshift(...suspects);
-    if (judgement === 'fault') await this.#haltForTokens(part);
-  }
-
-  /** At the end of the run, when nothing more is under way. */
-  async #judgeWhoIsHeld(): Promise<void> {
-    const { pending } = this.#run;
-    const isLastRun =
-      this.#end.why === undefined && !pending.hasUntried && pending.deferred + this.#books.devicesSetAside === 0;
-    for (const part of this.#parts.all) {
-      const { breaker } = part;
-      if (breaker.acceptedUnkept + breaker.suspects.length > 0) {
-        const judgement = weighTokens(await this.#keepEvidence(part, breaker.suspects));
-        if (this.#end.why?.kind !== 'misconfigured' && this.#end.why?.kind !== 'askElsewhere') {
-          if (judgement === 'dead') this.#believe(breaker.suspects.splice(0));
-          else if (judgement === 'fault' && (this.#end.why === undefined || this.#end.why.kind === 'wait')) {
-            await this.#haltForTokens(part);
-          }
-        }
-      }
-      // Believed or not, the provider will not take the message for them.
-      for (const { device, verdict } of [...breaker.suspects.splice(0), ...breaker.payloadFaults.splice(0)]) {
-        if (isLastRun && this.#end.why === undefined) this.#books.reject(device, verdict);
-        else this.#books.putOff(device, this.#waitOfOthers(), verdict.reason, verdict.httpStatus);
-      }
-    }
-  }
-
-  #believe(suspects: Suspect[]): void {
-    for (const { device, verdict } of suspects) {
-      if (verdict.isOtherTopic) this.#books.reject(device, verdict);
-      else this.#books.retire(device, verdict);
-    }
-  }
-
-  /** The configuration must be wrong: nobody who is held is at fault, nor were those who were retired for the same today. */
-  async #haltForTokens(part: Part): Promise<void> {
-    const { db, appId, giveUp } = this.#run;
-    const suspects = part.breaker.suspects.splice(0);
-    const { accepted, suspicious } = await this.#keepEvidence(part, suspects);
-    const revived = await retryDatabase(() => reviveSuspects(db, appId, part.configuration), giveUp);
-    const { reason, fault, check } = suspicionOf(suspects);
-    const answers = `${Math.round(suspicious)} of the last ${Math.round(accepted + suspicious)} answers were ${reason}`;
-    const live =
-      revived === 0 ? 'No device was retired.' : `${revived} devices that were retired for it are live again.`;
-    const detail = `${answers}: ${check} ${live}`;
-    if (this.#parts.canGoOnWithout(part)) part.held = { fault, detail, reason, httpStatus: 400 };
-    else this.#end.haltFor(fault, detail);
-    for (const { device, verdict } of suspects) this.#books.putOff(device, 0, verdict.reason, verdict.httpStatus);
-  }
-
-  #haltForPayload(part: Part, verdict: RejectedVerdict): void {
-    const { payloadFaults } = part.breaker;
-    const text = verdict.detail ? `${verdict.reason}, ${verdict.detail}` : verdict.reason;
-    this.#end.haltFor('payload', `The first ${payloadFaults.length} devices refused the message itself: ${text}.`);
-  }
-
-  // Carrying out
-
-  /** Since it was last refused. */
-  #wereOthersTaken({ refusedAt }: PendingDevice, { msSinceWell }: ProviderHealth): boolean {
-    return refusedAt !== null && this.#run.pending.clock.nowMs() - msSinceWell > refusedAt.getTime();
-  }
-
-  /** When those who wait anyway are tried again. */
-  #waitOfOthers(): number {
-    if (this.#end.why?.kind === 'wait') return this.#end.why.waitMs;
-    return this.#end.why === undefined ? (this.#run.pending.msUntilNextDeferred() ?? 0) : 0;
   }
 
   async #answersInFlight(): Promise<void> {
