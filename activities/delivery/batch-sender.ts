@@ -186,7 +186,7 @@ export class BatchSender {
   async #holdBack(reservation: Exclude<Reservation, { answer: 'go' }>): Promise<void> {
     switch (reservation.answer) {
       case 'wait':
-        if (this.#slot.mayWait(reservation.waitMs)) await this.#slot.wait(reservation.waitMs);
+        if (this.#slot.mayWaitForQuota(reservation.waitMs)) await this.#slot.waitForQuota(reservation.waitMs);
         else {
           const waitMs = Math.max(reservation.waitMs, maxWaitHereMs);
           this.#end.stopFor({ kind: 'wait', waitMs, reason: 'rate limit' });

@@ -31,16 +31,18 @@ export class BatchSlot {
     this.#stop = stop;
   }
 
-  /** Without a slot where there is a place for that; in it only for as long as an activity more would cost others. */
-  mayWait(waitMs: number): boolean {
+  /**
+   * Whether the rate limit is waited for here: without a slot, which is left at once, where there is a place for that; in it only
+   * for as long as an activity more would cost others.
+   */
+  mayWaitForQuota(waitMs: number): boolean {
     this.#waitedMs += waitMs;
     if (waitMs > maxWaitHereMs || this.#waitedMs > maxWaitedHereMs) return false;
     this.#takeSlot ??= this.#slots.park(this.#claim.notificationId);
     return this.#takeSlot !== undefined || this.#waitedMs <= maxWaitInSlotMs;
   }
 
-  /** For the rate limit. */
-  async wait(waitMs: number): Promise<void> {
+  async waitForQuota(waitMs: number): Promise<void> {
     this.#isWaitingForQuota = true;
     await pause(waitMs, this.#stop);
     this.#isWaitingForQuota = false;
