@@ -1,8 +1,13 @@
+import type { WorkerConfig } from '../../domain/config.ts';
 import type { PushProvider } from '../providers/provider.ts';
-import type { PendingDevice } from './pending-devices.ts';
+import type { BatchRun } from './batch-run.ts';
+import type { PendingDevice, PendingDevices } from './pending-devices.ts';
 
+/** Requests under way to a host until the first device was accepted: a wrong key or topic must not meet a whole window. */
+export const unprovenInFlight = 5;
 /** A run that has others to send to does not come back to a host sooner. */
 const shortestBlockMs = 1_000;
+const never = Number.NEGATIVE_INFINITY;
 
 /** One host of the provider, as one run over a batch sees it. */
 export interface BatchHost {
@@ -27,13 +32,17 @@ export interface BatchHost {
 /** The hosts that the devices of a batch are sent to: one of them may be blocked, silent or away while another takes everything. */
 export class BatchHosts {
   readonly #provider: PushProvider;
+  readonly #config: WorkerConfig;
+  readonly #pending: PendingDevices;
   readonly #hosts: ReadonlyMap<string, BatchHost>;
 
-  constructor(provider: PushProvider) {
+  constructor({ provider, config, pending }: BatchRun) {
     this.#provider = provider;
+    this.#config = config;
+    this.#pending = pending;
     const free = { inFlight: 0, hasAnswered: false, isProven: false, isTried: false };
-    const never = { freeAt: Number.NEGATIVE_INFINITY, blockedUntil: Number.NEGATIVE_INFINITY, reason: '' };
-    this.#hosts = new Map(provider.hosts.map((name) => [name, { ...free, ...never, name, waiting: [] }]));
+    const unblocked = { freeAt: never, blockedUntil: never, reason: '' };
+    this.#hosts = new Map(provider.hosts.map((name) => [name, { ...free, ...unblocked, name, waiting: [] }]));
   }
 
   get areMany(): boolean {
@@ -64,11 +73,32 @@ export class BatchHosts {
   }
 
   isBlocked(host: BatchHost): boolean {
-    return host.blockedUntil > performance.now();
+    // Asked for every device, mostly of a host that was never blocked: that needs no look at the clock.
+    return host.blockedUntil !== never && host.blockedUntil > performance.now();
   }
 
   msUntilFree({ freeAt }: BatchHost): number {
     return Math.max(0, freeAt - performance.now());
+  }
+
+  /** What is blocked has room for everybody: they are set aside. */
+  hasRoom(host: BatchHost): boolean {
+    return host.inFlight < this.#limitOf(host) || this.isBlocked(host);
+  }
+
+  #limitOf(host: BatchHost): number {
+    if (!host.isProven || !host.hasAnswered) return unprovenInFlight;
+    return Math.min(this.#config.maxInFlight, this.#provider.usefulRequests(host.name));
+  }
+
+  /** A host that has not answered yet must not keep those waiting whom another one sends to: the device steps aside, reserved. */
+  letOthersPass(host: BatchHost, devices: PendingDevice[], at: number): boolean {
+    if (!this.areMany || host.hasAnswered || host.waiting.length >= this.#config.windowSize) return false;
+    const isElsewhere = (other: PendingDevice) => other.address !== undefined && this.of(other) !== host;
+    const isAnyNext = devices.some((other, i) => i > at && isElsewhere(other));
+    if (!isAnyNext && !this.#pending.isAnyAhead(isElsewhere)) return false;
+    host.waiting.push(devices[at]!);
+    return true;
   }
 
   /** @returns true when it was not blocked before */

@@ -1,118 +1,38 @@
-import type { Kysely } from 'kysely';
-import type pg from 'pg';
-import { type Claim, type Reservation, reserveWindow, returnReserved } from '../../db/batches.ts';
-import { cleanReason, type Retirement } from '../../db/deliveries.ts';
-import { type Address, listOpenEnvironments } from '../../db/device-addresses.ts';
-import {
-  blockHost,
-  type HostScope,
-  type HostTrouble,
-  leaveTry,
-  noteReachable,
-  noteUnreachable,
-} from '../../db/provider-hosts.ts';
+import { type Reservation, reserveWindow } from '../../db/batches.ts';
 import { providerScope } from '../../db/rate-limits.ts';
-import { pause, retryDatabase } from '../../db/retry-database.ts';
-import type { Database } from '../../db/schema.ts';
-import { keepEvidence, reviveSuspects } from '../../db/token-evidence.ts';
-import type { WorkerConfig } from '../../domain/config.ts';
-import type { HaltReason, InDoubtPolicy } from '../../domain/notification-state.ts';
-import type { Outcome } from '../../domain/outcome.ts';
-import { weighTokens } from '../../domain/token-evidence.ts';
+import { retryDatabase } from '../../db/retry-database.ts';
 import type {
   DeviceAddress,
   LaterVerdict,
   MisconfiguredVerdict,
-  PreparedMessage,
-  PushProvider,
-  RejectedVerdict,
   UnansweredVerdict,
-  UnregisteredVerdict,
   UnsentVerdict,
   Verdict,
 } from '../providers/provider.ts';
-import type { SendingSlots } from '../sending-slots.ts';
-import { type BatchHost, BatchHosts } from './batch-hosts.ts';
-import { Breaker, type BreakerCall, type Suspect, suspicionOf } from './breaker.ts';
-import { type Decision, type DeliveryRules, decide, orExpire } from './decide.ts';
-import type { OverloadWatch, ProviderHealth, ProviderSign } from './overload-watch.ts';
-import { isSamePart, type PendingDevice, type PendingDevices } from './pending-devices.ts';
-import type { ProviderHosts } from './provider-hosts.ts';
+import { BatchBooks } from './batch-books.ts';
+import { BatchHosts } from './batch-hosts.ts';
+import { BatchParts, type Part } from './batch-parts.ts';
+import type { BatchRun } from './batch-run.ts';
+import { BatchSlot, maxWaitHereMs, silenceMs } from './batch-slot.ts';
+import type { BreakerCall } from './breaker.ts';
+import { decide } from './decide.ts';
+import { HostTroubles } from './host-troubles.ts';
+import type { ProviderHealth, ProviderSign } from './overload-watch.ts';
+import type { PendingDevice } from './pending-devices.ts';
 import { Recorder } from './recorder.ts';
+import { RunEnd, type SendEnd } from './run-end.ts';
+import { TokenJudgement } from './token-judgement.ts';
 
-/** Requests under way to a host until the first device was accepted: a wrong key or topic must not meet a whole window. */
-const unprovenInFlight = 5;
 /** A window holds about so much sending, so that a crash leaves few devices in doubt. */
 const windowMs = 100;
 const smallestWindow = 20;
-/** A rate limit that frees this soon is waited for here, a longer one on a durable timer, … */
-const maxWaitHereMs = 2_000;
-/** … and one of many short waits that have to be sat out in a slot, … */
-const maxWaitInSlotMs = 500;
-/** … or that have gone on for so long, well before Temporal's time for one activity is over. */
-const maxWaitedHereMs = 3_600_000;
-
-/** Nobody answered between two looks so far apart: a run with no more than a handful under way leaves its slot until somebody does. */
-const silenceMs = 500;
-
-/** Why a run of the sender ended. */
-export type SendEnd =
-  /** `blockedMs`: some wait so long for their host. */
-  | { kind: 'exhausted'; blockedMs?: number }
-  /** With a `host`: everybody left is sent to by that one, and others of the provider's are not blocked. */
-  | { kind: 'wait'; waitMs: number; reason: string; host?: string }
-  | { kind: 'stopped'; reason: 'paused' | 'halted' | 'cancelled' | 'fenced' }
-  | { kind: 'expired' }
-  | { kind: 'misconfigured'; fault: HaltReason; detail: string }
-  /** All but one platform were sent to: a configuration fault of that platform keeps its devices waiting. */
-  | { kind: 'held'; fault: HaltReason; detail: string }
-  /** Before a halt on suspicion, so many devices elsewhere in the audience are to be asked. */
-  | { kind: 'askElsewhere'; devices: number; suspects: number }
-  | { kind: 'shutdown' }
-  | { kind: 'failed'; error: unknown };
-
-export interface BatchSenderOptions {
-  db: Kysely<Database>;
-  pool: pg.Pool;
-  claim: Claim;
-  appId: number;
-  expiresAt: Date | null;
-  inDoubtPolicy: InDoubtPolicy;
-  provider: PushProvider;
-  prepared: PreparedMessage;
-  pending: PendingDevices;
-  /** How many called for `pending.askElsewhere`. */
-  suspectsBefore: number;
-  overload: OverloadWatch;
-  providerHosts: ProviderHosts;
-  slots: SendingSlots;
-  config: WorkerConfig;
-  random: () => number;
-  /** Aborted: dispatch nothing more; what is under way is waited for and recorded. */
-  stop: AbortSignal;
-  /** Aborted: answers and PostgreSQL are no longer waited for either. */
-  giveUp: AbortSignal;
-}
-
-interface Window {
-  devices: PendingDevice[];
-}
-
-/** Acceptances are told to the evidence at least so often, so that others need not wait for the end of the batch. */
-const evidenceMs = 10_000;
 /** More suspects are never held: a crash would leave them in doubt. */
 const maxSuspects = 200;
 /** One device that meets a configuration fault for ever is at fault itself when so many others were accepted. */
 const acceptedForOneFault = 9;
 
-/** Devices of the batch that stand or fall together: one platform and environment, sent to with one configuration. */
-interface Part extends Pick<Address, 'platform' | 'apnsEnvironment'> {
-  configuration: string;
-  host: BatchHost;
-  breaker: Breaker;
-  health: ProviderHealth;
-  /** Why its devices wait for a halt while the others are sent to. */
-  held: { fault: HaltReason; detail: string; reason: string; httpStatus: number | null } | undefined;
+interface Window {
+  devices: PendingDevice[];
 }
 
 /**
@@ -120,47 +40,45 @@ interface Part extends Pick<Address, 'platform' | 'apnsEnvironment'> {
  * every verdict into an outcome, a deferral or the end of the send.
  */
 export class BatchSender {
-  readonly #o: BatchSenderOptions;
-  readonly #recorder: Recorder;
+  readonly #run: BatchRun;
   readonly #scope: string;
-  readonly #parts: Part[] = [];
-  #end: SendEnd | undefined;
+  readonly #end = new RunEnd(() => this.#wakeUp());
+  readonly #slot: BatchSlot;
+  readonly #hosts: BatchHosts;
+  readonly #parts: BatchParts;
+  readonly #recorder: Recorder;
+  readonly #books: BatchBooks;
+  readonly #troubles: HostTroubles;
+  readonly #judgement: TokenJudgement;
   #inFlight = 0;
   #wakeDispatcher: (() => void) | undefined;
   #onDrained: (() => void) | undefined;
   #windowSize = smallestWindow;
-  /** The earliest fresh device that was reserved and not dispatched; with the deferred ones it is given back at the end. */
-  #undispatched: { position: number | undefined; deferredIds: number[] } = { position: undefined, deferredIds: [] };
-  /** Judgements under way, one after the other. */
-  #judging: Promise<void> = Promise.resolve();
-  #evidenceKeptAt = performance.now();
   /** Devices that nobody has tried, reserved and not dispatched yet. */
   #reservedUntried = 0;
-  readonly #hosts: BatchHosts;
-  /** A host is blocked of late: is there anybody whom another one sends to? */
-  #mayBeAlone = false;
-  readonly #blockWrittenUntil = new Map<BatchHost, number>();
-  #waitedMs = 0;
-  /** Takes the slot back that the run has left. */
-  #takeSlot: (() => void) | undefined;
-  #isWaitingForQuota = false;
-  #answeredAtLook = -1;
-  #troubleStored: Promise<void> = Promise.resolve();
   dispatched = 0;
   answered = 0;
-  /** Devices that wait because of their platform or host. */
-  devicesSetAside = 0;
 
-  constructor(options: BatchSenderOptions) {
-    this.#o = options;
-    this.#scope = providerScope(options.appId, options.claim.provider);
-    this.#hosts = new BatchHosts(options.provider);
-    const { db, pool, claim, config, giveUp } = options;
-    this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) => this.#fail(error));
+  constructor(run: BatchRun) {
+    this.#run = run;
+    this.#scope = providerScope(run.appId, run.claim.provider);
+    this.#slot = new BatchSlot(run);
+    this.#hosts = new BatchHosts(run);
+    this.#parts = new BatchParts(run, this.#hosts);
+    const { db, pool, claim, config, giveUp } = run;
+    this.#recorder = new Recorder(db, pool, claim, config.windowSize, giveUp, (error) => this.#end.fail(error));
+    this.#books = new BatchBooks(run, this.#recorder);
+    this.#troubles = new HostTroubles(run, this.#end, this.#hosts, this.#books);
+    this.#judgement = new TokenJudgement(run, this.#end, this.#parts, this.#books);
   }
 
   get inFlight(): number {
     return this.#inFlight;
+  }
+
+  /** Devices that wait because of their platform or host. */
+  get devicesSetAside(): number {
+    return this.#books.devicesSetAside;
   }
 
   get isFinished(): boolean {
@@ -169,39 +87,34 @@ export class BatchSender {
 
   /** Sends until nothing can be sent now, or the send must stop. All that was answered is recorded when it returns. */
   async run(): Promise<SendEnd> {
-    const onStop = () => this.#stopFor({ kind: 'shutdown' });
-    if (this.#o.stop.aborted) onStop();
-    this.#o.stop.addEventListener('abort', onStop);
-    const looks = setInterval(() => this.#leaveSlotInSilence(), silenceMs);
+    const onStop = () => this.#end.stopFor({ kind: 'shutdown' });
+    if (this.#run.stop.aborted) onStop();
+    this.#run.stop.addEventListener('abort', onStop);
+    const looks = setInterval(() => this.#slot.leaveInSilence(this.answered, this.#inFlight), silenceMs);
     try {
-      if (this.#o.pending.isAskingElsewhere) await this.#askElsewhere();
+      if (this.#run.pending.isAskingElsewhere) await this.#askElsewhere();
       await this.#dispatchWindows();
     } catch (error) {
-      this.#fail(error);
+      this.#end.fail(error);
     }
     await this.#answersInFlight();
     clearInterval(looks);
-    this.#backInSlot();
+    this.#slot.takeBack();
     try {
-      await this.#judging;
-      await this.#judgeWhoIsHeld();
-      for (const host of this.#hosts.all) {
-        this.#setWaitingAside(host);
-        if (host.isTried && !host.hasAnswered) this.#storeTrouble(() => leaveTry(this.#o.db, this.#scopeOf(host)));
-      }
-      await this.#troubleStored;
+      await this.#judgement.judgeWhoIsHeld();
+      await this.#troubles.leave();
       await this.#recorder.flush();
-      await this.#giveBack();
+      await this.#books.giveBack();
     } catch (error) {
-      this.#fail(error);
+      this.#end.fail(error);
     }
-    this.#o.stop.removeEventListener('abort', onStop);
-    const held = this.#parts.find((part) => part.held !== undefined)?.held;
-    if (this.#end !== undefined) return this.#end;
+    this.#run.stop.removeEventListener('abort', onStop);
+    const held = this.#parts.firstHeld;
+    if (this.#end.why !== undefined) return this.#end.why;
     if (held !== undefined) return { kind: 'held', fault: held.fault, detail: held.detail };
-    const blocked = this.devicesSetAside > 0 ? this.#hosts.firstBlocked : undefined;
+    const blocked = this.#books.devicesSetAside > 0 ? this.#hosts.firstBlocked : undefined;
     if (blocked === undefined) return { kind: 'exhausted' };
-    if (await this.#isAlone()) return this.#end!;
+    if (await this.#troubles.isAlone()) return this.#end.why!;
     return { kind: 'exhausted', blockedMs: this.#hosts.msUntilFree(blocked) };
   }
 
@@ -209,10 +122,10 @@ export class BatchSender {
   async #askElsewhere(): Promise<void> {
     await this.#dispatchWindows();
     await this.#answersInFlight();
-    this.#o.pending.endElsewhere();
-    if (this.#end !== undefined) return;
-    for (const part of this.#parts) {
-      if (part.breaker.judgeElsewhere() === 'halt') await this.#haltForTokens(part);
+    this.#run.pending.endElsewhere();
+    if (this.#end.why !== undefined) return;
+    for (const part of this.#parts.all) {
+      if (part.breaker.judgeElsewhere() === 'halt') await this.#judgement.haltForTokens(part);
     }
   }
 
@@ -232,17 +145,17 @@ export class BatchSender {
 
   /** Reserves the next window; undefined: nothing to send now, and `#end` says why when that is not plain exhaustion. */
   async #nextWindow(): Promise<Window | undefined> {
-    const { pool, claim, config, pending, giveUp } = this.#o;
-    while (this.#end === undefined) {
-      if (this.#mayBeAlone && (await this.#isAlone())) return undefined;
+    const { pool, claim, config, pending, giveUp } = this.#run;
+    while (this.#end.why === undefined) {
+      if (this.#troubles.mayBeAlone && (await this.#troubles.isAlone())) return undefined;
       // So a crash leaves at most three windows in doubt (outcomes not written, the one being sent, the next), the requests under way,
       // and the answers that the breaker holds.
       await this.#recorder.room(config.windowSize);
-      this.#tellAcceptances();
+      this.#judgement.tellAcceptances();
       const devices = await retryDatabase(() => pending.peek(this.#windowSize), giveUp);
       if (devices.length === 0) return undefined;
       const hosts = this.#hosts.namesOf(devices);
-      const { credential } = this.#o.provider;
+      const { credential } = this.#run.provider;
       const positions: number[] = [];
       const deferredIds: number[] = [];
       for (const device of devices) {
@@ -251,7 +164,7 @@ export class BatchSender {
       }
       // A deferral must be in the books before its device is sent to again, or a crash would not know of the attempt.
       if (deferredIds.length > 0) await this.#recorder.flush();
-      if (this.#end !== undefined) return undefined;
+      if (this.#end.why !== undefined) return undefined;
       const reservation = await retryDatabase(
         () => reserveWindow(pool, claim, { positions, deferredIds, providerScope: this.#scope, hosts, credential }),
         giveUp,
@@ -260,9 +173,11 @@ export class BatchSender {
         pending.take(reservation.granted);
         this.#reservedUntried += Math.min(positions.length, reservation.granted);
         const granted = devices.slice(0, reservation.granted);
-        for (const trouble of reservation.hosts) this.#learn(trouble);
-        if (!this.#mayBeAlone || !(await this.#isAlone())) return { devices: granted };
-        this.#noteUndispatched(granted, 0);
+        for (const trouble of reservation.hosts) this.#troubles.learn(trouble);
+        // Whoever waits for room at a host that is blocked now is to be set aside.
+        if (reservation.hosts.length > 0) this.#wakeUp();
+        if (!this.#troubles.mayBeAlone || !(await this.#troubles.isAlone())) return { devices: granted };
+        this.#books.noteUndispatched(granted, 0);
         return undefined;
       }
       await this.#holdBack(reservation);
@@ -273,44 +188,18 @@ export class BatchSender {
   async #holdBack(reservation: Exclude<Reservation, { answer: 'go' }>): Promise<void> {
     switch (reservation.answer) {
       case 'wait':
-        await this.#waitForQuota(reservation.waitMs);
+        if (this.#slot.mayWaitForQuota(reservation.waitMs)) await this.#slot.waitForQuota(reservation.waitMs);
+        else {
+          const waitMs = Math.max(reservation.waitMs, maxWaitHereMs);
+          this.#end.stopFor({ kind: 'wait', waitMs, reason: 'rate limit' });
+        }
         return;
       case 'expired':
-        this.#stopFor({ kind: 'expired' });
+        this.#end.stopFor({ kind: 'expired' });
         return;
       default:
-        this.#stopFor({ kind: 'stopped', reason: reservation.answer });
+        this.#end.stopFor({ kind: 'stopped', reason: reservation.answer });
     }
-  }
-
-  /** Without a slot where there is a place for that; in it only for as long as an activity more would cost others. */
-  async #waitForQuota(waitMs: number): Promise<void> {
-    this.#waitedMs += waitMs;
-    const { slots, claim, stop } = this.#o;
-    const isLong = waitMs > maxWaitHereMs || this.#waitedMs > maxWaitedHereMs;
-    if (!isLong) this.#takeSlot ??= slots.park(claim.notificationId);
-    if (isLong || (this.#takeSlot === undefined && this.#waitedMs > maxWaitInSlotMs)) {
-      this.#stopFor({ kind: 'wait', waitMs: Math.max(waitMs, maxWaitHereMs), reason: 'rate limit' });
-      return;
-    }
-    this.#isWaitingForQuota = true;
-    await pause(waitMs, stop);
-    this.#isWaitingForQuota = false;
-    this.#backInSlot();
-  }
-
-  /** A host that says nothing must not hold a slot either. */
-  #leaveSlotInSilence(): void {
-    const { slots, claim } = this.#o;
-    const isSilent = this.answered === this.#answeredAtLook && this.#inFlight > 0;
-    this.#answeredAtLook = this.answered;
-    if (!isSilent || this.#inFlight > 2 * unprovenInFlight) return;
-    this.#takeSlot ??= slots.park(`${claim.notificationId} ${claim.seq}`);
-  }
-
-  #backInSlot(): void {
-    this.#takeSlot?.();
-    this.#takeSlot = undefined;
   }
 
   async #dispatch(window: Window): Promise<void> {
@@ -318,47 +207,33 @@ export class BatchSender {
     for (let i = 0; i < devices.length; i++) {
       const device = devices[i]!;
       const host = this.#hosts.of(device);
-      let mayGo = host === undefined || this.#hasRoom(host);
-      while (this.#end === undefined && !mayGo) {
-        if (this.#letOthersPass(host!, devices, i)) break;
+      let mayGo = host === undefined || this.#hosts.hasRoom(host);
+      while (this.#end.why === undefined && !mayGo) {
+        if (this.#hosts.letOthersPass(host!, devices, i)) break;
         await new Promise<void>((resolve) => {
           this.#wakeDispatcher = resolve;
         });
-        mayGo = this.#hasRoom(host!);
+        mayGo = this.#hosts.hasRoom(host!);
       }
-      if (this.#end !== undefined) {
-        this.#noteUndispatched(devices, i);
+      if (this.#end.why !== undefined) {
+        this.#books.noteUndispatched(devices, i);
         return;
       }
+      if (device.position !== undefined) this.#reservedUntried -= 1;
       if (mayGo) this.#send(device);
     }
   }
 
-  /** What is blocked has room for everybody: they are set aside. */
-  #hasRoom(host: BatchHost): boolean {
-    return host.inFlight < this.#limitOf(host) || this.#hosts.isBlocked(host);
-  }
-
-  #limitOf(host: BatchHost): number {
-    if (!host.isProven || !host.hasAnswered) return unprovenInFlight;
-    return Math.min(this.#o.config.maxInFlight, this.#o.provider.usefulRequests(host.name));
-  }
-
-  /** A host that has not answered yet must not keep those waiting whom another one sends to: the device steps aside, reserved. */
-  #letOthersPass(host: BatchHost, devices: PendingDevice[], at: number): boolean {
-    if (!this.#hosts.areMany || host.hasAnswered || host.waiting.length >= this.#o.config.windowSize) return false;
-    const isElsewhere = (other: PendingDevice) => other.address !== undefined && this.#hosts.of(other) !== host;
-    const isAnyNext = devices.some((other, i) => i > at && isElsewhere(other));
-    if (!isAnyNext && !this.#o.pending.isAnyAhead(isElsewhere)) return false;
-    host.waiting.push(devices[at]!);
-    return true;
+  #wakeUp(): void {
+    this.#wakeDispatcher?.();
+    this.#wakeDispatcher = undefined;
   }
 
   /** Half-way towards the number of devices that `windowMs` would have sent. */
   #adaptWindow(devices: number, elapsedMs: number): void {
     const fitting = (devices * windowMs) / Math.max(1, elapsedMs);
     const next = Math.round((this.#windowSize + fitting) / 2);
-    this.#windowSize = Math.max(smallestWindow, Math.min(this.#o.config.windowSize, next));
+    this.#windowSize = Math.max(smallestWindow, Math.min(this.#run.config.windowSize, next));
   }
 
   #send(device: PendingDevice): void {
@@ -366,19 +241,18 @@ export class BatchSender {
     // Sent to once more, the phone may show it twice.
     if (device.reached === 'perhaps') device.doubts = Math.max(1, device.doubts);
     const { doubts } = device;
-    const { inDoubtPolicy, config, provider, prepared, expiresAt, pending } = this.#o;
-    if (device.position !== undefined) this.#reservedUntried -= 1;
+    const { inDoubtPolicy, config, provider, prepared, expiresAt, pending } = this.#run;
     if (address === undefined) {
       // Whoever is gone may still have got an earlier attempt.
-      this.#recordUnsent(device, doubts > 0 ? 'unknown' : 'skipped', 'device_gone');
+      this.#books.recordUnsent(device, doubts > 0 ? 'unknown' : 'skipped', 'device_gone');
       return;
     }
     if (device.reached === 'certainly') {
-      this.#recordUnsent(device, doubts > 0 ? 'unknown' : 'skipped', 'already_reached');
+      this.#books.recordUnsent(device, doubts > 0 ? 'unknown' : 'skipped', 'already_reached');
       return;
     }
     if (doubts > 0 && (inDoubtPolicy === 'skip' || doubts > config.maxDoubts)) {
-      this.#recordUnsent(device, 'unknown', 'in_doubt');
+      this.#books.recordUnsent(device, 'unknown', 'in_doubt');
       return;
     }
     const { deviceToken, apnsEnvironment } = address;
@@ -388,19 +262,19 @@ export class BatchSender {
       apnsEnvironment,
       platform: address.platform,
     };
-    const part = this.#partOf(address);
+    const part = this.#parts.of(address);
     if (part.held !== undefined) {
       this.#setAside(device, part.held);
       return;
     }
     const { host } = part;
     if (this.#hosts.isBlocked(host)) {
-      this.#postpone(device, this.#hosts.msUntilFree(host), host.reason, null);
+      this.#books.postpone(device, this.#hosts.msUntilFree(host), host.reason, null);
       return;
     }
     // A window that waits for room can outlast the time to live: the next reservation stops the batch, this device has its end here.
     if (expiresAt !== null && pending.clock.nowMs() >= expiresAt.getTime()) {
-      this.#recordUnsent(device, doubts > 0 ? 'unknown' : 'expired', doubts > 0 ? 'in_doubt' : null);
+      this.#books.recordUnsent(device, doubts > 0 ? 'unknown' : 'expired', doubts > 0 ? 'in_doubt' : null);
       return;
     }
     host.inFlight += 1;
@@ -415,34 +289,20 @@ export class BatchSender {
     );
   }
 
-  #partOf(address: Address): Part {
-    for (const part of this.#parts) if (isSamePart(part, address)) return part;
-    const { platform, apnsEnvironment } = address;
-    const { appId, claim, provider, prepared, overload, pending } = this.#o;
-    const host = this.#hosts.of({ address })!;
-    const configuration = [claim.provider, platform, host.name, prepared.target, provider.credential].join(' ');
-    const breaker = new Breaker();
-    if (pending.isAskingElsewhere) breaker.askElsewhere(this.#o.suspectsBefore);
-    const health = overload.of(`${appId} ${claim.provider} ${host.name} ${provider.credential}`);
-    const part: Part = { platform, apnsEnvironment, configuration, host, breaker, health, held: undefined };
-    this.#parts.push(part);
-    return part;
-  }
-
   #settle(device: PendingDevice, part: Part, number: number, verdict: Verdict): void {
     const { host } = part;
     host.inFlight -= 1;
     this.#inFlight -= 1;
     this.answered += 1;
-    if (!this.#isWaitingForQuota) this.#backInSlot();
-    if (verdict.kind !== 'unsent') this.#noteReached(host, verdict.kind !== 'unanswered');
+    this.#slot.noteAnswer();
+    if (verdict.kind !== 'unsent') this.#troubles.noteReached(host, verdict.kind !== 'unanswered');
     this.#apply(device, part, number, verdict);
-    while (this.#end === undefined && host.waiting.length > 0 && this.#hasRoom(host)) this.#send(host.waiting.shift()!);
+    while (this.#end.why === undefined && host.waiting.length > 0 && this.#hosts.hasRoom(host)) {
+      this.#send(host.waiting.shift()!);
+    }
     if (this.#inFlight === 0) this.#onDrained?.();
-    if (this.#wakeDispatcher !== undefined && (this.#end !== undefined || this.#hasRoom(host))) {
-      const wake = this.#wakeDispatcher;
-      this.#wakeDispatcher = undefined;
-      wake();
+    if (this.#wakeDispatcher !== undefined && (this.#end.why !== undefined || this.#hosts.hasRoom(host))) {
+      this.#wakeUp();
     }
   }
 
@@ -451,7 +311,7 @@ export class BatchSender {
     switch (verdict.kind) {
       case 'accepted':
         health.note(number, 'well');
-        this.#record(device, {
+        this.#books.record(device, {
           kind: 'record',
           outcome: 'accepted',
           reason: null,
@@ -469,24 +329,28 @@ export class BatchSender {
           this.#heed(part, breaker.noteSuspicious({ device, verdict }));
           return;
         }
-        this.#retire(device, verdict);
+        this.#books.retire(device, verdict);
         this.#noteProof(part, breaker.noteProof());
         return;
       case 'rejected':
         health.note(number, 'well');
-        if (verdict.isPayloadFault && !breaker.isProven && !(verdict.isOnePlatform && this.#canGoOnWithout(part))) {
-          if (breaker.notePayloadFault({ device, verdict })) this.#haltForPayload(part, verdict);
+        if (
+          verdict.isPayloadFault &&
+          !breaker.isProven &&
+          !(verdict.isOnePlatform && this.#parts.canGoOnWithout(part))
+        ) {
+          if (breaker.notePayloadFault({ device, verdict })) this.#judgement.haltForPayload(part, verdict);
           return;
         }
-        this.#carryOut(device, decide(verdict, device, this.#rules()));
+        this.#books.carryOut(device, decide(verdict, device, this.#books.rules()));
         this.#heed(part, breaker.noteAnswer());
         return;
       case 'later':
       case 'unanswered': {
-        const decision = decide(verdict, device, this.#rules(this.#wereOthersTaken(device, health)));
-        device.refusedAt = this.#o.pending.clock.instantIn(0);
-        this.#carryOut(device, decision);
-        if (health.note(number, signOf(verdict))) this.#holdBackAll(part, decision);
+        const decision = decide(verdict, device, this.#books.rules(this.#wereOthersTaken(device, health)));
+        device.refusedAt = this.#run.pending.clock.instantIn(0);
+        this.#books.carryOut(device, decision);
+        if (health.note(number, signOf(verdict))) this.#troubles.holdBackAll(part, decision);
         if (verdict.kind === 'later') this.#heed(part, breaker.noteAnswer());
         return;
       }
@@ -499,13 +363,18 @@ export class BatchSender {
     }
   }
 
+  /** Since it was last refused. */
+  #wereOthersTaken({ refusedAt }: PendingDevice, { msSinceWell }: ProviderHealth): boolean {
+    return refusedAt !== null && this.#run.pending.clock.nowMs() - msSinceWell > refusedAt.getTime();
+  }
+
   /** Somebody was taken: all may be sent to at full speed, and whoever refused the message did so for itself. */
   #noteProof(part: Part, call: BreakerCall): void {
     part.host.isProven = true;
     const { payloadFaults } = part.breaker;
     if (payloadFaults.length > 0) {
       for (const { device, verdict } of payloadFaults.splice(0)) {
-        this.#carryOut(device, decide(verdict, device, this.#rules()));
+        this.#books.carryOut(device, decide(verdict, device, this.#books.rules()));
       }
     }
     this.#heed(part, call);
@@ -516,25 +385,18 @@ export class BatchSender {
       case 'nothing':
         return;
       case 'askElsewhere':
-        if (this.#o.pending.hasUntried || this.#reservedUntried > 0) {
+        if (this.#run.pending.hasUntried || this.#reservedUntried > 0) {
           const { sizeOfElsewhere, suspects } = part.breaker;
-          this.#stopFor({ kind: 'askElsewhere', devices: sizeOfElsewhere, suspects: suspects.length });
-        } else if (part.breaker.suspects.length >= maxSuspects) this.#judgeLater(() => this.#weigh(part));
+          this.#end.stopFor({ kind: 'askElsewhere', devices: sizeOfElsewhere, suspects: suspects.length });
+        } else if (part.breaker.suspects.length >= maxSuspects) this.#judgement.weighLater(part);
         return;
       case 'weigh':
-        this.#judgeLater(() => this.#weigh(part));
+        this.#judgement.weighLater(part);
     }
   }
 
-  #judgeLater(judge: () => Promise<unknown>): void {
-    this.#judging = this.#judging.then(judge).then(
-      () => {},
-      (error: unknown) => this.#fail(error),
-    );
-  }
-
   #misconfigured(device: PendingDevice, part: Part, verdict: MisconfiguredVerdict): void {
-    const { claim } = this.#o;
+    const { claim } = this.#run;
     const { httpStatus, reason, fault, detail } = verdict;
     if (part.held !== undefined) {
       this.#setAside(device, part.held);
@@ -544,365 +406,49 @@ export class BatchSender {
       // A key or a clock is no device's trouble, however few devices are left to show it.
       const isOurs = fault === 'credentials' || fault === 'clock';
       const scope = isOurs ? 'account' : 'device';
-      const next = decide({ kind: 'later', httpStatus, reason, scope }, device, this.#rules());
-      if (next.kind === 'defer' && !(isOurs && next.attempts >= this.#o.config.maxAttempts)) {
-        this.#carryOut(device, next);
+      const next = decide({ kind: 'later', httpStatus, reason, scope }, device, this.#books.rules());
+      if (next.kind === 'defer' && !(isOurs && next.attempts >= this.#run.config.maxAttempts)) {
+        this.#books.carryOut(device, next);
         return;
       }
       if (next.kind === 'record' && claim.accepted >= acceptedForOneFault) {
-        this.#record(device, { ...next, outcome: next.outcome === 'failed' ? 'rejected' : next.outcome, reason });
+        this.#books.record(device, { ...next, outcome: next.outcome === 'failed' ? 'rejected' : next.outcome, reason });
         return;
       }
     }
     const isPartial = verdict.isOnePlatform === true || fault === 'environment';
-    if (isPartial && (claim.accepted > 0 || part.breaker.isProven || this.#canGoOnWithout(part))) {
+    if (isPartial && (claim.accepted > 0 || part.breaker.isProven || this.#parts.canGoOnWithout(part))) {
       part.held = { fault, detail, reason, httpStatus };
       this.#setAside(device, part.held);
     } else {
-      this.#haltFor(fault, detail);
-      this.#putOff(device, 0, reason, httpStatus);
+      this.#end.haltFor(fault, detail);
+      this.#books.putOff(device, 0, reason, httpStatus);
     }
-  }
-
-  /** False: the audience seems to be of this part alone, and a handful of refusals must be the end of it. */
-  #canGoOnWithout(part: Part): boolean {
-    const isOtherProven = this.#parts.some((other) => other !== part && other.breaker.isProven);
-    return isOtherProven || this.#o.pending.hasOtherThan(part);
   }
 
   #setAside(device: PendingDevice, { reason, httpStatus }: NonNullable<Part['held']>): void {
-    this.#postpone(device, 0, reason, httpStatus);
+    this.#books.postpone(device, 0, reason, httpStatus);
   }
-
-  /** For a later run; not sent to by this one, or provably in vain. A fresh device is deferred, a deferred one given back. */
-  #postpone(device: PendingDevice, waitMs: number, reason: string, httpStatus: number | null): void {
-    this.devicesSetAside += 1;
-    if (device.position === undefined) {
-      this.#undispatched.deferredIds.push(device.deviceId);
-      return;
-    }
-    const { deviceId, attempts, excused, doubts, refusedAt } = device;
-    const notBefore = this.#o.pending.clock.instantIn(waitMs);
-    this.#recorder.defer({
-      ...{ deviceId, notBefore, attempts, excused, doubts, refusedAt, httpStatus },
-      reason: cleanReason(reason),
-    });
-  }
-
-  // Hosts that are blocked, fail or cannot be reached
 
   /** No connection to be had: the device waits, and everybody else of its host. No attempt. */
   #unsent(device: PendingDevice, { host }: Part, verdict: UnsentVerdict): void {
-    const { reason, afterMs } = verdict;
-    const decision = decide(verdict, device, this.#rules());
+    const decision = decide(verdict, device, this.#books.rules());
     if (decision.kind === 'record') {
-      this.#record(device, decision);
+      this.#books.record(device, decision);
       return;
     }
-    const { db, providerHosts } = this.#o;
-    const scope = this.#scopeOf(host);
-    // One that takes no more at the moment has answered before.
-    const isUnreachable = !host.hasAnswered || reason.startsWith('connect_failed');
-    if (isUnreachable && providerHosts.noteUnsent(scope, reason, afterMs)) {
-      this.#storeTrouble(() => noteUnreachable(db, scope, reason, afterMs));
-    }
-    this.#block(host, afterMs, reason);
-    this.#postpone(device, this.#hosts.msUntilFree(host), reason, null);
-  }
-
-  /** Every worker of this app waits, as far as it sends to this host with this credential. */
-  #holdBackAll({ host, health }: Part, decision: Decision): void {
-    const { retryBaseMs, retryMaxMs } = this.#o.config;
-    const { isFailing } = health;
-    // Once a run: the other answers under way say the same.
-    const isNew = isFailing && !this.#hosts.isBlocked(host);
-    const outageMs = isNew ? Math.min(retryMaxMs, health.outageWaitMs(retryBaseMs)) : 0;
-    const waitMs = Math.max(outageMs, decision.kind === 'defer' ? decision.waitMs : 0);
-    const until = performance.now() + waitMs;
-    this.#block(host, waitMs, isFailing ? 'provider fails' : 'rate limit');
-    // One write for each answer would be too many: only a later end is written.
-    if (until <= (this.#blockWrittenUntil.get(host) ?? 0) + 1_000) return;
-    this.#blockWrittenUntil.set(host, until);
-    this.#storeTrouble(() => blockHost(this.#o.db, this.#scopeOf(host), waitMs));
-  }
-
-  /**
-   * Nothing more goes to this host. Where it is the only one, the run stops at once: the rest of the window is reserved already,
-   * and would meet the same refusal. Otherwise its devices are set aside, and the others are sent to.
-   */
-  #block(host: BatchHost, waitMs: number, reason: string): void {
-    if (this.#hosts.block(host, waitMs, reason)) this.#mayBeAlone = true;
-    this.#setWaitingAside(host);
-    if (this.#hosts.areAllBlocked) this.#stopFor(this.#waitFor(this.#hosts.firstBlocked!));
-  }
-
-  #setWaitingAside(host: BatchHost): void {
-    for (const device of host.waiting.splice(0))
-      this.#postpone(device, this.#hosts.msUntilFree(host), host.reason || 'held back', null);
-  }
-
-  #waitFor(host: BatchHost): SendEnd {
-    const { name, reason } = host;
-    const isOneOfMany = this.#hosts.areMany && !this.#hosts.areAllBlocked;
-    return { kind: 'wait', waitMs: this.#hosts.msUntilFree(host), reason, ...(isOneOfMany && { host: name }) };
-  }
-
-  /** What other workers have found out. */
-  #learn({ host: name, waitMs, reason, isUnreachable, isLetThrough }: HostTrouble): void {
-    const host = this.#hosts.named(name);
-    if (host === undefined) return;
-    if (isUnreachable) this.#o.providerHosts.noteKnown(this.#scopeOf(host));
-    host.isTried ||= isLetThrough;
-    if (waitMs > 0 && !(isUnreachable && host.isTried)) this.#block(host, waitMs, reason);
-  }
-
-  /** A request was written to it at least. */
-  #noteReached(host: BatchHost, hasAnswered: boolean): void {
-    host.hasAnswered ||= hasAnswered;
-    if (!this.#o.providerHosts.isAnyAway) return;
-    const scope = this.#scopeOf(host);
-    if (this.#o.providerHosts.noteReached(scope)) this.#storeTrouble(() => noteReachable(this.#o.db, scope));
-  }
-
-  /** Whether everybody left is sent to by a host that is blocked: then the run ends, instead of setting them aside one by one. */
-  async #isAlone(): Promise<boolean> {
-    this.#mayBeAlone = false;
-    const blocked = this.#hosts.firstBlocked;
-    if (blocked === undefined || this.#end !== undefined) return this.#end !== undefined;
-    const { claim, db, giveUp } = this.#o;
-    if (this.#hosts.isAnyFree(await retryDatabase(() => listOpenEnvironments(db, claim), giveUp))) return false;
-    this.#stopFor(this.#waitFor(blocked));
-    return true;
-  }
-
-  #scopeOf({ name }: BatchHost): HostScope {
-    const { appId, claim, provider } = this.#o;
-    return { appId, provider: claim.provider, host: name, credential: provider.credential };
-  }
-
-  /** Without such a write the other batches learn from refusals of their own: no reason to fail this one. */
-  #storeTrouble(write: () => Promise<void>): void {
-    this.#troubleStored = this.#troubleStored.then(() => retryDatabase(write, this.#o.giveUp)).catch(() => {});
-  }
-
-  // Judgement of those whose answer may speak of the configuration
-
-  /** Others judge by it too: sends to a few devices, and batches of other workers. */
-  #tellAcceptances(): void {
-    if (performance.now() - this.#evidenceKeptAt < evidenceMs) return;
-    this.#evidenceKeptAt = performance.now();
-    for (const part of this.#parts) {
-      if (part.breaker.acceptedUnkept > 0) this.#judgeLater(() => this.#keepEvidence(part, []));
-    }
-  }
-
-  #keepEvidence(part: Part, suspects: Suspect[]) {
-    const { db, appId, giveUp } = this.#o;
-    const accepted = part.breaker.acceptedUnkept;
-    part.breaker.acceptedUnkept = 0;
-    const suspectIds = suspects.map(({ device }) => device.deviceId);
-    return retryDatabase(() => keepEvidence(db, appId, part.configuration, { accepted, suspectIds }), giveUp);
-  }
-
-  /** In mid-run: whoever can't be judged yet is held on. */
-  async #weigh(part: Part): Promise<void> {
-    const suspects = part.breaker.suspects.splice(0);
-    if (suspects.length === 0) return;
-    const judgement = weighTokens(await this.#keepEvidence(part, suspects));
-    if (judgement === 'dead' && this.#end?.kind !== 'misconfigured') this.#believe(suspects);
-    else part.breaker.suspects.unshift(...suspects);
-    if (judgement === 'fault') await this.#haltForTokens(part);
-  }
-
-  /** At the end of the run, when nothing more is under way. */
-  async #judgeWhoIsHeld(): Promise<void> {
-    const { pending } = this.#o;
-    const isLastRun = this.#end === undefined && !pending.hasUntried && pending.deferred + this.devicesSetAside === 0;
-    for (const part of this.#parts) {
-      const { breaker } = part;
-      if (breaker.acceptedUnkept + breaker.suspects.length > 0) {
-        const judgement = weighTokens(await this.#keepEvidence(part, breaker.suspects));
-        if (this.#end?.kind !== 'misconfigured' && this.#end?.kind !== 'askElsewhere') {
-          if (judgement === 'dead') this.#believe(breaker.suspects.splice(0));
-          else if (judgement === 'fault' && (this.#end === undefined || this.#end.kind === 'wait')) {
-            await this.#haltForTokens(part);
-          }
-        }
-      }
-      // Believed or not, the provider will not take the message for them.
-      for (const { device, verdict } of [...breaker.suspects.splice(0), ...breaker.payloadFaults.splice(0)]) {
-        if (isLastRun && this.#end === undefined) this.#reject(device, verdict);
-        else this.#putOff(device, this.#waitOfOthers(), verdict.reason, verdict.httpStatus);
-      }
-    }
-  }
-
-  #believe(suspects: Suspect[]): void {
-    for (const { device, verdict } of suspects) {
-      if (verdict.isOtherTopic) this.#reject(device, verdict);
-      else this.#retire(device, verdict);
-    }
-  }
-
-  /** The configuration must be wrong: nobody who is held is at fault, nor were those who were retired for the same today. */
-  async #haltForTokens(part: Part): Promise<void> {
-    const { db, appId, giveUp } = this.#o;
-    const suspects = part.breaker.suspects.splice(0);
-    const { accepted, suspicious } = await this.#keepEvidence(part, suspects);
-    const revived = await retryDatabase(() => reviveSuspects(db, appId, part.configuration), giveUp);
-    const { reason, fault, check } = suspicionOf(suspects);
-    const answers = `${Math.round(suspicious)} of the last ${Math.round(accepted + suspicious)} answers were ${reason}`;
-    const live =
-      revived === 0 ? 'No device was retired.' : `${revived} devices that were retired for it are live again.`;
-    const detail = `${answers}: ${check} ${live}`;
-    if (this.#canGoOnWithout(part)) part.held = { fault, detail, reason, httpStatus: 400 };
-    else this.#haltFor(fault, detail);
-    for (const { device, verdict } of suspects) this.#putOff(device, 0, verdict.reason, verdict.httpStatus);
-  }
-
-  #haltForPayload(part: Part, verdict: RejectedVerdict): void {
-    const { payloadFaults } = part.breaker;
-    const text = verdict.detail ? `${verdict.reason}, ${verdict.detail}` : verdict.reason;
-    this.#haltFor('payload', `The first ${payloadFaults.length} devices refused the message itself: ${text}.`);
-  }
-
-  /** Stronger than a wait. */
-  #haltFor(fault: HaltReason, detail: string): void {
-    if (this.#end?.kind === 'wait' || this.#end?.kind === 'askElsewhere') this.#end = undefined;
-    this.#stopFor({ kind: 'misconfigured', fault, detail });
-  }
-
-  // Carrying out
-
-  /** Since it was last refused. */
-  #wereOthersTaken({ refusedAt }: PendingDevice, { msSinceWell }: ProviderHealth): boolean {
-    return refusedAt !== null && this.#o.pending.clock.nowMs() - msSinceWell > refusedAt.getTime();
-  }
-
-  #rules(othersTakenSince = false): DeliveryRules {
-    const { config, inDoubtPolicy, random, expiresAt, pending } = this.#o;
-    return {
-      retry: { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs, maxAttempts: config.maxAttempts },
-      maxDoubts: config.maxDoubts,
-      inDoubtPolicy,
-      msLeft: expiresAt === null ? undefined : expiresAt.getTime() - pending.clock.nowMs(),
-      random: random(),
-      othersTakenSince,
-    };
-  }
-
-  /** When those who wait anyway are tried again. */
-  #waitOfOthers(): number {
-    if (this.#end?.kind === 'wait') return this.#end.waitMs;
-    return this.#end === undefined ? (this.#o.pending.msUntilNextDeferred() ?? 0) : 0;
-  }
-
-  /** As if it had not been sent to. */
-  #putOff(device: PendingDevice, waitMs: number, reason: string, httpStatus: number | null): void {
-    const { attempts, excused, doubts } = device;
-    const decision = { kind: 'defer', waitMs, reason, httpStatus, attempts, excused, doubts } as const;
-    this.#carryOut(device, orExpire(decision, this.#rules()));
-  }
-
-  #retire(device: PendingDevice, verdict: UnregisteredVerdict): void {
-    const { deviceId, address, readAt } = device;
-    this.#carryOut(device, decide(verdict, device, this.#rules()), {
-      deviceId,
-      deviceToken: address!.deviceToken,
-      invalidAt: verdict.invalidAt !== undefined && verdict.invalidAt < readAt ? verdict.invalidAt : readAt,
-      reason: cleanReason(verdict.reason),
-    });
-  }
-
-  /** The provider does not take the message for it, and nothing more is concluded. */
-  #reject(device: PendingDevice, verdict: RejectedVerdict | UnregisteredVerdict): void {
-    const rejected = { ...verdict, kind: 'rejected', isPayloadFault: false } as const;
-    this.#carryOut(device, decide(rejected, device, this.#rules()));
-  }
-
-  #recordUnsent(device: PendingDevice, outcome: Outcome, reason: string | null): void {
-    const { attempts, excused, doubts } = device;
-    this.#record(device, { kind: 'record', outcome, reason, httpStatus: null, attempts, excused, doubts });
-  }
-
-  #carryOut(device: PendingDevice, decision: Decision, retirement?: Retirement): void {
-    if (decision.kind === 'record') {
-      this.#record(device, decision, retirement);
-      return;
-    }
-    const { waitMs, reason, httpStatus, attempts, excused, doubts } = decision;
-    const deferral = {
-      deviceId: device.deviceId,
-      notBefore: this.#o.pending.clock.instantIn(waitMs),
-      ...{ attempts, excused, doubts, httpStatus },
-      refusedAt: device.refusedAt,
-      reason: cleanReason(reason ?? ''),
-    };
-    this.#recorder.defer(deferral);
-    this.#o.pending.defer(deferral);
-  }
-
-  #record(device: PendingDevice, decision: Decision & { kind: 'record' }, retirement?: Retirement): void {
-    const { outcome, reason, httpStatus, providerMessageId, attempts, doubts } = decision;
-    this.#recorder.add(
-      {
-        deviceId: device.deviceId,
-        outcome,
-        reason: reason === null ? null : cleanReason(reason),
-        httpStatus,
-        providerMessageId: providerMessageId ?? null,
-        attempts,
-        inDoubt: doubts > 0,
-      },
-      device.position === undefined,
-      retirement,
-    );
-  }
-
-  #fail(error: unknown): void {
-    this.#stopFor(isFenced(error) ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error });
-  }
-
-  /** The first reason counts. */
-  #stopFor(end: SendEnd): void {
-    this.#end ??= end;
-    this.#wakeDispatcher?.();
-    this.#wakeDispatcher = undefined;
-  }
-
-  #noteUndispatched(devices: PendingDevice[], from: number): void {
-    for (const device of devices.slice(from)) {
-      if (device.position === undefined) this.#undispatched.deferredIds.push(device.deviceId);
-      else if (this.#undispatched.position === undefined || device.position < this.#undispatched.position) {
-        this.#undispatched.position = device.position;
-      }
-    }
+    this.#troubles.noteUnsent(host, verdict);
+    this.#books.postpone(device, this.#hosts.msUntilFree(host), verdict.reason, null);
   }
 
   async #answersInFlight(): Promise<void> {
-    const { giveUp } = this.#o;
+    const { giveUp } = this.#run;
     if (this.#inFlight === 0 || giveUp.aborted) return;
     await new Promise<void>((resolve) => {
       this.#onDrained = resolve;
       giveUp.addEventListener('abort', () => resolve(), { once: true });
     });
   }
-
-  /** In-doubt devices stay below the horizon: it never moves under the place where this claim began. */
-  async #giveBack(): Promise<void> {
-    const { claim, db, giveUp } = this.#o;
-    const { position, deferredIds } = this.#undispatched;
-    if (position === undefined && deferredIds.length === 0) return;
-    const undispatched = {
-      position: position === undefined ? undefined : Math.max(position, claim.horizon),
-      deferredIds,
-    };
-    await retryDatabase(() => db.transaction().execute((trx) => returnReserved(trx, claim, undispatched)), giveUp);
-  }
-}
-
-function isFenced(error: unknown): boolean {
-  return error instanceof Error && (error as { code?: unknown }).code === 'fenced';
 }
 
 function signOf(verdict: LaterVerdict | UnansweredVerdict): ProviderSign {

@@ -1,0 +1,134 @@
+import { returnReserved } from '../../db/batches.ts';
+import { cleanReason, type Retirement } from '../../db/deliveries.ts';
+import { retryDatabase } from '../../db/retry-database.ts';
+import type { Outcome } from '../../domain/outcome.ts';
+import type { RejectedVerdict, UnregisteredVerdict } from '../providers/provider.ts';
+import type { BatchRun } from './batch-run.ts';
+import { type Decision, type DeliveryRules, decide, orExpire } from './decide.ts';
+import type { PendingDevice } from './pending-devices.ts';
+import type { Recorder } from './recorder.ts';
+
+/** What becomes of the devices that one run has reserved: an outcome, a deferral, or given back as they were. */
+export class BatchBooks {
+  readonly #run: BatchRun;
+  readonly #recorder: Recorder;
+  /** The earliest fresh device that was reserved and not dispatched; with the deferred ones it is given back at the end. */
+  #undispatched: { position: number | undefined; deferredIds: number[] } = { position: undefined, deferredIds: [] };
+  /** Devices that wait because of their platform or host. */
+  devicesSetAside = 0;
+
+  constructor(run: BatchRun, recorder: Recorder) {
+    this.#run = run;
+    this.#recorder = recorder;
+  }
+
+  rules(othersTakenSince = false): DeliveryRules {
+    const { config, inDoubtPolicy, random, expiresAt, pending } = this.#run;
+    return {
+      retry: { baseMs: config.retryBaseMs, maxMs: config.retryMaxMs, maxAttempts: config.maxAttempts },
+      maxDoubts: config.maxDoubts,
+      inDoubtPolicy,
+      msLeft: expiresAt === null ? undefined : expiresAt.getTime() - pending.clock.nowMs(),
+      random: random(),
+      othersTakenSince,
+    };
+  }
+
+  /** As if it had not been sent to. */
+  putOff(device: PendingDevice, waitMs: number, reason: string, httpStatus: number | null): void {
+    const { attempts, excused, doubts } = device;
+    const decision = { kind: 'defer', waitMs, reason, httpStatus, attempts, excused, doubts } as const;
+    this.carryOut(device, orExpire(decision, this.rules()));
+  }
+
+  retire(device: PendingDevice, verdict: UnregisteredVerdict): void {
+    const { deviceId, address, readAt } = device;
+    this.carryOut(device, decide(verdict, device, this.rules()), {
+      deviceId,
+      deviceToken: address!.deviceToken,
+      invalidAt: verdict.invalidAt !== undefined && verdict.invalidAt < readAt ? verdict.invalidAt : readAt,
+      reason: cleanReason(verdict.reason),
+    });
+  }
+
+  /** The provider does not take the message for it, and nothing more is concluded. */
+  reject(device: PendingDevice, verdict: RejectedVerdict | UnregisteredVerdict): void {
+    const rejected = { ...verdict, kind: 'rejected', isPayloadFault: false } as const;
+    this.carryOut(device, decide(rejected, device, this.rules()));
+  }
+
+  recordUnsent(device: PendingDevice, outcome: Outcome, reason: string | null): void {
+    const { attempts, excused, doubts } = device;
+    this.record(device, { kind: 'record', outcome, reason, httpStatus: null, attempts, excused, doubts });
+  }
+
+  carryOut(device: PendingDevice, decision: Decision, retirement?: Retirement): void {
+    if (decision.kind === 'record') {
+      this.record(device, decision, retirement);
+      return;
+    }
+    const { waitMs, reason, httpStatus, attempts, excused, doubts } = decision;
+    const deferral = {
+      deviceId: device.deviceId,
+      notBefore: this.#run.pending.clock.instantIn(waitMs),
+      ...{ attempts, excused, doubts, httpStatus },
+      refusedAt: device.refusedAt,
+      reason: cleanReason(reason ?? ''),
+    };
+    this.#recorder.defer(deferral);
+    this.#run.pending.defer(deferral);
+  }
+
+  record(device: PendingDevice, decision: Decision & { kind: 'record' }, retirement?: Retirement): void {
+    const { outcome, reason, httpStatus, providerMessageId, attempts, doubts } = decision;
+    this.#recorder.add(
+      {
+        deviceId: device.deviceId,
+        outcome,
+        reason: reason === null ? null : cleanReason(reason),
+        httpStatus,
+        providerMessageId: providerMessageId ?? null,
+        attempts,
+        inDoubt: doubts > 0,
+      },
+      device.position === undefined,
+      retirement,
+    );
+  }
+
+  /** For a later run; not sent to by this one, or provably in vain. A fresh device is deferred, a deferred one given back. */
+  postpone(device: PendingDevice, waitMs: number, reason: string, httpStatus: number | null): void {
+    this.devicesSetAside += 1;
+    if (device.position === undefined) {
+      this.#undispatched.deferredIds.push(device.deviceId);
+      return;
+    }
+    const { deviceId, attempts, excused, doubts, refusedAt } = device;
+    const notBefore = this.#run.pending.clock.instantIn(waitMs);
+    this.#recorder.defer({
+      ...{ deviceId, notBefore, attempts, excused, doubts, refusedAt, httpStatus },
+      reason: cleanReason(reason),
+    });
+  }
+
+  noteUndispatched(devices: PendingDevice[], from: number): void {
+    for (const device of devices.slice(from)) {
+      if (device.position === undefined) this.#undispatched.deferredIds.push(device.deviceId);
+      else if (this.#undispatched.position === undefined || device.position < this.#undispatched.position) {
+        this.#undispatched.position = device.position;
+      }
+    }
+  }
+
+  /** In-doubt devices stay below the horizon: it never moves under the place where this claim began. */
+  async giveBack(): Promise<void> {
+    const { claim, db, giveUp } = this.#run;
+    const { position, deferredIds } = this.#undispatched;
+    if (position === undefined && deferredIds.length === 0) return;
+    const undispatched = {
+      position: position === undefined ? undefined : Math.max(position, claim.horizon),
+      deferredIds,
+    };
+    await retryDatabase(() => db.transaction().execute((trx) => returnReserved(trx, claim, undispatched)), giveUp);
+  }
+}

@@ -1,0 +1,58 @@
+import type { Address } from '../../db/device-addresses.ts';
+import type { HaltReason } from '../../domain/notification-state.ts';
+import type { BatchHost, BatchHosts } from './batch-hosts.ts';
+import type { BatchRun } from './batch-run.ts';
+import { Breaker } from './breaker.ts';
+import type { ProviderHealth } from './overload-watch.ts';
+import { isSamePart } from './pending-devices.ts';
+
+/** Devices of the batch that stand or fall together: one platform and environment, sent to with one configuration. */
+export interface Part extends Pick<Address, 'platform' | 'apnsEnvironment'> {
+  configuration: string;
+  host: BatchHost;
+  breaker: Breaker;
+  health: ProviderHealth;
+  /** Why its devices wait for a halt while the others are sent to. */
+  held: { fault: HaltReason; detail: string; reason: string; httpStatus: number | null } | undefined;
+}
+
+/** The parts of a batch, as far as one run has met them. */
+export class BatchParts {
+  readonly #run: BatchRun;
+  readonly #hosts: BatchHosts;
+  readonly #parts: Part[] = [];
+
+  constructor(run: BatchRun, hosts: BatchHosts) {
+    this.#run = run;
+    this.#hosts = hosts;
+  }
+
+  get all(): Iterable<Part> {
+    return this.#parts;
+  }
+
+  /** The first one that waits for a halt. */
+  get firstHeld(): Part['held'] {
+    return this.#parts.find((part) => part.held !== undefined)?.held;
+  }
+
+  of(address: Address): Part {
+    for (const part of this.#parts) if (isSamePart(part, address)) return part;
+    const { platform, apnsEnvironment } = address;
+    const { appId, claim, provider, prepared, overload, pending } = this.#run;
+    const host = this.#hosts.of({ address })!;
+    const configuration = [claim.provider, platform, host.name, prepared.target, provider.credential].join(' ');
+    const breaker = new Breaker();
+    if (pending.isAskingElsewhere) breaker.askElsewhere(this.#run.suspectsBefore);
+    const health = overload.of(`${appId} ${claim.provider} ${host.name} ${provider.credential}`);
+    const part: Part = { platform, apnsEnvironment, configuration, host, breaker, health, held: undefined };
+    this.#parts.push(part);
+    return part;
+  }
+
+  /** False: the audience seems to be of this part alone, and a handful of refusals must be the end of it. */
+  canGoOnWithout(part: Part): boolean {
+    const isOtherProven = this.#parts.some((other) => other !== part && other.breaker.isProven);
+    return isOtherProven || this.#run.pending.hasOtherThan(part);
+  }
+}

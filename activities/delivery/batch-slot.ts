@@ -1,0 +1,68 @@
+import type { Claim } from '../../db/batches.ts';
+import { pause } from '../../db/retry-database.ts';
+import type { SendingSlots } from '../sending-slots.ts';
+import { unprovenInFlight } from './batch-hosts.ts';
+import type { BatchRun } from './batch-run.ts';
+
+/** A rate limit that frees this soon is waited for here, a longer one on a durable timer, … */
+export const maxWaitHereMs = 2_000;
+/** … and one of many short waits that have to be sat out in a slot, … */
+const maxWaitInSlotMs = 500;
+/** … or that have gone on for so long, well before Temporal's time for one activity is over. */
+const maxWaitedHereMs = 3_600_000;
+
+/** Nobody answered between two looks so far apart: a run with no more than a handful under way leaves its slot until somebody does. */
+export const silenceMs = 500;
+
+/** The slot of one run over a batch, which is left while the run only waits. */
+export class BatchSlot {
+  readonly #slots: SendingSlots;
+  readonly #claim: Claim;
+  readonly #stop: AbortSignal;
+  #waitedMs = 0;
+  /** Takes the slot back that the run has left. */
+  #takeSlot: (() => void) | undefined;
+  #isWaitingForQuota = false;
+  #answeredAtLook = -1;
+
+  constructor({ slots, claim, stop }: BatchRun) {
+    this.#slots = slots;
+    this.#claim = claim;
+    this.#stop = stop;
+  }
+
+  /**
+   * Whether the rate limit is waited for here: without a slot, which is left at once, where there is a place for that; in it only
+   * for as long as an activity more would cost others.
+   */
+  mayWaitForQuota(waitMs: number): boolean {
+    this.#waitedMs += waitMs;
+    if (waitMs > maxWaitHereMs || this.#waitedMs > maxWaitedHereMs) return false;
+    this.#takeSlot ??= this.#slots.park(this.#claim.notificationId);
+    return this.#takeSlot !== undefined || this.#waitedMs <= maxWaitInSlotMs;
+  }
+
+  async waitForQuota(waitMs: number): Promise<void> {
+    this.#isWaitingForQuota = true;
+    await pause(waitMs, this.#stop);
+    this.#isWaitingForQuota = false;
+    this.takeBack();
+  }
+
+  /** A host that says nothing must not hold a slot either. Asked every `silenceMs`. */
+  leaveInSilence(answered: number, inFlight: number): void {
+    const isSilent = answered === this.#answeredAtLook && inFlight > 0;
+    this.#answeredAtLook = answered;
+    if (!isSilent || inFlight > 2 * unprovenInFlight) return;
+    this.#takeSlot ??= this.#slots.park(`${this.#claim.notificationId} ${this.#claim.seq}`);
+  }
+
+  noteAnswer(): void {
+    if (!this.#isWaitingForQuota) this.takeBack();
+  }
+
+  takeBack(): void {
+    this.#takeSlot?.();
+    this.#takeSlot = undefined;
+  }
+}

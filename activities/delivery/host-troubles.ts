@@ -1,0 +1,132 @@
+import { listOpenEnvironments } from '../../db/device-addresses.ts';
+import {
+  blockHost,
+  type HostScope,
+  type HostTrouble,
+  leaveTry,
+  noteReachable,
+  noteUnreachable,
+} from '../../db/provider-hosts.ts';
+import { retryDatabase } from '../../db/retry-database.ts';
+import type { UnsentVerdict } from '../providers/provider.ts';
+import type { BatchBooks } from './batch-books.ts';
+import type { BatchHost, BatchHosts } from './batch-hosts.ts';
+import type { Part } from './batch-parts.ts';
+import type { BatchRun } from './batch-run.ts';
+import type { Decision } from './decide.ts';
+import type { RunEnd, SendEnd } from './run-end.ts';
+
+/** Hosts that are blocked, fail or cannot be reached: what one run does about them, tells other workers and learns from them. */
+export class HostTroubles {
+  readonly #run: BatchRun;
+  readonly #end: RunEnd;
+  readonly #hosts: BatchHosts;
+  readonly #books: BatchBooks;
+  /** A host is blocked of late: is there anybody whom another one sends to? */
+  mayBeAlone = false;
+  readonly #blockWrittenUntil = new Map<BatchHost, number>();
+  #troubleStored: Promise<void> = Promise.resolve();
+
+  constructor(run: BatchRun, end: RunEnd, hosts: BatchHosts, books: BatchBooks) {
+    this.#run = run;
+    this.#end = end;
+    this.#hosts = hosts;
+    this.#books = books;
+  }
+
+  /** No connection to be had. */
+  noteUnsent(host: BatchHost, { reason, afterMs }: UnsentVerdict): void {
+    const { db, providerHosts } = this.#run;
+    const scope = this.#scopeOf(host);
+    // One that takes no more at the moment has answered before.
+    const isUnreachable = !host.hasAnswered || reason.startsWith('connect_failed');
+    if (isUnreachable && providerHosts.noteUnsent(scope, reason, afterMs)) {
+      this.#storeTrouble(() => noteUnreachable(db, scope, reason, afterMs));
+    }
+    this.#block(host, afterMs, reason);
+  }
+
+  /** Every worker of this app waits, as far as it sends to this host with this credential. */
+  holdBackAll({ host, health }: Part, decision: Decision): void {
+    const { retryBaseMs, retryMaxMs } = this.#run.config;
+    const { isFailing } = health;
+    // Once a run: the other answers under way say the same.
+    const isNew = isFailing && !this.#hosts.isBlocked(host);
+    const outageMs = isNew ? Math.min(retryMaxMs, health.outageWaitMs(retryBaseMs)) : 0;
+    const waitMs = Math.max(outageMs, decision.kind === 'defer' ? decision.waitMs : 0);
+    const until = performance.now() + waitMs;
+    this.#block(host, waitMs, isFailing ? 'provider fails' : 'rate limit');
+    // One write for each answer would be too many: only a later end is written.
+    if (until <= (this.#blockWrittenUntil.get(host) ?? 0) + 1_000) return;
+    this.#blockWrittenUntil.set(host, until);
+    this.#storeTrouble(() => blockHost(this.#run.db, this.#scopeOf(host), waitMs));
+  }
+
+  /**
+   * Nothing more goes to this host. Where it is the only one, the run stops at once: the rest of the window is reserved already,
+   * and would meet the same refusal. Otherwise its devices are set aside, and the others are sent to.
+   */
+  #block(host: BatchHost, waitMs: number, reason: string): void {
+    if (this.#hosts.block(host, waitMs, reason)) this.mayBeAlone = true;
+    this.#setWaitingAside(host);
+    if (this.#hosts.areAllBlocked) this.#end.stopFor(this.#waitFor(this.#hosts.firstBlocked!));
+  }
+
+  #setWaitingAside(host: BatchHost): void {
+    for (const device of host.waiting.splice(0))
+      this.#books.postpone(device, this.#hosts.msUntilFree(host), host.reason || 'held back', null);
+  }
+
+  #waitFor(host: BatchHost): SendEnd {
+    const { name, reason } = host;
+    const isOneOfMany = this.#hosts.areMany && !this.#hosts.areAllBlocked;
+    return { kind: 'wait', waitMs: this.#hosts.msUntilFree(host), reason, ...(isOneOfMany && { host: name }) };
+  }
+
+  /** What other workers have found out. */
+  learn({ host: name, waitMs, reason, isUnreachable, isLetThrough }: HostTrouble): void {
+    const host = this.#hosts.named(name);
+    if (host === undefined) return;
+    if (isUnreachable) this.#run.providerHosts.noteKnown(this.#scopeOf(host));
+    host.isTried ||= isLetThrough;
+    if (waitMs > 0 && !(isUnreachable && host.isTried)) this.#block(host, waitMs, reason);
+  }
+
+  /** A request was written to it at least. */
+  noteReached(host: BatchHost, hasAnswered: boolean): void {
+    host.hasAnswered ||= hasAnswered;
+    if (!this.#run.providerHosts.isAnyAway) return;
+    const scope = this.#scopeOf(host);
+    if (this.#run.providerHosts.noteReached(scope)) this.#storeTrouble(() => noteReachable(this.#run.db, scope));
+  }
+
+  /** Whether everybody left is sent to by a host that is blocked: then the run ends, instead of setting them aside one by one. */
+  async isAlone(): Promise<boolean> {
+    this.mayBeAlone = false;
+    const blocked = this.#hosts.firstBlocked;
+    if (blocked === undefined || this.#end.why !== undefined) return this.#end.why !== undefined;
+    const { claim, db, giveUp } = this.#run;
+    if (this.#hosts.isAnyFree(await retryDatabase(() => listOpenEnvironments(db, claim), giveUp))) return false;
+    this.#end.stopFor(this.#waitFor(blocked));
+    return true;
+  }
+
+  #scopeOf({ name }: BatchHost): HostScope {
+    const { appId, claim, provider } = this.#run;
+    return { appId, provider: claim.provider, host: name, credential: provider.credential };
+  }
+
+  /** Without such a write the other batches learn from refusals of their own: no reason to fail this one. */
+  #storeTrouble(write: () => Promise<void>): void {
+    this.#troubleStored = this.#troubleStored.then(() => retryDatabase(write, this.#run.giveUp)).catch(() => {});
+  }
+
+  /** At the end of the run: whoever still waits for a host is set aside, and a try without an answer is left to another run. */
+  async leave(): Promise<void> {
+    for (const host of this.#hosts.all) {
+      this.#setWaitingAside(host);
+      if (host.isTried && !host.hasAnswered) this.#storeTrouble(() => leaveTry(this.#run.db, this.#scopeOf(host)));
+    }
+    await this.#troubleStored;
+  }
+}
