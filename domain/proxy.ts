@@ -34,7 +34,10 @@ export function parseProxy(text: string): HttpProxy {
 
 /** @param noProxy hosts, each perhaps with a port, separated by commas or spaces */
 export function parseProxyExceptions(noProxy: string | undefined): string[] {
-  return (noProxy ?? '').toLowerCase().split(/[\s,]+/).filter((entry) => entry !== ''); // biome-ignore format: one line
+  return (noProxy ?? '')
+    .toLowerCase()
+    .split(/[\s,]+/)
+    .filter((entry) => entry !== '');
 }
 
 /** This machine itself is never reached through a proxy. */
