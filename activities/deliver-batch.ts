@@ -63,7 +63,8 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
         const claim = await retryDatabase(() => claimBatch(deps.db, notificationId, seq), stop);
         if (claim === undefined) return report(deps, input, 'finished', 'every device has its outcome');
         const pending = await retryDatabase(() => PendingDevices.load(deps, launch, claim, clock), stop);
-        if (elsewhere.devices > 0) await pending.askElsewhere(deps.db, elsewhere.devices);
+        const { devices } = elsewhere;
+        if (devices > 0) await retryDatabase(() => pending.askElsewhere(deps.db, devices), stop);
         sender = new BatchSender({
           db: deps.db,
           pool: deps.pool,

@@ -13,35 +13,15 @@ export interface NewEvidence {
  * The evidence of the last day, `added` included, which is kept for all that come after; see `migrations/0006-token-evidence.ts`.
  * A repeat counts its accepted devices twice and its suspects once.
  */
-export function keepEvidence(
-  db: Kysely<Database>,
-  appId: number,
-  configuration: string,
-  added: NewEvidence,
-): Promise<TokenEvidence> {
-  return weigh(db, appId, configuration, added, true);
-}
-
-/** The same without keeping it. */
-export function readEvidence(
-  db: Kysely<Database>,
-  appId: number,
-  configuration: string,
-  added: NewEvidence,
-): Promise<TokenEvidence> {
-  return weigh(db, appId, configuration, added, false);
-}
-
-async function weigh(
+export async function keepEvidence(
   db: Kysely<Database>,
   appId: number,
   configuration: string,
   { accepted, suspectIds }: NewEvidence,
-  keeps: boolean,
 ): Promise<TokenEvidence> {
   const { rows } = await sql<TokenEvidence>`
     select accepted::float8, suspicious::float8
-    from weigh_tokens(${appId}, ${configuration}, ${accepted}, ${suspectIds}::bigint[], ${keeps})
+    from weigh_tokens(${appId}, ${configuration}, ${accepted}, ${suspectIds}::bigint[])
   `.execute(db);
   return rows[0]!;
 }
@@ -56,7 +36,7 @@ export async function reviveSuspects(db: Kysely<Database>, appId: number, config
     with suspects as (
       select d.id from token_suspects s join devices d on d.id = s.device_id
       where s.app_id = ${appId} and s.configuration = ${configuration} and d.app_id = ${appId}
-        and d.retired_at >= s.suspected_at and d.retired_reason <> 'token_moved'
+        and s.suspected_at > clock_timestamp() - interval '24 hours' and d.retired_at >= s.suspected_at and d.retired_reason <> 'token_moved'
         and not exists (
           select from devices owner where owner.app_id = d.app_id and owner.provider = d.provider
             and owner.device_token = d.device_token and owner.retired_at is null

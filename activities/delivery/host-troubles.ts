@@ -57,7 +57,7 @@ export class HostTroubles {
     const until = performance.now() + waitMs;
     this.#block(host, waitMs, isFailing ? 'provider fails' : 'rate limit');
     // One write for each answer would be too many: only a later end is written.
-    if (until <= (this.#blockWrittenUntil.get(host) ?? 0) + 1_000) return;
+    if (until <= (this.#blockWrittenUntil.get(host) ?? Number.NEGATIVE_INFINITY) + 1_000) return;
     this.#blockWrittenUntil.set(host, until);
     this.#storeTrouble(() => blockHost(this.#run.db, this.#scopeOf(host), waitMs));
   }

@@ -14,6 +14,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       configuration text not null,
       accepted real not null,
       suspicious real not null,
+      accepted_at timestamptz not null default '-infinity',
       updated_at timestamptz not null default now(),
       constraint token_evidence_pkey primary key (app_id, configuration),
       constraint token_evidence_app_fkey foreign key (app_id) references apps (id) on delete cascade
@@ -31,8 +32,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   `.execute(db);
 
   /*
-   * Weighs new answers together with the window of older ones, and keeps them in it when `p_keeps`. A device counts as
-   * suspicious once a day, however often it is asked: three phones in somebody's drawer are no mass of dead tokens.
+   * Weighs new answers together with the window of older ones, and keeps them in it. Acceptances count for a day, whatever came
+   * since. A device counts as suspicious once a day, however often it is asked: three phones in somebody's drawer are no mass of dead tokens.
    */
   await sql`
     create function weigh_tokens(
@@ -40,7 +41,6 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       p_configuration text,
       p_accepted integer,
       p_suspect_ids bigint[],
-      p_keeps boolean,
       out accepted real,
       out suspicious real
     ) language plpgsql as $$
@@ -52,9 +52,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
       wear real := 0;
     begin
       -- The row is the lock under which all evidence of the configuration is counted.
-      if p_keeps then
-        insert into token_evidence values (p_app_id, p_configuration, 0, 0) on conflict do nothing;
-      end if;
+      insert into token_evidence values (p_app_id, p_configuration, 0, 0) on conflict do nothing;
       select * into earlier from token_evidence
         where app_id = p_app_id and configuration = p_configuration for update;
       select count(*) into fresh from unnest(p_suspect_ids) as suspect (id)
@@ -62,20 +60,21 @@ export async function up(db: Kysely<unknown>): Promise<void> {
           select from token_suspects t where t.app_id = p_app_id and t.configuration = p_configuration
             and t.device_id = suspect.id and t.suspected_at > clock_timestamp() - window_age
         );
-      if earlier.updated_at > clock_timestamp() - window_age and earlier.accepted + earlier.suspicious > 0 then
+      if earlier.accepted_at <= clock_timestamp() - window_age then earlier.accepted := 0; end if;
+      if earlier.updated_at <= clock_timestamp() - window_age then earlier.suspicious := 0; end if;
+      if earlier.accepted + earlier.suspicious > 0 then
         wear := least(1, greatest(0, window_size - p_accepted - fresh) / (earlier.accepted + earlier.suspicious));
       end if;
-      accepted := coalesce(earlier.accepted, 0) * wear + p_accepted;
-      suspicious := coalesce(earlier.suspicious, 0) * wear + fresh;
-      if p_keeps then
-        update token_evidence e
-          set accepted = weigh_tokens.accepted, suspicious = weigh_tokens.suspicious, updated_at = clock_timestamp()
-          where app_id = p_app_id and configuration = p_configuration;
-        insert into token_suspects (app_id, configuration, device_id)
-          select distinct p_app_id, p_configuration, suspect.id from unnest(p_suspect_ids) as suspect (id)
-          on conflict on constraint token_suspects_pkey do update set suspected_at = clock_timestamp()
-            where token_suspects.suspected_at <= clock_timestamp() - window_age;
-      end if;
+      accepted := earlier.accepted * wear + p_accepted;
+      suspicious := earlier.suspicious * wear + fresh;
+      update token_evidence e
+        set accepted = weigh_tokens.accepted, suspicious = weigh_tokens.suspicious, updated_at = clock_timestamp(),
+          accepted_at = case when p_accepted > 0 then clock_timestamp() else e.accepted_at end
+        where app_id = p_app_id and configuration = p_configuration;
+      insert into token_suspects (app_id, configuration, device_id)
+        select distinct p_app_id, p_configuration, suspect.id from unnest(p_suspect_ids) as suspect (id)
+        on conflict on constraint token_suspects_pkey do update set suspected_at = clock_timestamp()
+          where token_suspects.suspected_at <= clock_timestamp() - window_age;
       -- Whoever was counted before is still one.
       suspicious := greatest(suspicious, least(1, cardinality(p_suspect_ids)));
     end

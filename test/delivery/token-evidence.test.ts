@@ -158,7 +158,7 @@ describe('with a configuration that others were accepted with', () => {
   test('evidence of yesterday counts no more', async () => {
     const provider = providerThat(() => suspicious());
     await acceptSome(provider, 20);
-    await bench.database.pool.query(`update token_evidence set updated_at = now() - interval '25 hours'`);
+    await bench.database.pool.query(`update token_evidence set accepted_at = now() - interval '25 hours'`);
     const send = await bench.launch({ devices: 1 });
     await deliver(send, provider);
     await send.checkBooks({ rejected: 1 });
