@@ -24,6 +24,8 @@ RULES = [
     r"NUL|surrogate|number is too large|exact",
     # The clock, and what the state of the notification makes of a time.
     r"^scheduled_at:",
+    # A list is taken by a draft that asks for one.
+    r"^audience\.uploaded:",
     # The form of a token depends on its provider, which depends on the platform; zones and languages are lists that grow.
     r"^(device_token|provider|apns_environment|time_zone|locale):",
     # What a value may be depends on the field or the operator beside it.
