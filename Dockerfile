@@ -32,6 +32,8 @@ COPY --from=dependencies /carillon/node_modules ./node_modules
 COPY --from=dependencies /carillon/dist ./dist
 COPY package.json ./
 COPY domain ./domain
+COPY http2 ./http2
+COPY providers ./providers
 COPY db ./db
 COPY workflows ./workflows
 COPY activities ./activities

@@ -6,12 +6,12 @@ import { isRefusedByDatabase, retryDatabase } from '../db/retry-database.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import type { Notification } from '../domain/notification.ts';
 import type { HaltReason } from '../domain/notification-state.ts';
+import { PayloadError, type PreparedMessage, type PushProvider } from '../providers/provider.ts';
 import type { ActivityDeps } from './activities.ts';
 import { BatchSender } from './delivery/batch-sender.ts';
 import { DatabaseClock } from './delivery/database-clock.ts';
 import { PendingDevices } from './delivery/pending-devices.ts';
 import type { SendEnd } from './delivery/run-end.ts';
-import { PayloadError, type PreparedMessage, type PushProvider } from './providers/provider.ts';
 import { toHostInTrouble } from './read-notification.ts';
 import { whileBeating } from './while-beating.ts';
 

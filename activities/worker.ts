@@ -10,10 +10,10 @@ import { forgetOldEvidence } from '../db/token-evidence.ts';
 import { type Config, loadConfig } from '../domain/config.ts';
 import type { Logger } from '../domain/logger.ts';
 import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
+import { createConfiguredProviders } from '../providers/configured.ts';
 import { type ActivityDeps, createActivities } from './activities.ts';
 import { OverloadWatch } from './delivery/overload-watch.ts';
 import { ProviderHosts } from './delivery/provider-hosts.ts';
-import { createConfiguredProviders } from './providers/configured.ts';
 import { runReconciler } from './reconcile.ts';
 import { SendingSlots, tunedBy } from './sending-slots.ts';
 

@@ -6,11 +6,11 @@ import { connect } from '../db/connect.ts';
 import { describeDatabaseError, isWrongDatabase, probeDatabase } from '../db/database-error.ts';
 import type { Database } from '../db/schema.ts';
 import { type Environment, loadConfig } from '../domain/config.ts';
+import { createJwtVerifier } from './access/jwt.ts';
 import { createApp } from './app.ts';
 import type { DocsAssets, Log } from './dependencies.ts';
-import { loadDocsAssets } from './docs-assets.ts';
-import { createJwtVerifier } from './jwt.ts';
-import { createTemporalWaker } from './temporal.ts';
+import { loadDocsAssets } from './document/docs-assets.ts';
+import { createTemporalWaker } from './notifications/temporal-waker.ts';
 
 /** What PostgreSQL has to say is said by then, unless it is away: the API starts without it, and is not ready. */
 const databaseAnswerMs = 3_000;

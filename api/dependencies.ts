@@ -1,7 +1,7 @@
 import type { Kysely } from 'kysely';
 import type { Database } from '../db/schema.ts';
-import type { JwtVerifier } from './jwt.ts';
-import type { NotificationWaker } from './notification-waker.ts';
+import type { JwtVerifier } from './access/jwt.ts';
+import type { NotificationWaker } from './notifications/waker.ts';
 
 /** Everything the API needs from outside. `createApp` reads no environment, opens no port and imports no runtime. */
 export interface ApiDependencies {

@@ -3,9 +3,9 @@ import { databaseErrorCode, describeDatabaseError, probeDatabase } from '../db/d
 import { listUnreachableHosts } from '../db/provider-hosts.ts';
 import type { UnreachableHost } from '../domain/notification.ts';
 import type { ApiDependencies } from './dependencies.ts';
-import { createRouter } from './router.ts';
-import { fromUnreachableHost, unreachableHostSchema } from './schemas/notification.ts';
-import { urlProblems } from './schemas/problem.ts';
+import { urlProblems } from './http/problem-schema.ts';
+import { createRouter } from './http/router.ts';
+import { fromUnreachableHost, unreachableHostSchema } from './notifications/schemas.ts';
 
 const healthRoute = createRoute({
   method: 'get',

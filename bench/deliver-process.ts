@@ -8,8 +8,6 @@ import { OverloadWatch } from '../activities/delivery/overload-watch.ts';
 import { PendingDevices } from '../activities/delivery/pending-devices.ts';
 import { ProviderHosts } from '../activities/delivery/provider-hosts.ts';
 import { nextBatches } from '../activities/next-batches.ts';
-import { createConfiguredProviders } from '../activities/providers/configured.ts';
-import type { DeviceAddress, PushProvider } from '../activities/providers/provider.ts';
 import { SendingSlots } from '../activities/sending-slots.ts';
 import { type Claim, claimBatch } from '../db/batches.ts';
 import { connect } from '../db/connect.ts';
@@ -17,6 +15,8 @@ import { insertNotification, launchNotification } from '../db/notifications.ts';
 import { loadConfig } from '../domain/config.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
+import { createConfiguredProviders } from '../providers/configured.ts';
+import type { DeviceAddress, PushProvider } from '../providers/provider.ts';
 import { SimulatorControl } from '../simulator/control-client.ts';
 import { median } from './figures.ts';
 

@@ -8,8 +8,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { importPKCS8, SignJWT } from 'jose';
-import { buildApnsContent } from '../domain/payload/apns.ts';
-import { buildFcmContent } from '../domain/payload/fcm.ts';
+import { buildApnsContent } from '../providers/apns/payload.ts';
+import { buildFcmContent } from '../providers/fcm/payload.ts';
 import { SimulatorControl } from '../simulator/control-client.ts';
 import { apnsDeviceToken, fcmRegistrationToken } from '../simulator/device-tokens.ts';
 import { type LaunchedSimulator, launchSimulator } from '../simulator/launch.ts';

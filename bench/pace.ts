@@ -4,11 +4,11 @@
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createApnsProvider } from '../activities/providers/apns/provider.ts';
-import { InMemoryProviderTokenStore } from '../activities/providers/apns/provider-token-store.ts';
-import type { PreparedMessage, PushProvider } from '../activities/providers/provider.ts';
-import { normaliseApnsKey } from '../domain/credentials/apns-key.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
+import { normaliseApnsKey } from '../providers/apns/key.ts';
+import { createApnsProvider } from '../providers/apns/provider.ts';
+import { InMemoryProviderTokenStore } from '../providers/apns/provider-token-store.ts';
+import type { PreparedMessage, PushProvider } from '../providers/provider.ts';
 import { SimulatorControl } from '../simulator/control-client.ts';
 import { apnsDeviceToken } from '../simulator/device-tokens.ts';
 import { type LaunchedSimulator, launchSimulator } from '../simulator/launch.ts';

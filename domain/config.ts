@@ -1,4 +1,4 @@
-import { apnsPushTypeRules } from './payload/apns.ts';
+import { apnsPushTypeRules } from '../providers/apns/payload.ts';
 import { type ProxySettings, parseProxy, parseProxyExceptions } from './proxy.ts';
 import { type WorkerRole, workerRoles } from './task-queues.ts';
 

@@ -1,4 +1,4 @@
-import { utf8Bytes } from './payload/json.ts';
+import { utf8Bytes } from './json.ts';
 
 /**
  * Our own limits on text from outside cut it between characters as a reader sees them (grapheme clusters of Unicode UAX 29):

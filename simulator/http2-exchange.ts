@@ -1,5 +1,5 @@
 /** One HTTP/2 request and its answer. */
-import { DEFAULT_WINDOW_BYTES } from '../activities/providers/http2/frames.ts';
+import { DEFAULT_WINDOW_BYTES } from '../http2/frames.ts';
 import { type Exchange, findHeader } from './exchange.ts';
 import type { Http2Connection } from './http2-server.ts';
 

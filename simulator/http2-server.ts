@@ -23,9 +23,9 @@ import {
   Setting,
   unpaddedEnd,
   writeFrameHeader,
-} from '../activities/providers/http2/frames.ts';
-import { HeaderBlockReader } from '../activities/providers/http2/header-block.ts';
-import { HpackDecoder, HpackError } from '../activities/providers/http2/hpack.ts';
+} from '../http2/frames.ts';
+import { HeaderBlockReader } from '../http2/header-block.ts';
+import { HpackDecoder, HpackError } from '../http2/hpack.ts';
 import type { GoawayOptions, ListenerName, SimulatorConnection, TransportCounters } from './exchange.ts';
 import { Http2Exchange } from './http2-exchange.ts';
 import { resetSocket } from './reset-socket.ts';

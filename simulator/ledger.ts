@@ -76,7 +76,7 @@ export class Ledger {
 
   /**
    * The counters of a notification, made when first seen. An id in UUID form is known by its first three and a half
-   * groups, which is all of it that an apns-id carries (`domain/apns-id.ts`).
+   * groups, which is all of it that an apns-id carries (`providers/apns/apns-id.ts`).
    */
   notification(notificationId: string): NotificationLedger {
     const key = notificationKey(notificationId);

@@ -2,7 +2,7 @@
  * Header blocks of answers, as HPACK literals without indexing (RFC 7541 §6.2.2): nothing to remember, so that any
  * block can be sent on any connection at any time.
  */
-import { writeInteger, writeString } from '../activities/providers/http2/hpack.ts';
+import { writeInteger, writeString } from '../http2/hpack.ts';
 
 const statusIndexes: Record<number, number> = { 200: 8, 204: 9, 206: 10, 304: 11, 400: 12, 404: 13, 500: 14 };
 const nameIndexes: Record<string, number> = { 'content-length': 28, 'content-type': 31, date: 33, 'retry-after': 53 };

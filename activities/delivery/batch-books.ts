@@ -2,7 +2,7 @@ import { returnReserved } from '../../db/batches.ts';
 import { cleanReason, type Retirement } from '../../db/deliveries.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import type { Outcome } from '../../domain/outcome.ts';
-import type { RejectedVerdict, UnregisteredVerdict } from '../providers/provider.ts';
+import type { RejectedVerdict, UnregisteredVerdict } from '../../providers/provider.ts';
 import type { BatchRun } from './batch-run.ts';
 import { type Decision, type DeliveryRules, decide, orExpire } from './decide.ts';
 import type { PendingDevice } from './pending-devices.ts';

@@ -1,5 +1,5 @@
 import type { WorkerConfig } from '../../domain/config.ts';
-import type { PushProvider } from '../providers/provider.ts';
+import type { PushProvider } from '../../providers/provider.ts';
 import type { BatchRun } from './batch-run.ts';
 import type { PendingDevice, PendingDevices } from './pending-devices.ts';
 

@@ -4,7 +4,7 @@ import type { Claim } from '../../db/batches.ts';
 import type { Database } from '../../db/schema.ts';
 import type { WorkerConfig } from '../../domain/config.ts';
 import type { InDoubtPolicy } from '../../domain/notification-state.ts';
-import type { PreparedMessage, PushProvider } from '../providers/provider.ts';
+import type { PreparedMessage, PushProvider } from '../../providers/provider.ts';
 import type { SendingSlots } from '../sending-slots.ts';
 import type { OverloadWatch } from './overload-watch.ts';
 import type { PendingDevices } from './pending-devices.ts';

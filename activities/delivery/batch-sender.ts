@@ -8,7 +8,7 @@ import type {
   UnansweredVerdict,
   UnsentVerdict,
   Verdict,
-} from '../providers/provider.ts';
+} from '../../providers/provider.ts';
 import { BatchBooks } from './batch-books.ts';
 import { BatchHosts } from './batch-hosts.ts';
 import { BatchParts, type Part } from './batch-parts.ts';

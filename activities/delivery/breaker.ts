@@ -1,4 +1,4 @@
-import type { ConfigurationFault, RejectedVerdict, UnregisteredVerdict } from '../providers/provider.ts';
+import type { ConfigurationFault, RejectedVerdict, UnregisteredVerdict } from '../../providers/provider.ts';
 import type { PendingDevice } from './pending-devices.ts';
 
 /** Answers that are judged together. */

@@ -7,7 +7,7 @@ import type {
   UnansweredVerdict,
   UnregisteredVerdict,
   UnsentVerdict,
-} from '../providers/provider.ts';
+} from '../../providers/provider.ts';
 
 /** What is known of a device before the verdict. */
 export interface Tries {

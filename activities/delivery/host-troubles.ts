@@ -8,7 +8,7 @@ import {
   noteUnreachable,
 } from '../../db/provider-hosts.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
-import type { UnsentVerdict } from '../providers/provider.ts';
+import type { UnsentVerdict } from '../../providers/provider.ts';
 import type { BatchBooks } from './batch-books.ts';
 import type { BatchHost, BatchHosts } from './batch-hosts.ts';
 import type { Part } from './batch-parts.ts';

@@ -1,7 +1,7 @@
 import { retryDatabase } from '../../db/retry-database.ts';
 import { keepEvidence, reviveSuspects } from '../../db/token-evidence.ts';
 import { weighTokens } from '../../domain/token-evidence.ts';
-import type { RejectedVerdict } from '../providers/provider.ts';
+import type { RejectedVerdict } from '../../providers/provider.ts';
 import type { BatchBooks } from './batch-books.ts';
 import type { BatchParts, Part } from './batch-parts.ts';
 import type { BatchRun } from './batch-run.ts';

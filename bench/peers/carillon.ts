@@ -1,11 +1,11 @@
 /** Carillon's own engine: the provider as the worker uses it, from prepared message to verdict. */
 import { readFileSync } from 'node:fs';
-import { createApnsProvider } from '../../activities/providers/apns/provider.ts';
-import { InMemoryProviderTokenStore } from '../../activities/providers/apns/provider-token-store.ts';
-import { createFcmProvider } from '../../activities/providers/fcm/provider.ts';
-import type { PushProvider } from '../../activities/providers/provider.ts';
-import { normaliseApnsKey } from '../../domain/credentials/apns-key.ts';
-import { normaliseServiceAccount } from '../../domain/credentials/service-account.ts';
+import { normaliseApnsKey } from '../../providers/apns/key.ts';
+import { createApnsProvider } from '../../providers/apns/provider.ts';
+import { InMemoryProviderTokenStore } from '../../providers/apns/provider-token-store.ts';
+import { createFcmProvider } from '../../providers/fcm/provider.ts';
+import { normaliseServiceAccount } from '../../providers/fcm/service-account.ts';
+import type { PushProvider } from '../../providers/provider.ts';
 import { inParallel, readTask, runSender, type SenderTask } from '../measure.ts';
 
 const task = readTask();

@@ -1,7 +1,7 @@
 /** Node's own HTTP/2 client with as little around it as a sender can do with. */
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:http2';
-import { apnsId } from '../../domain/apns-id.ts';
+import { apnsId } from '../../providers/apns/apns-id.ts';
 import { inParallel, readTask, runSender } from '../measure.ts';
 
 const task = readTask();

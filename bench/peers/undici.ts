@@ -1,7 +1,7 @@
 /** undici's client over HTTP/2, the way its documentation has it: `request`, then the body read to its end. */
 import { readFileSync } from 'node:fs';
 import { Client } from 'undici';
-import { apnsId } from '../../domain/apns-id.ts';
+import { apnsId } from '../../providers/apns/apns-id.ts';
 import { inParallel, readTask, runSender } from '../measure.ts';
 
 const task = readTask();

@@ -292,7 +292,7 @@ export class ApnsProvider {
   }
 }
 
-/** The part of a notification id that an apns-id of Carillon carries (`domain/apns-id.ts`); '' for any other apns-id. */
+/** The part of a notification id that an apns-id of Carillon carries (`providers/apns/apns-id.ts`); '' for any other apns-id. */
 function notificationIdOf(apnsId: string | undefined): string {
   return apnsId !== undefined && apnsId.length === 36 && apnsId[14] === '8' ? apnsId.slice(0, 24) : '';
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { createLocalJWKSet, exportJWK, generateKeyPair, SignJWT } from 'jose';
-import { createJwtVerifier } from '../../api/jwt.ts';
+import { createJwtVerifier } from '../../api/access/jwt.ts';
 import { ensureFirstApiKey } from '../../db/api-keys.ts';
 import { connect } from '../../db/connect.ts';
 import { createTestDatabase } from '../support/database.ts';

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Hono } from 'hono';
 import type { ApiEnv } from '../../api/dependencies.ts';
-import { readJsonBody } from '../../api/json-body.ts';
-import { handleError } from '../../api/problems.ts';
+import { readJsonBody } from '../../api/http/json-body.ts';
+import { handleError } from '../../api/http/problems.ts';
 
 function appWith(options: { maxBytes?: number; timeoutMs?: number }) {
   const app = new Hono<ApiEnv>();

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { loadDocsAssets } from '../../api/docs-assets.ts';
+import { loadDocsAssets } from '../../api/document/docs-assets.ts';
 import { createTestApi, type TestApi } from './harness.ts';
 
 describe('OpenAPI and its reference page', () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Log } from '../../api/dependencies.ts';
-import { createTemporalWaker } from '../../api/temporal.ts';
+import { createTemporalWaker } from '../../api/notifications/temporal-waker.ts';
 import { notificationWorkflowId } from '../../domain/ids.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { connectTestTemporal, type TestTemporal } from '../support/temporal.ts';

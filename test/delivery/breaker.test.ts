@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import type { Verdict } from '../../activities/providers/provider.ts';
 import { resumeNotification } from '../../db/notifications.ts';
+import type { Verdict } from '../../providers/provider.ts';
 import { until } from '../support/until.ts';
 import {
   accepted,

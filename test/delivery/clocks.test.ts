@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { DatabaseClock } from '../../activities/delivery/database-clock.ts';
-import type { Verdict } from '../../activities/providers/provider.ts';
 import { registerDevice } from '../../db/devices.ts';
 import { beginScheduled } from '../../db/notifications.ts';
+import type { Verdict } from '../../providers/provider.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { type Simulator, startSimulator } from '../../simulator/simulator.ts';
 import { until } from '../support/until.ts';

@@ -8,8 +8,6 @@ import { deliverBatch } from '../../activities/deliver-batch.ts';
 import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
 import { nextBatches } from '../../activities/next-batches.ts';
-import type { DeviceAddress, PushProvider, Verdict } from '../../activities/providers/provider.ts';
-import { PayloadError } from '../../activities/providers/provider.ts';
 import { SendingSlots } from '../../activities/sending-slots.ts';
 import { type ConnectOptions, connect, type DatabaseHandle } from '../../db/connect.ts';
 import { auditBooks, countTotals } from '../../db/deliveries.ts';
@@ -23,6 +21,8 @@ import type { Notification } from '../../domain/notification.ts';
 import type { InDoubtPolicy } from '../../domain/notification-state.ts';
 import type { Outcome } from '../../domain/outcome.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
+import type { DeviceAddress, PushProvider, Verdict } from '../../providers/provider.ts';
+import { PayloadError } from '../../providers/provider.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 
 export const accepted: Verdict = { kind: 'accepted', httpStatus: 200 };

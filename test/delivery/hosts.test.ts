@@ -1,8 +1,8 @@
 /** Apple has a host for each environment: what is wrong with one holds up nobody of the other. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import type { Verdict } from '../../activities/providers/provider.ts';
 import { listUnreachableHosts } from '../../db/provider-hosts.ts';
+import type { Verdict } from '../../providers/provider.ts';
 import { until } from '../support/until.ts';
 import {
   accepted,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import type { Verdict } from '../../activities/providers/provider.ts';
+import type { Verdict } from '../../providers/provider.ts';
 import { until } from '../support/until.ts';
 import {
   accepted,

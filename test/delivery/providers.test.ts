@@ -1,10 +1,10 @@
 /** Whole batches through the real providers to the simulator: its ledger says what the books must say. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, type TestContext, test } from 'node:test';
-import type { PushProvider } from '../../activities/providers/provider.ts';
 import { resumeNotification } from '../../db/notifications.ts';
 import type { ApnsEnvironment, ProviderName } from '../../domain/device.ts';
 import type { InDoubtPolicy } from '../../domain/notification-state.ts';
+import type { PushProvider } from '../../providers/provider.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { apnsDeviceToken, type DeviceBehaviour, fcmRegistrationToken } from '../../simulator/device-tokens.ts';
 import type { Action } from '../../simulator/rules.ts';

@@ -1,11 +1,11 @@
 /** Carillon's own providers, pointed at a simulator. */
 import { readFileSync } from 'node:fs';
-import { type ApnsProviderOptions, createApnsProvider } from '../../activities/providers/apns/provider.ts';
-import { InMemoryProviderTokenStore } from '../../activities/providers/apns/provider-token-store.ts';
-import { createFcmProvider, type FcmProviderOptions } from '../../activities/providers/fcm/provider.ts';
-import type { PushProvider } from '../../activities/providers/provider.ts';
-import { normaliseApnsKey } from '../../domain/credentials/apns-key.ts';
-import { normaliseServiceAccount } from '../../domain/credentials/service-account.ts';
+import { normaliseApnsKey } from '../../providers/apns/key.ts';
+import { type ApnsProviderOptions, createApnsProvider } from '../../providers/apns/provider.ts';
+import { InMemoryProviderTokenStore } from '../../providers/apns/provider-token-store.ts';
+import { createFcmProvider, type FcmProviderOptions } from '../../providers/fcm/provider.ts';
+import { normaliseServiceAccount } from '../../providers/fcm/service-account.ts';
+import type { PushProvider } from '../../providers/provider.ts';
 import type { SimulatorAddresses } from '../../simulator/simulator.ts';
 
 /** Every wait short, so that a test sees the second attempt. */

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
-import type { Verdict } from '../../activities/providers/provider.ts';
 import { pauseNotification, resumeNotification } from '../../db/notifications.ts';
 import { forgetOldEvidence } from '../../db/token-evidence.ts';
+import type { Verdict } from '../../providers/provider.ts';
 import {
   accepted,
   createDeliveryBench,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { loadDocsAssets } from '../../api/docs-assets.ts';
+import { loadDocsAssets } from '../../api/document/docs-assets.ts';
 import { apnsToken, createTestApi, type TestApi } from '../api/harness.ts';
 
 /** The short suite that holds the app to both runtimes: `npm run test:deno` runs it on Deno, `npm test` on Node. */

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ConfigError, loadConfig } from '../../domain/config.ts';
 import { apnsPushTypes } from '../../domain/message.ts';
-import { apnsPushTypeRules } from '../../domain/payload/apns.ts';
+import { apnsPushTypeRules } from '../../providers/apns/payload.ts';
 
 const load = (topic: string) => loadConfig({ DATABASE_URL: 'postgres://localhost/carillon', APNS_TOPIC: topic });
 

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { DEFAULT_WINDOW_BYTES, FrameType, LARGEST_WINDOW_BYTES } from '../../activities/providers/http2/frames.ts';
+import { DEFAULT_WINDOW_BYTES, FrameType, LARGEST_WINDOW_BYTES } from '../../http2/frames.ts';
 import { createApnsClientCertificate, createAuthority, createServerCertificate } from '../../simulator/certificates.ts';
 import { until } from '../support/until.ts';
 import { startRawServer } from './raw-server.ts';

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { FlowLimit, fewestRequests } from '../../activities/providers/http2/flow-limit.ts';
+import { FlowLimit, fewestRequests } from '../../http2/flow-limit.ts';
 
 interface Peer {
   /** Answers a second; changes at `changesAtMs`. */

@@ -13,7 +13,7 @@ import {
   readSettings,
   readUint32,
   Setting,
-} from '../../activities/providers/http2/frames.ts';
+} from '../../http2/frames.ts';
 
 interface Frame {
   type: number;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { ErrorCode, LARGEST_WINDOW_BYTES } from '../../activities/providers/http2/frames.ts';
+import { ErrorCode, LARGEST_WINDOW_BYTES } from '../../http2/frames.ts';
 import { until } from '../support/until.ts';
 import { type RawPeer, startRawServer } from './raw-server.ts';
 import {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ErrorCode, Flag, FrameType, type FrameWriter, Setting } from '../../activities/providers/http2/frames.ts';
+import { ErrorCode, Flag, FrameType, type FrameWriter, Setting } from '../../http2/frames.ts';
 import { until } from '../support/until.ts';
 import { type RawPeer, startRawServer } from './raw-server.ts';
 import { assertResponse, assertUnanswered, openPool, push } from './support.ts';

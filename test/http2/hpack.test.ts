@@ -8,7 +8,7 @@ import {
   type Indexing,
   maxFieldBytes,
   writeInteger,
-} from '../../activities/providers/http2/hpack.ts';
+} from '../../http2/hpack.ts';
 
 type Field = readonly [name: string, value: string];
 

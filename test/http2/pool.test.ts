@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import fc from 'fast-check';
-import { ErrorCode, FrameType, LARGEST_WINDOW_BYTES } from '../../activities/providers/http2/frames.ts';
-import { HeaderTemplate } from '../../activities/providers/http2/header-template.ts';
+import { ErrorCode, FrameType, LARGEST_WINDOW_BYTES } from '../../http2/frames.ts';
+import { HeaderTemplate } from '../../http2/header-template.ts';
 import { until } from '../support/until.ts';
 import { type RawPeer, startRawServer } from './raw-server.ts';
 import {

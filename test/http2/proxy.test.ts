@@ -1,8 +1,8 @@
 /** Connections through a proxy: a real one on loopback, between the pool and a real server. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { Http2PoolOptions } from '../../activities/providers/http2/pool.ts';
 import { parseProxy } from '../../domain/proxy.ts';
+import type { Http2PoolOptions } from '../../http2/pool.ts';
 import { startConnectProxy } from '../support/connect-proxy.ts';
 import { until } from '../support/until.ts';
 import { startRawServer } from './raw-server.ts';

@@ -14,8 +14,8 @@ import {
   FrameWriter,
   readSettings,
   Setting,
-} from '../../activities/providers/http2/frames.ts';
-import { HpackDecoder, HpackEncoder, maxFieldBytes } from '../../activities/providers/http2/hpack.ts';
+} from '../../http2/frames.ts';
+import { HpackDecoder, HpackEncoder, maxFieldBytes } from '../../http2/hpack.ts';
 import { serverTls } from './support.ts';
 
 export interface RawRequest {

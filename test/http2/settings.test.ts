@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { FrameType, Setting } from '../../activities/providers/http2/frames.ts';
-import { HeaderTemplate } from '../../activities/providers/http2/header-template.ts';
+import { FrameType, Setting } from '../../http2/frames.ts';
+import { HeaderTemplate } from '../../http2/header-template.ts';
 import { until } from '../support/until.ts';
 import { type RawPeer, startRawServer } from './raw-server.ts';
 import { assertResponse, countKinds, openPool, push, sendMany, template } from './support.ts';

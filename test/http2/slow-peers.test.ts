@@ -1,7 +1,7 @@
 /** Peers that are slow and not broken: nothing may end in doubt, and no connection may be given up. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { FrameType } from '../../activities/providers/http2/frames.ts';
+import { FrameType } from '../../http2/frames.ts';
 import { until } from '../support/until.ts';
 import { type RawPeer, startRawServer } from './raw-server.ts';
 import { assertNotProcessed, assertResponse, countKinds, openPool, push, sendMany } from './support.ts';

@@ -1,14 +1,8 @@
 /** What the tests of the HTTP/2 engine share: certificates, a template, a pool with short times, and patience. */
 import assert from 'node:assert/strict';
-import type {
-  Http2Request,
-  Http2Response,
-  Http2Result,
-  NotProcessed,
-  Unanswered,
-} from '../../activities/providers/http2/exchange.ts';
-import { HeaderTemplate } from '../../activities/providers/http2/header-template.ts';
-import { Http2Pool, type Http2PoolOptions } from '../../activities/providers/http2/pool.ts';
+import type { Http2Request, Http2Response, Http2Result, NotProcessed, Unanswered } from '../../http2/exchange.ts';
+import { HeaderTemplate } from '../../http2/header-template.ts';
+import { Http2Pool, type Http2PoolOptions } from '../../http2/pool.ts';
 import { createAuthority, createServerCertificate } from '../../simulator/certificates.ts';
 
 export const authority = createAuthority('Test authority');

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { cleanReason, readAnswer } from '../../activities/providers/answer.ts';
-import { readFcmAnswer } from '../../activities/providers/fcm/errors.ts';
 import { cleanReason as storedReason } from '../../db/deliveries.ts';
+import { cleanReason, readAnswer } from '../../providers/answer.ts';
+import { readFcmAnswer } from '../../providers/fcm/errors.ts';
 
 const now = new Date('2026-03-01T12:00:00Z');
 const read = (body: string) =>

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { type ProviderAnswer, readAnswer } from '../../activities/providers/answer.ts';
-import { apnsVerdict, defaultApnsWaits, readApnsAnswer } from '../../activities/providers/apns/reasons.ts';
-import { defaultFcmWaits, fcmVerdict, readFcmAnswer } from '../../activities/providers/fcm/errors.ts';
-import type { Verdict } from '../../activities/providers/provider.ts';
+import { type ProviderAnswer, readAnswer } from '../../providers/answer.ts';
+import { apnsVerdict, defaultApnsWaits, readApnsAnswer } from '../../providers/apns/reasons.ts';
+import { defaultFcmWaits, fcmVerdict, readFcmAnswer } from '../../providers/fcm/errors.ts';
+import type { Verdict } from '../../providers/provider.ts';
 
 const now = new Date('2026-03-01T12:00:00Z');
 const status = fc.integer({ min: 201, max: 599 });

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { inspect } from 'node:util';
-import { normaliseApnsKey } from '../../domain/credentials/apns-key.ts';
-import { CredentialError } from '../../domain/credentials/credential-error.ts';
-import { normaliseServiceAccount } from '../../domain/credentials/service-account.ts';
+import { normaliseApnsKey } from '../../providers/apns/key.ts';
+import { CredentialError } from '../../providers/credentials/credential-error.ts';
+import { normaliseServiceAccount } from '../../providers/fcm/service-account.ts';
 
 const pem = (key: KeyObject): string => key.export({ type: 'pkcs8', format: 'pem' }) as string;
 const p256 = generateKeyPairSync('ec', { namedCurve: 'P-256' });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { ProviderName } from '../../domain/device.ts';
-import { normaliseDeviceToken } from '../../domain/device-token.ts';
+import { normaliseDeviceToken } from '../../providers/device-token.ts';
 
 const hex = 'abcdef0123456789'.repeat(4);
 

@@ -1,4 +1,4 @@
-import type { Clock } from '../../activities/providers/clock.ts';
+import type { Clock } from '../../providers/clock.ts';
 
 /** Real time, moved by the test: the wall clock may jump, the monotonic one only grows. */
 export class FakeClock implements Clock {

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { type Platform, type ProviderName, platforms } from '../../domain/device.ts';
+import type { JsonObject } from '../../domain/json.ts';
 import type { JsonValue, Message } from '../../domain/message.ts';
-import { buildApnsContent } from '../../domain/payload/apns.ts';
-import { checkMessage, measureMessage } from '../../domain/payload/check.ts';
-import { buildFcmContent } from '../../domain/payload/fcm.ts';
-import type { JsonObject } from '../../domain/payload/json.ts';
-import { PayloadError } from '../../domain/payload/payload-error.ts';
+import { buildApnsContent } from '../../providers/apns/payload.ts';
+import { buildFcmContent } from '../../providers/fcm/payload.ts';
+import { checkMessage, measureMessage } from '../../providers/payload/check.ts';
+import { PayloadError } from '../../providers/payload/payload-error.ts';
 import { readFcmMessage } from '../../simulator/fcm/message.ts';
 
 const notificationId = '01890000-0000-7000-8000-000000000001';

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
 import { describe, test } from 'node:test';
-import { normaliseApnsCertificate } from '../../domain/credentials/apns-certificate.ts';
-import { CredentialError } from '../../domain/credentials/credential-error.ts';
-import { readPkcs12 } from '../../domain/credentials/pkcs12.ts';
-import { decryptRc2Cbc } from '../../domain/credentials/rc2.ts';
+import { normaliseApnsCertificate } from '../../providers/apns/certificate.ts';
+import { CredentialError } from '../../providers/credentials/credential-error.ts';
+import { readPkcs12 } from '../../providers/credentials/pkcs12.ts';
+import { decryptRc2Cbc } from '../../providers/credentials/rc2.ts';
 import { legacyPkcs12, modernPkcs12 } from './pkcs12-fixtures.ts';
 
 describe('a .p12 file', () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { parseRetryAfter } from '../../domain/retry-after.ts';
+import { parseRetryAfter } from '../../providers/retry-after.ts';
 
 const now = new Date('2026-03-01T12:00:00Z');
 

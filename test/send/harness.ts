@@ -8,7 +8,7 @@ import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
 import { reconcile } from '../../activities/reconcile.ts';
 import { SendingSlots, tunedBy } from '../../activities/sending-slots.ts';
-import { createTemporalWaker } from '../../api/temporal.ts';
+import { createTemporalWaker } from '../../api/notifications/temporal-waker.ts';
 import { auditBooks } from '../../db/deliveries.ts';
 import { getSummary, insertNotification, launchNotification } from '../../db/notifications.ts';
 import { loadConfig, type WorkerConfig } from '../../domain/config.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import type { Verdict } from '../../activities/providers/provider.ts';
+import type { Verdict } from '../../providers/provider.ts';
 import { accepted } from '../delivery/harness.ts';
 import { createSendBench, type SendBench } from './harness.ts';
 

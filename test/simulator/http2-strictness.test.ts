@@ -12,8 +12,8 @@ import {
   FrameType,
   FrameWriter,
   readUint32,
-} from '../../activities/providers/http2/frames.ts';
-import { HpackEncoder } from '../../activities/providers/http2/hpack.ts';
+} from '../../http2/frames.ts';
+import { HpackEncoder } from '../../http2/hpack.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { apnsDeviceToken } from '../../simulator/device-tokens.ts';
 import { type Simulator, startSimulator } from '../../simulator/simulator.ts';

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import { createApnsProvider } from '../../activities/providers/apns/provider.ts';
-import { InMemoryProviderTokenStore } from '../../activities/providers/apns/provider-token-store.ts';
-import { createFcmProvider } from '../../activities/providers/fcm/provider.ts';
-import type { PushProvider, Verdict } from '../../activities/providers/provider.ts';
-import { normaliseApnsKey } from '../../domain/credentials/apns-key.ts';
-import { normaliseServiceAccount } from '../../domain/credentials/service-account.ts';
+import { normaliseApnsKey } from '../../providers/apns/key.ts';
+import { createApnsProvider } from '../../providers/apns/provider.ts';
+import { InMemoryProviderTokenStore } from '../../providers/apns/provider-token-store.ts';
+import { createFcmProvider } from '../../providers/fcm/provider.ts';
+import { normaliseServiceAccount } from '../../providers/fcm/service-account.ts';
+import type { PushProvider, Verdict } from '../../providers/provider.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { apnsDeviceToken, type DeviceBehaviour, fcmRegistrationToken } from '../../simulator/device-tokens.ts';
 import { type Simulator, startSimulator } from '../../simulator/simulator.ts';

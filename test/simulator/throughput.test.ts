@@ -5,10 +5,10 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
-import type { Http2Request } from '../../activities/providers/http2/exchange.ts';
-import { HeaderTemplate } from '../../activities/providers/http2/header-template.ts';
-import { Http2Pool } from '../../activities/providers/http2/pool.ts';
-import { apnsId } from '../../domain/apns-id.ts';
+import type { Http2Request } from '../../http2/exchange.ts';
+import { HeaderTemplate } from '../../http2/header-template.ts';
+import { Http2Pool } from '../../http2/pool.ts';
+import { apnsId } from '../../providers/apns/apns-id.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { apnsDeviceToken, fcmRegistrationToken } from '../../simulator/device-tokens.ts';
 import { type LaunchedSimulator, launchSimulator } from '../../simulator/launch.ts';

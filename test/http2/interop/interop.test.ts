@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Http2Pool } from '../../../activities/providers/http2/pool.ts';
+import type { Http2Pool } from '../../../http2/pool.ts';
 import { until } from '../../support/until.ts';
 import { assertNotProcessed, assertResponse, countKinds, openPool, push, sendMany, serverTls } from '../support.ts';
 

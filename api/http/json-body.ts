@@ -1,0 +1,102 @@
+import type { MiddlewareHandler } from 'hono';
+import type { ApiEnv } from '../dependencies.ts';
+import { decodedBody } from './byte-stream.ts';
+import { ApiError, invalidField } from './problems.ts';
+import { findUnstorable, parseJson } from './storable.ts';
+
+export const maxBodyBytes = 1_048_576;
+
+const jsonMediaType = /^application\/([\w.-]+\+)?json$/i;
+
+/**
+ * Reads the body once, for every route but the streaming import, and refuses what no route could store: too large (413), too
+ * slow (408), not UTF-8 (400), not JSON (400), NUL and the like (422 with the field). Routes and their schemas then see plain
+ * JSON; an empty body counts as an empty object, so that the schema names what is missing.
+ */
+export const readJsonBody =
+  (options: { maxBytes?: number; timeoutMs?: number } = {}): MiddlewareHandler<ApiEnv> =>
+  async (c, next) => {
+    const { method } = c.req;
+    if (method === 'GET' || method === 'HEAD' || method === 'DELETE') return next();
+    const bytes = await readBytes(c.req.raw, options.maxBytes ?? maxBodyBytes, options.timeoutMs ?? 30_000);
+    const mediaType = (c.req.header('content-type') ?? '').split(';')[0]!.trim();
+    if (bytes.length > 0 && !jsonMediaType.test(mediaType)) {
+      throw new ApiError(415, 'unsupported_media_type', 'Send JSON with Content-Type: application/json.');
+    }
+    const checked = checkedText(bytes);
+    c.set('hasBody', checked !== '');
+    // A request without a body has no media type to be wrong: it must stay empty for whoever looks at it next.
+    const text = checked === '' && mediaType !== '' ? '{}' : checked;
+    // Hono keeps promises there, whatever its type says.
+    c.req.bodyCache.text = Promise.resolve(text) as unknown as string;
+    return next();
+  };
+
+/** For routes to which an empty object is as good as any other: a request that lost its body must not pass for one. */
+export const requireBody: MiddlewareHandler<ApiEnv> = async (c, next) => {
+  if (!c.var.hasBody)
+    throw new ApiError(400, 'malformed_json', 'The body is missing: send a JSON object, {} at least.');
+  await next();
+};
+
+function checkedText(bytes: Uint8Array): string {
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch (cause) {
+    throw new ApiError(400, 'invalid_encoding', 'The body is not valid UTF-8.', { cause });
+  }
+  if (text.trim() === '') return '';
+  let value: unknown;
+  try {
+    value = parseJson(text);
+  } catch (cause) {
+    throw new ApiError(400, 'malformed_json', 'The body is not valid JSON.', { cause });
+  }
+  const problem = findUnstorable(value);
+  if (problem) throw invalidField(problem.field, problem.message);
+  return text;
+}
+
+async function readBytes(request: Request, maxBytes: number, timeoutMs: number): Promise<Uint8Array> {
+  const tooLarge = () =>
+    new ApiError(413, 'body_too_large', `The body has more than ${maxBytes} bytes.`, {
+      extra: { max_bytes: maxBytes },
+    });
+  if (Number(request.headers.get('content-length') ?? 0) > maxBytes) throw tooLarge();
+  const body = decodedBody(request);
+  if (body === null) return new Uint8Array();
+  const reader = body.getReader();
+  let hasTimedOut = false;
+  const timer = setTimeout(() => {
+    hasTimedOut = true;
+    // The read under way then ends as done; a body that broke meanwhile has nothing left to cancel.
+    reader.cancel().catch(() => {});
+  }, timeoutMs);
+  const parts: Uint8Array[] = [];
+  let size = 0;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      size += value.length;
+      if (size > maxBytes) throw tooLarge();
+      parts.push(value);
+    }
+  } catch (cause) {
+    if (cause instanceof ApiError) throw cause;
+    // The caller hung up: its socket's ECONNRESET must not pass for the database's.
+    throw new ApiError(400, 'malformed_request', 'The body ended before its end.', { cause });
+  } finally {
+    clearTimeout(timer);
+  }
+  if (hasTimedOut) throw new ApiError(408, 'body_timeout', `The body took longer than ${timeoutMs} ms.`);
+  if (parts.length === 1) return parts[0]!;
+  const bytes = new Uint8Array(size);
+  let offset = 0;
+  for (const part of parts) {
+    bytes.set(part, offset);
+    offset += part.length;
+  }
+  return bytes;
+}

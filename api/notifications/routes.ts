@@ -1,0 +1,140 @@
+import { createRoute, z } from '@hono/zod-openapi';
+import { deleteDraft, findNotification, listNotifications } from '../../db/notifications.ts';
+import { notificationStates } from '../../domain/notification-state.ts';
+import type { ApiDependencies } from '../dependencies.ts';
+import { bodyProblems, problems } from '../http/problem-schema.ts';
+import { notFound } from '../http/problems.ts';
+import { createRouter } from '../http/router.ts';
+import { pageLimit, uuidCursor } from '../http/schemas.ts';
+import { createNotification } from './create.ts';
+import { editNotification } from './edit.ts';
+import { stateConflict } from './moves.ts';
+import {
+  checkedId,
+  fromNotification,
+  fromSummary,
+  newNotificationSchema,
+  notificationChangeSchema,
+  notificationPageSchema,
+  notificationParams,
+  notificationSchema,
+} from './schemas.ts';
+
+const tags = ['Notifications'];
+const oneNotification = { content: { 'application/json': { schema: notificationSchema } } };
+
+const location = { Location: { schema: { type: 'string' as const }, required: true, description: 'Its path.' } };
+
+const createNotificationRoute = createRoute({
+  method: 'post',
+  path: '/v1/notifications',
+  tags,
+  summary: 'Create a draft, or send at once, or schedule',
+  description:
+    'The payload is built and measured here for each provider that the audience can hold, so that no device is refused for it later.',
+  request: {
+    headers: z.object({
+      'idempotency-key': z
+        .string()
+        .regex(/^[\x21-\x7e]{1,255}$/, 'Must be 1 to 255 visible ASCII characters.')
+        .optional()
+        .openapi({ description: 'A repeat of the same request under the same key creates nothing new.' }),
+    }),
+    body: { required: true, content: { 'application/json': { schema: newNotificationSchema } } },
+  },
+  responses: {
+    200: { description: 'Created by an earlier request under this key.', headers: location, ...oneNotification },
+    201: { description: 'Created.', headers: location, ...oneNotification },
+    ...problems(409, ...bodyProblems),
+  },
+});
+
+const listRoute = createRoute({
+  method: 'get',
+  path: '/v1/notifications',
+  tags,
+  summary: 'List notifications, newest first',
+  request: {
+    query: z.strictObject({
+      cursor: uuidCursor,
+      limit: pageLimit(100, 20),
+      state: z.enum(notificationStates).optional(),
+    }),
+  },
+  responses: {
+    200: { description: 'A page.', content: { 'application/json': { schema: notificationPageSchema } } },
+    ...problems(),
+  },
+});
+
+const getRoute = createRoute({
+  method: 'get',
+  path: '/v1/notifications/{id}',
+  tags,
+  summary: 'Show a notification and its books',
+  request: { params: notificationParams },
+  responses: { 200: { description: 'The notification.', ...oneNotification }, ...problems(404) },
+});
+
+const patchRoute = createRoute({
+  method: 'patch',
+  path: '/v1/notifications/{id}',
+  tags,
+  summary: 'Change a draft, a schedule or a rate',
+  description:
+    'Content: only of a draft; unschedule makes a scheduled notification one again. scheduled_at: only while scheduled. rate_per_second: until it ends, at once.',
+  request: {
+    params: notificationParams,
+    body: { required: true, content: { 'application/json': { schema: notificationChangeSchema } } },
+  },
+  responses: {
+    200: { description: 'The notification as it is now.', ...oneNotification },
+    ...problems(404, 409, ...bodyProblems),
+  },
+});
+
+const deleteRoute = createRoute({
+  method: 'delete',
+  path: '/v1/notifications/{id}',
+  tags,
+  summary: 'Delete a draft',
+  request: { params: notificationParams },
+  responses: { 204: { description: 'Deleted.' }, ...problems(404, 409) },
+});
+
+export function notifications(deps: ApiDependencies) {
+  const { db } = deps;
+  return createRouter()
+    .openapi(createNotificationRoute, async (c) => {
+      const idempotencyKey = c.req.valid('header')['idempotency-key'];
+      const { appId } = c.var.caller;
+      const { notification, isNew } = await createNotification(deps, appId, c.req.valid('json'), idempotencyKey);
+      c.header('Location', `/v1/notifications/${notification.id}`);
+      return c.json(fromNotification(notification), isNew ? 201 : 200);
+    })
+    .openapi(listRoute, async (c) => {
+      const { limit, state, cursor } = c.req.valid('query');
+      const page = { cursor, limit: limit + 1, state };
+      const found = await listNotifications(db, c.var.caller.appId, page);
+      const shown = found.slice(0, limit);
+      const next = found.length > limit ? shown.at(-1)!.id : null;
+      return c.json({ notifications: shown.map(fromSummary), next_cursor: next }, 200);
+    })
+    .openapi(getRoute, async (c) => {
+      const notification = await findNotification(db, c.var.caller.appId, checkedId(c.req.valid('param').id));
+      if (!notification) throw notFound('notification');
+      return c.json(fromNotification(notification), 200);
+    })
+    .openapi(patchRoute, async (c) => {
+      const id = checkedId(c.req.valid('param').id);
+      return c.json(fromNotification(await editNotification(deps, c.var.caller.appId, id, c.req.valid('json'))), 200);
+    })
+    .openapi(deleteRoute, async (c) => {
+      const id = checkedId(c.req.valid('param').id);
+      if (!(await deleteDraft(db, c.var.caller.appId, id))) {
+        const notification = await findNotification(db, c.var.caller.appId, id);
+        throw notification ? stateConflict('deletion', notification) : notFound('notification');
+      }
+      return c.body(null, 204);
+    });
+}

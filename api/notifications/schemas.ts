@@ -1,0 +1,228 @@
+import { z } from '@hono/zod-openapi';
+import { providerNames } from '../../domain/device.ts';
+import type { Notification, NotificationSummary, UnreachableHost } from '../../domain/notification.ts';
+import { haltReasons, inDoubtPolicies, notificationStates } from '../../domain/notification-state.ts';
+import { type Outcome, outcomes, sumOfOutcomes } from '../../domain/outcome.ts';
+import {
+  audienceExample,
+  fromAudience,
+  fromListed,
+  listedSchema,
+  notificationAudienceSchema,
+} from '../audiences/schemas.ts';
+import { invalidField, notFound } from '../http/problems.ts';
+import { answeredInstant, answeredInstantOrNull, instant, isUuid, nextCursor } from '../http/schemas.ts';
+import { fromMessage, messageSchema } from './message-schema.ts';
+
+const maxScheduleAheadMs = 366 * 24 * 3_600_000;
+/** Clocks of callers are a little behind; anything older is a mistake. */
+const maxScheduleBehindMs = 60_000;
+
+const title = z
+  .string()
+  .min(1)
+  .max(255)
+  .openapi({ description: "For people, in listings and in Temporal's UI; default: the title of the message." });
+const inDoubtPolicy = z.enum(inDoubtPolicies).openapi({
+  description:
+    'What to do with a device that may have got the message although no answer was recorded. redeliver: send again with the same ids, marked in_doubt; skip: record it as unknown.',
+});
+const ratePerSecond = z
+  .int()
+  .min(1)
+  .max(1_000_000)
+  .nullable()
+  .openapi({ description: 'Devices per second for this notification over all workers; null: no limit of its own.' });
+const scheduledAt = instant.openapi({ description: 'When to send: not in the past, at most 366 days ahead.' });
+
+export const newNotificationSchema = z
+  .strictObject({
+    title: title.optional(),
+    message: messageSchema,
+    audience: notificationAudienceSchema,
+    in_doubt_policy: inDoubtPolicy.default('redeliver'),
+    rate_per_second: ratePerSecond.default(null),
+    launch: z.boolean().default(false).openapi({ description: 'Send at once.' }),
+    scheduled_at: scheduledAt.optional(),
+  })
+  .openapi('NewNotification', {
+    example: {
+      title: 'Spring sale, Kansai',
+      message: { title: 'Spring sale', body: 'Everything in the shop, today only.', ttl: 86_400 },
+      audience: audienceExample,
+      rate_per_second: 2_000,
+      launch: false,
+    },
+  });
+
+export type NewNotificationBody = z.infer<typeof newNotificationSchema>;
+
+export const notificationChangeSchema = z
+  .strictObject({
+    title: title.nullable().optional(),
+    message: messageSchema.optional(),
+    audience: notificationAudienceSchema.optional(),
+    in_doubt_policy: inDoubtPolicy.optional(),
+    rate_per_second: ratePerSecond.optional(),
+    scheduled_at: scheduledAt.optional(),
+  })
+  .openapi('NotificationChange', { minProperties: 1, example: { rate_per_second: 500 } });
+
+export type NotificationChangeBody = z.infer<typeof notificationChangeSchema>;
+
+export const launchSchema = z.strictObject({ scheduled_at: scheduledAt.optional() }).openapi('Launch', { example: {} });
+
+const count = z.int().min(0);
+const outcomeCounts = z
+  .object(Object.fromEntries(outcomes.map((outcome) => [outcome, count])) as Record<Outcome, typeof count>)
+  .openapi('OutcomeCounts');
+
+export const booksSchema = z
+  .object({
+    audience: count.openapi({ description: 'Devices planned so far; all of them once is_planned is true.' }),
+    outcomes: outcomeCounts,
+    pending: count.openapi({ description: 'Devices without an outcome.' }),
+    balanced: z.boolean().openapi({ description: 'audience = sum of outcomes + pending.' }),
+    is_planned: z.boolean(),
+    batches: count,
+    batches_finished: count,
+  })
+  .openapi('Books');
+
+/** Without a secret: `/readyz` shows it to everyone. */
+export const unreachableHostSchema = z
+  .object({
+    provider: z.enum(providerNames),
+    host: z.string(),
+    since: answeredInstant,
+    last_tried_at: answeredInstant,
+    error: z.string().openapi({ description: 'Of the last attempt.' }),
+  })
+  .openapi('UnreachableHost', {
+    example: {
+      provider: 'apns',
+      host: 'api.push.apple.com',
+      since: '2026-11-26T09:41:00.000Z',
+      last_tried_at: '2026-11-26T09:47:20.000Z',
+      error: 'connect_failed ECONNREFUSED',
+    },
+  });
+
+export const haltSchema = z
+  .object({ reason: z.enum(haltReasons), detail: z.string() })
+  .nullable()
+  .openapi({ description: 'Why the service stopped this send itself; resume continues after the fix.' });
+
+export const notificationSummarySchema = z
+  .object({
+    id: z.uuid(),
+    state: z.enum(notificationStates),
+    title: z.string().nullable(),
+    in_doubt_policy: z.enum(inDoubtPolicies),
+    rate_per_second: z.int().nullable(),
+    scheduled_at: answeredInstantOrNull,
+    launched_at: answeredInstantOrNull,
+    expires_at: answeredInstantOrNull,
+    finished_at: answeredInstantOrNull.openapi({ description: 'Set once every device has its outcome.' }),
+    halt: haltSchema,
+    unreachable: z.array(unreachableHostSchema).openapi({
+      description:
+        'While it is sending: hosts of the providers that it has devices left for, to which no connection is to be had.',
+    }),
+    books: booksSchema,
+    totals: z
+      .object({
+        outcomes: outcomeCounts,
+        reasons: z.record(z.string(), z.record(z.string(), count)),
+        in_doubt: count,
+      })
+      .nullable()
+      .openapi({ description: 'Counted from the deliveries when the books closed.' }),
+    created_at: answeredInstant,
+    updated_at: answeredInstant,
+  })
+  .openapi('NotificationSummary', { description: 'A notification without its message and audience.' });
+
+export const notificationSchema = z
+  .object({
+    ...notificationSummarySchema.shape,
+    message: messageSchema,
+    audience: notificationAudienceSchema,
+    listed: listedSchema.nullable().openapi({
+      description:
+        'Of the ids that the audience lists: how many were found when it was last written or uploaded, and at the launch. Null when it lists none.',
+    }),
+  })
+  .openapi('Notification');
+
+export const notificationPageSchema = z
+  .object({ notifications: z.array(notificationSummarySchema), next_cursor: nextCursor })
+  .openapi('NotificationPage');
+
+export const notificationParams = z.object({
+  id: z.string().openapi({ format: 'uuid', example: '019c0000-0000-7000-8000-000000000000' }),
+});
+
+/** An id that is no UUID cannot exist: 404, like every other id that does not. */
+export function checkedId(id: string): string {
+  if (!isUuid(id)) throw notFound('notification');
+  return id;
+}
+
+/** @throws {ApiError} 422 for a time in the past or too far ahead. */
+export function toScheduledAt(text: string, now: Date): Date {
+  const at = new Date(text);
+  if (!(at.getTime() >= now.getTime() - maxScheduleBehindMs)) throw invalidField('scheduled_at', 'Is in the past.');
+  if (at.getTime() > now.getTime() + maxScheduleAheadMs) {
+    throw invalidField('scheduled_at', 'Is more than 366 days ahead.');
+  }
+  return at;
+}
+
+export function fromBooks(books: Notification['books']): z.infer<typeof booksSchema> {
+  return {
+    audience: books.audience,
+    outcomes: books.outcomes,
+    pending: books.pending,
+    balanced: books.audience === sumOfOutcomes(books.outcomes) + books.pending && books.pending >= 0,
+    is_planned: books.isPlanned,
+    batches: books.batches,
+    batches_finished: books.batchesFinished,
+  };
+}
+
+export function fromNotification(notification: Notification): z.infer<typeof notificationSchema> {
+  const { message, audience, listed } = notification;
+  return {
+    ...fromSummary(notification),
+    message: fromMessage(message),
+    audience: fromAudience(audience),
+    listed: listed && fromListed(listed),
+  };
+}
+
+export function fromSummary(notification: NotificationSummary): z.infer<typeof notificationSummarySchema> {
+  const { totals } = notification;
+  return {
+    id: notification.id,
+    state: notification.state,
+    title: notification.title,
+    in_doubt_policy: notification.inDoubtPolicy,
+    rate_per_second: notification.ratePerSecond,
+    scheduled_at: notification.scheduledAt?.toISOString() ?? null,
+    launched_at: notification.launchedAt?.toISOString() ?? null,
+    expires_at: notification.expiresAt?.toISOString() ?? null,
+    finished_at: notification.finishedAt?.toISOString() ?? null,
+    halt: notification.halt,
+    unreachable: notification.unreachable.map(fromUnreachableHost),
+    books: fromBooks(notification.books),
+    totals: totals && { outcomes: totals.outcomes, reasons: totals.reasons as never, in_doubt: totals.inDoubt },
+    created_at: notification.createdAt.toISOString(),
+    updated_at: notification.updatedAt.toISOString(),
+  };
+}
+
+export function fromUnreachableHost(host: UnreachableHost): z.infer<typeof unreachableHostSchema> {
+  const { lastTriedAt, since, ...rest } = host;
+  return { ...rest, since: since.toISOString(), last_tried_at: lastTriedAt.toISOString() };
+}

@@ -1,0 +1,70 @@
+import { Client, Connection, isGrpcServiceError } from '@temporalio/client';
+import { loadClientConnectConfig } from '@temporalio/envconfig';
+import type { Environment } from '../../domain/config.ts';
+import { cutText } from '../../domain/cut-text.ts';
+import { sendNotificationWorkflowType } from '../../domain/ids.ts';
+import { notificationStart } from '../../domain/notification-start.ts';
+import { notificationsTaskQueue } from '../../domain/task-queues.ts';
+import type { Log } from '../dependencies.ts';
+import type { NotificationWaker } from './waker.ts';
+
+export interface TemporalWakerOptions {
+  /** `TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, TLS and API key, as `@temporalio/envconfig` reads them. */
+  env: Environment;
+  taskQueuePrefix: string;
+  /** How long one call may take before the change is left to the reconciler. */
+  deadlineMs: number;
+  log: Log;
+}
+
+/** Opens no connection yet, and keeps one once it has. `close` before the process ends: its keep-alive would hold it. */
+export function createTemporalWaker(options: TemporalWakerOptions): NotificationWaker & { close(): Promise<void> } {
+  const { log, deadlineMs } = options;
+  const { connectionOptions, namespace = 'default' } = loadClientConnectConfig({
+    overrideEnvVars: setOnly(options.env),
+  });
+  const { address, tls, apiKey, metadata } = connectionOptions;
+  const connection = Connection.lazy({
+    ...(address !== undefined && { address }),
+    ...(tls !== undefined && { tls }),
+    ...(apiKey !== undefined && { apiKey }),
+    ...(metadata !== undefined && { metadata }),
+  });
+  const client = new Client({ connection, namespace });
+  const taskQueue = notificationsTaskQueue(options.taskQueuePrefix);
+
+  return {
+    async wake(notificationId, labels) {
+      try {
+        await client.withDeadline(Date.now() + deadlineMs, () =>
+          client.workflow.signalWithStart(
+            sendNotificationWorkflowType,
+            notificationStart(notificationId, labels, taskQueue),
+          ),
+        );
+        return 'woken';
+      } catch (err) {
+        // The change is in PostgreSQL already, so nothing is lost: the reconciler finds it by its version.
+        log.warn({ err, notificationId }, 'Temporal could not be reached: left to the reconciler');
+        return 'deferred';
+      }
+    },
+
+    async check() {
+      try {
+        await client.withDeadline(Date.now() + deadlineMs, () => connection.workflowService.getSystemInfo({}));
+        return 'reachable';
+      } catch (error) {
+        return isGrpcServiceError(error) ? cutText(`unreachable (${error.details})`, 200) : 'unreachable';
+      }
+    },
+
+    close: () => connection.close(),
+  };
+}
+
+function setOnly(env: Environment): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined && entry[1] !== ''),
+  );
+}

@@ -1,0 +1,12 @@
+import type { NotificationLabels } from '../../domain/notification-start.ts';
+
+/**
+ * All that the API knows of Temporal. PostgreSQL already has the new state when this is called; whatever happens here, the
+ * change is made, and the reconciler in the worker wakes what could not be woken.
+ */
+export interface NotificationWaker {
+  /** Never throws. `deferred`: Temporal could not be reached within the deadline. */
+  wake(notificationId: string, labels: NotificationLabels): Promise<'woken' | 'deferred'>;
+  /** `reachable`, or in a few words why not. Never throws. */
+  check(): Promise<string>;
+}

@@ -1,8 +1,0 @@
-import { OpenAPIHono } from '@hono/zod-openapi';
-import type { ApiEnv } from './dependencies.ts';
-import { refuseInvalid } from './schemas/validation.ts';
-
-/** What every resource file begins with: a Hono whose schemas refuse by one problem document. */
-export function createRouter(): OpenAPIHono<ApiEnv> {
-  return new OpenAPIHono<ApiEnv>({ defaultHook: refuseInvalid });
-}

@@ -1,0 +1,164 @@
+import { createHash, createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
+import { SignJWT } from 'jose';
+import type { Clock } from '../clock.ts';
+import type { ProviderLogger } from '../logger.ts';
+import type { ApnsKey } from './key.ts';
+import type { ProviderTokenStore, StoredProviderToken } from './provider-token-store.ts';
+
+/**
+ * The provider token (JWT) of one APNs key: taken from the store, renewed in the background, replaced once when APNs
+ * calls it expired. Its age is measured on the monotonic clock; only `iat` follows the wall clock.
+ */
+export interface ProviderToken {
+  /** The value of the `authorization` header. Compare by identity: one object for each token. */
+  readonly authorization: string;
+  readonly jwt: string;
+  /** On the monotonic clock: when it was new. */
+  readonly issuedAtMs: number;
+  /** Wall clock minus monotonic clock when it was taken: shows later whether the wall clock was set since. */
+  readonly clockOffsetMs: number;
+  /** True when it came in place of one that APNs called expired. */
+  readonly isReplacement: boolean;
+}
+
+/** Apple: not more often than every 20 minutes, not older than 60. */
+const renewAfterMs = 45 * 60_000;
+const uselessAfterMs = 59 * 60_000;
+const minIntervalMs = 20 * 60_000;
+/** After a renewal that gave nothing new (the store's clock runs behind ours, or the store is away). */
+const askAgainMs = 15_000;
+/** The wall clock was set, rather than slewed. */
+const clockStepMs = 30_000;
+
+export interface ProviderTokenSourceOptions {
+  key: ApnsKey;
+  store: ProviderTokenStore;
+  clock: Clock;
+  logger: ProviderLogger;
+}
+
+export class ProviderTokenSource {
+  readonly #key: ApnsKey;
+  readonly #signingKey: KeyObject;
+  readonly #fingerprint: string;
+  readonly #store: ProviderTokenStore;
+  readonly #clock: Clock;
+  readonly #logger: ProviderLogger;
+  #current: ProviderToken | undefined;
+  #previous: ProviderToken | undefined;
+  /** On the monotonic clock: when the store is next asked. */
+  #renewAtMs = Number.NEGATIVE_INFINITY;
+  #renewal: Promise<ProviderToken> | undefined;
+  #replacement: Promise<ProviderToken> | undefined;
+
+  constructor({ key, store, clock, logger }: ProviderTokenSourceOptions) {
+    this.#key = key;
+    this.#signingKey = createPrivateKey(key.privateKeyPem);
+    this.#fingerprint = fingerprintOf(key);
+    this.#store = store;
+    this.#clock = clock;
+    this.#logger = logger;
+  }
+
+  /** The token if there is a usable one, at no cost; renews it in the background when its time comes. */
+  get current(): ProviderToken | undefined {
+    const nowMs = this.#clock.monotonicMs();
+    const token = this.#current;
+    if (token === undefined || nowMs - token.issuedAtMs > uselessAfterMs) return undefined;
+    if (nowMs >= this.#renewAtMs) {
+      // The token in hand is good for a quarter of an hour more, so a store that is away stops nobody.
+      this.#renew().catch((error: unknown) => {
+        this.#logger.warn({ err: error, keyId: this.#key.keyId }, 'APNs provider token could not be renewed yet');
+      });
+    }
+    return token;
+  }
+
+  /** @throws whatever the store throws, when there is no usable token. */
+  get(): Promise<ProviderToken> {
+    const token = this.current;
+    return token === undefined ? this.#renew() : Promise.resolve(token);
+  }
+
+  /**
+   * Another token than the one APNs called expired: what others have put in place already, or one new one.
+   * Undefined when the refused one was itself just put in place: then the clock is wrong, and minting on would only be
+   * punished with TooManyProviderTokenUpdates. After the clock was set, or 20 minutes, there is one new try.
+   */
+  async replace(refused: ProviderToken): Promise<ProviderToken | undefined> {
+    const token = this.#current;
+    if (token !== undefined && token !== refused) return token;
+    if (refused.isReplacement && !this.#mayReplaceAgain(refused)) return undefined;
+    this.#replacement ??= this.#ask(refused.jwt).finally(() => {
+      this.#replacement = undefined;
+    });
+    return await this.#replacement;
+  }
+
+  /** APNs counted too many changes: the token before this one is the one it knows. */
+  keepPrevious(token: ProviderToken): void {
+    const previous = this.#previous;
+    if (token !== this.#current || previous === undefined) return;
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs - previous.issuedAtMs > uselessAfterMs - 5 * 60_000) return;
+    this.#current = previous;
+    this.#previous = undefined;
+    this.#renewAtMs = previous.issuedAtMs + uselessAfterMs - 60_000;
+  }
+
+  #mayReplaceAgain(refused: ProviderToken): boolean {
+    const ageMs = this.#clock.monotonicMs() - refused.issuedAtMs;
+    return ageMs >= minIntervalMs || Math.abs(this.#clockOffsetMs() - refused.clockOffsetMs) > clockStepMs;
+  }
+
+  #renew(): Promise<ProviderToken> {
+    this.#renewal ??= this.#ask(undefined).finally(() => {
+      this.#renewal = undefined;
+    });
+    return this.#renewal;
+  }
+
+  async #ask(refusedJwt: string | undefined): Promise<ProviderToken> {
+    this.#renewAtMs = this.#clock.monotonicMs() + askAgainMs;
+    const stored = await this.#store.getOrCreate(this.#fingerprint, renewAfterMs, () => this.#mint(), refusedJwt);
+    const nowMs = this.#clock.monotonicMs();
+    if (this.#current?.jwt === stored.token) return this.#current;
+    const token = this.#tokenOf(stored, refusedJwt !== undefined);
+    this.#previous = this.#current;
+    this.#current = token;
+    this.#renewAtMs = Math.max(token.issuedAtMs + renewAfterMs, nowMs + askAgainMs);
+    return token;
+  }
+
+  #tokenOf(stored: StoredProviderToken, isReplacement: boolean): ProviderToken {
+    return {
+      authorization: `bearer ${stored.token}`,
+      jwt: stored.token,
+      issuedAtMs: this.#clock.monotonicMs() - Math.max(stored.ageMs, 0),
+      clockOffsetMs: this.#clockOffsetMs(),
+      isReplacement,
+    };
+  }
+
+  #clockOffsetMs(): number {
+    return this.#clock.now().getTime() - this.#clock.monotonicMs();
+  }
+
+  async #mint(): Promise<{ token: string; issuedAt: Date }> {
+    const { keyId, teamId } = this.#key;
+    const issuedAt = this.#clock.now();
+    const token = await new SignJWT()
+      .setProtectedHeader({ alg: 'ES256', kid: keyId })
+      .setIssuer(teamId)
+      .setIssuedAt(Math.floor(issuedAt.getTime() / 1000))
+      .sign(this.#signingKey);
+    this.#logger.info({ keyId, issuedAt }, 'APNs provider token minted');
+    return { token, issuedAt };
+  }
+}
+
+/** The same for every process that holds the same key under the same ids; says nothing about the private part. */
+function fingerprintOf({ privateKeyPem, keyId, teamId }: ApnsKey): string {
+  const spki = createPublicKey(privateKeyPem).export({ type: 'spki', format: 'der' });
+  return createHash('sha256').update(spki).update(`\n${teamId}\n${keyId}`).digest('base64url');
+}

@@ -1,0 +1,66 @@
+import type { Platform } from '../../domain/device.ts';
+import type { NotificationContent } from '../payload/content.ts';
+import type { PayloadError } from '../payload/payload-error.ts';
+import type { PreparedMessage } from '../provider.ts';
+import { buildFcmContent } from './payload.ts';
+
+/**
+ * One notification, ready for FCM: the request body but for the registration token, encoded once, and again whenever the rest of its
+ * time to live is a second less. FCM takes the time to live as a duration, so it belongs to the instant of the request.
+ */
+export class PreparedFcmMessage implements PreparedMessage {
+  readonly provider = 'fcm';
+  readonly target: string;
+  readonly payloadBytes: number;
+  /** Platforms whose devices could never take it, and why. */
+  readonly faults: ReadonlyMap<Platform, PayloadError>;
+  readonly #content: NotificationContent;
+  readonly #nowMs: () => number;
+  readonly #expiresAtMs: number;
+  #suffix: Buffer;
+  /** The instants between which the suffix holds: after the first, up to the second. */
+  #holdsAfterMs = Number.NEGATIVE_INFINITY;
+  #holdsUntilMs = Number.POSITIVE_INFINITY;
+
+  /** @throws {PayloadError} */
+  constructor(content: NotificationContent, project: string, nowMs: () => number) {
+    this.target = project;
+    this.#content = content;
+    this.#nowMs = nowMs;
+    this.#expiresAtMs = content.expiresAt?.getTime() ?? Number.POSITIVE_INFINITY;
+    const { suffix, payloadBytes, faults } = this.#build(nowMs());
+    this.#suffix = suffix;
+    this.payloadBytes = payloadBytes;
+    this.faults = faults;
+  }
+
+  get isExpired(): boolean {
+    return this.#nowMs() >= this.#expiresAtMs;
+  }
+
+  body(registrationToken: string): Buffer {
+    const now = this.#nowMs();
+    if (now <= this.#holdsAfterMs || now > this.#holdsUntilMs) this.#suffix = this.#build(now).suffix;
+    const token = JSON.stringify(registrationToken);
+    // Bytes of a JSON text in UTF-8: never more than three for each of its UTF-16 units.
+    const target = Buffer.allocUnsafe(prefix.length + token.length * 3 + this.#suffix.length);
+    let at = target.write(prefix, 0, 'latin1');
+    at += target.write(token, at);
+    at += this.#suffix.copy(target, at);
+    return target.subarray(0, at);
+  }
+
+  #build(nowMs: number) {
+    // In whole milliseconds, as a Date has them; a later instant promises less.
+    const now = Math.ceil(nowMs);
+    const { message, payloadBytes, faults } = buildFcmContent(this.#content, new Date(now));
+    if (this.#expiresAtMs !== Number.POSITIVE_INFINITY) {
+      const wholeSeconds = Math.floor((this.#expiresAtMs - now) / 1000);
+      this.#holdsAfterMs = this.#expiresAtMs - (wholeSeconds + 1) * 1000;
+      this.#holdsUntilMs = this.#expiresAtMs - wholeSeconds * 1000;
+    }
+    return { suffix: Buffer.from(`,${JSON.stringify(message).slice(1)}}`), payloadBytes, faults };
+  }
+}
+
+const prefix = '{"message":{"token":';

@@ -1,0 +1,247 @@
+import type { ProxyChoice } from '../../domain/proxy.ts';
+import type { Http2Request } from '../../http2/exchange.ts';
+import { HeaderTemplate } from '../../http2/header-template.ts';
+import { Http2Pool } from '../../http2/pool.ts';
+import { clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import { originOf, type PoolOptions, trust } from '../http2-options.ts';
+import { OncePerKey, type ProviderLogger, silentLogger } from '../logger.ts';
+import { expired, verdictOnUnanswered, verdictOnUnsent } from '../no-answer.ts';
+import type { NotificationContent } from '../payload/content.ts';
+import type { PayloadError } from '../payload/payload-error.ts';
+import type { DeviceAddress, PreparedMessage, PushProvider, Verdict } from '../provider.ts';
+import { within } from '../within.ts';
+import { type AccessToken, type AccessTokenResult, AccessTokenSource, maxRefusedInARow } from './access-token.ts';
+import { defaultFcmWaits, type FcmReading, type FcmWaits, fcmVerdict, readFcmAnswer } from './errors.ts';
+import { PreparedFcmMessage } from './prepared-message.ts';
+import type { ServiceAccount } from './service-account.ts';
+
+export const fcmUrl = 'https://fcm.googleapis.com';
+
+export interface FcmProviderOptions {
+  account: ServiceAccount;
+  /** Default the service account's own project. */
+  projectId?: string;
+  /** Default Google's. */
+  url?: string;
+  /** Default the service account's `token_uri`, which `normaliseServiceAccount` has checked. */
+  tokenUrl?: string;
+  /** PEM of certificate authorities trusted besides the public ones: a simulator's or a proxy's. */
+  ca?: string;
+  /** Default: no proxy. */
+  proxyFor?: ProxyChoice;
+  /** The rest of the pool. Default 16 connections, as FCM allows about 100 streams on each. */
+  pool?: PoolOptions;
+  /** From the writing of a request to its answer. Default 15 000 ms; Google asks for 10 000 or more. */
+  requestDeadlineMs?: number;
+  waits?: Partial<FcmWaits>;
+  clock?: Clock;
+  logger?: ProviderLogger;
+}
+
+export function createFcmProvider(options: FcmProviderOptions): PushProvider {
+  return new FcmProvider(options);
+}
+
+class FcmProvider implements PushProvider {
+  readonly name = 'fcm';
+  readonly credential: string;
+  readonly hosts: readonly string[];
+  readonly #tokens: AccessTokenSource;
+  readonly #pool: Http2Pool;
+  readonly #authority: string;
+  readonly #project: string;
+  readonly #path: string;
+  readonly #deadlineMs: number;
+  readonly #waits: FcmWaits;
+  readonly #clock: Clock;
+  readonly #logger: ProviderLogger;
+  readonly #unknownErrors = new OncePerKey();
+  #template: { token: AccessToken; template: HeaderTemplate } | undefined;
+  #isClosed = false;
+
+  constructor(options: FcmProviderOptions) {
+    const { account, tokenUrl, ca, pool, proxyFor } = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#logger = options.logger ?? silentLogger;
+    this.#deadlineMs = options.requestDeadlineMs ?? 15_000;
+    this.#waits = { ...defaultFcmWaits, ...options.waits };
+    this.#tokens = new AccessTokenSource({
+      account,
+      clock: this.#clock,
+      logger: this.#logger,
+      ...(tokenUrl === undefined ? {} : { tokenUrl }),
+      ...(ca === undefined ? {} : { ca }),
+      ...(proxyFor === undefined ? {} : { proxyFor }),
+    });
+    const url = new URL(options.url ?? fcmUrl);
+    this.#authority = url.host;
+    this.credential = `account ${account.clientEmail}${account.privateKeyId ? ` ${account.privateKeyId}` : ''}`;
+    this.hosts = [url.host];
+    this.#project = options.projectId ?? account.projectId;
+    this.#path = `/v1/projects/${this.#project}/messages:send`;
+    this.#pool = new Http2Pool({
+      maxConnections: 16,
+      requestTimeoutMs: this.#deadlineMs,
+      ...pool,
+      ...originOf(url),
+      tls: trust(ca),
+      proxy: proxyFor?.(url),
+    });
+  }
+
+  usefulRequests(): number {
+    return this.#pool.usefulRequests;
+  }
+
+  hostOf(): string {
+    return this.#authority;
+  }
+
+  prepare(content: NotificationContent, nowMs = () => this.#clock.now().getTime()): PreparedMessage {
+    return new PreparedFcmMessage(content, this.#project, nowMs);
+  }
+
+  async send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict> {
+    if (!(prepared instanceof PreparedFcmMessage)) throw new TypeError('the message was prepared by another provider');
+    if (this.#isClosed) return { kind: 'unsent', reason: 'closed', afterMs: 1_000 };
+    const fault = device.platform && prepared.faults.get(device.platform);
+    if (fault !== undefined) return partFault(fault);
+    const deadlineAt = this.#clock.monotonicMs() + this.#deadlineMs;
+
+    let token = this.#tokens.current;
+    if (token === undefined) {
+      const result = await within(this.#tokens.get(), this.#deadlineMs);
+      if (result === undefined) return noToken;
+      if (!result.ok) return result.failure;
+      token = result.token;
+    }
+    let refusedTokens = 0;
+    for (;;) {
+      if (prepared.isExpired) return expired;
+      const request = new FcmRequest(prepared, device.deviceToken, this.#templateFor(token), this.#path);
+      const result = await this.#pool.send(request);
+      if (result.kind === 'notProcessed') return verdictOnUnsent(result);
+      if (result.kind === 'unanswered') return verdictOnUnanswered(result);
+      if (result.status === 200) {
+        token.hasWorked = true;
+        return acceptedAs(result.body);
+      }
+
+      const { status, headers, isBodyWhole } = result;
+      if (!isBodyWhole && status < 500 && status !== 401) {
+        // Refused, but the reason was lost on the way: certainly not delivered, and the next try will tell.
+        return { kind: 'later', httpStatus: status, reason: `http_${status}_cut`, scope: 'provider' };
+      }
+      const answer = readAnswer(
+        {
+          httpStatus: status,
+          body: isBodyWhole ? result.body : result.body.subarray(0, 0),
+          retryAfter: headers.get('retry-after'),
+          date: headers.get('date'),
+        },
+        this.#clock.now(),
+      );
+      const reading = readFcmAnswer(answer);
+      this.#noteUnknown(answer, reading);
+      const verdict = fcmVerdict(answer, reading, this.#waits, device.platform);
+      if (verdict !== undefined) {
+        token.hasWorked = true;
+        return verdict;
+      }
+
+      // 401 for our own access token: one refresh, shared by all that were refused, and the same message again.
+      refusedTokens += 1;
+      if (refusedTokens > maxRefusedInARow) return this.#refusedToken(answer, reading);
+      const next: AccessTokenResult | undefined | 'refused_too' = await within(
+        this.#tokens.replace(token).then((other) => other ?? 'refused_too'),
+        deadlineAt - this.#clock.monotonicMs(),
+      );
+      if (next === undefined) return noToken;
+      if (next === 'refused_too') return this.#refusedToken(answer, reading);
+      if (!next.ok) return next.failure;
+      token = next.token;
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#pool.close();
+    await this.#tokens.close();
+  }
+
+  /** The same object as long as the token is the same one: the connection has its octets ready then. */
+  #templateFor(token: AccessToken): HeaderTemplate {
+    if (this.#template?.token === token) return this.#template.template;
+    const template = new HeaderTemplate({
+      authority: this.#authority,
+      fields: [
+        { name: 'authorization', value: token.authorization },
+        { name: 'content-type', value: 'application/json' },
+      ],
+    });
+    this.#template = { token, template };
+    return template;
+  }
+
+  #refusedToken({ httpStatus, date }: ProviderAnswer, { reason }: FcmReading): Verdict {
+    const gap = clockGap(date, this.#clock.now());
+    const hint = gap !== undefined && Math.abs(gap.ms) > 60_000 ? ` Also, ${gap.text}.` : '';
+    const detail = `FCM refused an access token that Google had just given us. Check that the service account is enabled.${hint}`;
+    return { kind: 'misconfigured', httpStatus, reason, fault: 'credentials', detail };
+  }
+
+  #noteUnknown({ httpStatus, text }: ProviderAnswer, { reason, isUnknown }: FcmReading): void {
+    if (!isUnknown || !this.#unknownErrors.isFirst(`${httpStatus} ${reason}`)) return;
+    this.#logger.warn({ httpStatus, reason, text }, 'FCM gave an answer that is not in the table of errors');
+  }
+}
+
+/** Its body is made when it is written, not when it begins to wait for a stream: the time to live in it is the rest of then. */
+class FcmRequest implements Http2Request {
+  readonly #prepared: PreparedFcmMessage;
+  readonly #registrationToken: string;
+  readonly template: HeaderTemplate;
+  readonly path: string;
+  #body: Buffer | undefined;
+
+  constructor(prepared: PreparedFcmMessage, registrationToken: string, template: HeaderTemplate, path: string) {
+    this.#prepared = prepared;
+    this.#registrationToken = registrationToken;
+    this.template = template;
+    this.path = path;
+  }
+
+  get body(): Buffer {
+    this.#body ??= this.#prepared.body(this.#registrationToken);
+    return this.#body;
+  }
+}
+
+/** Stored before its rules were: FCM is not asked about it. */
+function partFault({ field, message }: PayloadError): Verdict {
+  const detail = `${field}: ${message}`;
+  return {
+    kind: 'rejected',
+    httpStatus: null,
+    reason: 'payload_invalid',
+    detail,
+    isPayloadFault: true,
+    isOnePlatform: true,
+  };
+}
+
+const noToken: Verdict = { kind: 'unsent', reason: 'no_access_token', afterMs: 2_000 };
+
+const idMark = '/messages/';
+const maxIdCharacters = 256;
+
+/** `{"name": "projects/<project>/messages/<id>"}`. Found without parsing: every accepted message comes through here. */
+function acceptedAs(body: Buffer): Verdict {
+  const text = body.toString('latin1', 0, 1024);
+  const mark = text.indexOf(idMark);
+  const id = mark < 0 ? '' : text.slice(mark + idMark.length, text.indexOf('"', mark));
+  // Whatever else the answer holds, 200 is 200; an id that could not be stored is none.
+  if (id === '' || id.length > maxIdCharacters || id.includes('\0')) return { kind: 'accepted', httpStatus: 200 };
+  return { kind: 'accepted', httpStatus: 200, providerMessageId: id };
+}

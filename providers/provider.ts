@@ -1,0 +1,164 @@
+import type { ApnsEnvironment, Platform, ProviderName } from '../domain/device.ts';
+import type { NotificationContent } from './payload/content.ts';
+
+export type { NotificationContent } from './payload/content.ts';
+export { PayloadError } from './payload/payload-error.ts';
+
+/**
+ * All that the delivery engine knows of a push provider.
+ *
+ * A provider owns its connections, its credential and the reading of every answer. It renews a stale credential and
+ * sends again whatever was provably not processed, by itself and a bounded number of times, so the engine sees
+ * only verdicts it must record or act on.
+ */
+export interface PushProvider {
+  readonly name: ProviderName;
+  /** Names the credential in use, and is none. */
+  readonly credential: string;
+  /** All that `hostOf` can answer. */
+  readonly hosts: readonly string[];
+
+  /** Where the device's messages go. One host that cannot be reached says nothing about another. */
+  hostOf(device: Pick<DeviceAddress, 'apnsEnvironment'>): string;
+
+  /**
+   * Builds and measures, once per batch, everything that does not depend on the device.
+   * @param nowMs milliseconds since 1970 by the clock that made `expiresAt`; default: this machine's. What is left until then is worked
+   *   out when a request is written, and a request that would be written later is none: `unsent`.
+   * @throws {PayloadError} when the message can never be taken by this provider.
+   */
+  prepare(content: NotificationContent, nowMs?: () => number): PreparedMessage;
+
+  /**
+   * How many messages for a host it can usefully be given at once: follows what that host takes, and more would only wait here.
+   */
+  usefulRequests(host: string): number;
+
+  /**
+   * Hands one message to the provider. Always resolves, exactly once: within the request's deadline once it is written,
+   * and as unsent when it cannot be written for long.
+   */
+  send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict>;
+
+  /** Refuses new sends, lets those in flight end (bounded), closes every connection. A repeat is harmless. */
+  close(): Promise<void>;
+}
+
+export interface DeviceAddress {
+  /** The device's row id; part of the apns-id, so that a repeat carries the id of the first copy. */
+  deviceId: number;
+  /** Normalised: lower-case hex for APNs, trimmed for FCM. */
+  deviceToken: string;
+  /** APNs only; null means production. */
+  apnsEnvironment: ApnsEnvironment | null;
+  /** What it was registered as; undefined: not known. FCM reaches all of them, each with a part of the message of its own. */
+  platform?: Platform;
+}
+
+/** Opaque to the engine; each provider narrows it to its own type. */
+export interface PreparedMessage {
+  readonly provider: ProviderName;
+  /** What else the answers depend on besides host, credential and device: APNs topic, Firebase project. */
+  readonly target: string;
+  /** Bytes of the encoded JSON body, without the device's own part. */
+  readonly payloadBytes: number;
+}
+
+/** How one call of `send` ended. `reason` is the provider's own word where it gave one. */
+export type Verdict =
+  | AcceptedVerdict
+  | UnregisteredVerdict
+  | RejectedVerdict
+  | LaterVerdict
+  | UnsentVerdict
+  | UnansweredVerdict
+  | MisconfiguredVerdict;
+
+/** The provider took the message. It says nothing about the phone's screen. */
+export interface AcceptedVerdict {
+  kind: 'accepted';
+  httpStatus: number;
+  /** FCM's message id; undefined for APNs, whose apns-id follows from notification and device (`providers/apns/apns-id.ts`). */
+  providerMessageId?: string;
+}
+
+/** The device token is dead. */
+export interface UnregisteredVerdict {
+  kind: 'unregistered';
+  httpStatus: number;
+  reason: string;
+  /** When the provider last knew the token to be invalid: a later registration of the same token stays alive. */
+  invalidAt?: Date;
+  /**
+   * True when a wrong environment, topic or project gives the same answer for healthy devices
+   * (`BadDeviceToken`, `DeviceTokenNotForTopic`, `SENDER_ID_MISMATCH`, …): a high share of these is a configuration fault.
+   */
+  isSuspicious: boolean;
+  /** True when the token may be alive for another topic or push type of the app: never a reason to retire the device. */
+  isOtherTopic?: boolean;
+}
+
+/** This message can never be taken for this device. */
+export interface RejectedVerdict {
+  kind: 'rejected';
+  /** Null: known before any request, so there was no attempt. */
+  httpStatus: number | null;
+  reason: string;
+  detail?: string;
+  /** True when the fault lies in the message itself, so that every device would refuse it. */
+  isPayloadFault: boolean;
+  /** True when it lies in what devices of this platform alone get. */
+  isOnePlatform?: boolean;
+}
+
+/** Refused for now; certainly not delivered. Counts as an attempt. */
+export interface LaterVerdict {
+  kind: 'later';
+  httpStatus: number;
+  reason: string;
+  /** From Retry-After or the provider's published rule; undefined: the retry policy decides. */
+  afterMs?: number;
+  scope: FaultScope;
+}
+
+/**
+ * Whom an answer is about.
+ * - `device`: only this device waits.
+ * - `provider`: its server, most likely; the whole app waits too, once such answers are many. Of a device that gets them while others
+ *   are taken it is the device's own trouble.
+ * - `account`: our key or our quota: as `provider`, and never the device's trouble.
+ */
+export type FaultScope = 'device' | 'provider' | 'account';
+
+/** Provably never processed, and sending at once did not work either (no connection to be had). No attempt is counted. */
+export interface UnsentVerdict {
+  kind: 'unsent';
+  reason: string;
+  afterMs: number;
+}
+
+/** May or may not have been delivered: time-out, reset, stream closed without an answer, or an answer that says "something broke". */
+export interface UnansweredVerdict {
+  kind: 'unanswered';
+  /** Null: there was no answer at all. */
+  httpStatus: number | null;
+  reason: string;
+  /** From Retry-After or the provider's published rule, where there was an answer; undefined: the retry policy decides. */
+  afterMs?: number;
+  /** Where there was an answer. */
+  scope?: FaultScope;
+}
+
+/** Credential, topic, project or clock is wrong: every send of this app, or of one platform of it, would end so. Nothing is recorded for the device. */
+export interface MisconfiguredVerdict {
+  kind: 'misconfigured';
+  httpStatus: number | null;
+  reason: string;
+  fault: ConfigurationFault;
+  /** One sentence for the person on call: what was refused and what to check. */
+  detail: string;
+  /** True when devices of other platforms are not affected: FCM passes messages on to Apple with a key of its own. */
+  isOnePlatform?: boolean;
+}
+
+export type ConfigurationFault = 'credentials' | 'clock' | 'topic' | 'project' | 'environment';
