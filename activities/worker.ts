@@ -5,17 +5,19 @@ import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } 
 import { pino } from 'pino';
 import { connect } from '../db/connect.ts';
 import { createDeliveryPartitions } from '../db/migrate.ts';
+import { createProviderTokenStore } from '../db/provider-tokens.ts';
 import { pause } from '../db/retry-database.ts';
 import { forgetOldEvidence } from '../db/token-evidence.ts';
-import { type Config, loadConfig } from '../domain/config.ts';
+import type { Config } from '../domain/config.ts';
 import type { Logger } from '../domain/logger.ts';
 import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
-import { createConfiguredProviders } from '../providers/configured.ts';
+import { closeProviders, openProviders } from '../providers/open.ts';
 import { type ActivityDeps, createActivities } from './activities.ts';
 import { OverloadWatch } from './delivery/overload-watch.ts';
 import { ProviderHosts } from './delivery/provider-hosts.ts';
 import { runReconciler } from './reconcile.ts';
 import { SendingSlots, tunedBy } from './sending-slots.ts';
+import { loadWorkerSettings } from './worker-settings.ts';
 
 /**
  * The worker: polls the task queues of its roles until it is asked to stop (SIGTERM, SIGINT), then records what is in flight
@@ -28,7 +30,7 @@ const urgentSlots = 4;
 const heartbeatThrottle = '2s';
 const dayMs = 24 * 60 * 60_000;
 
-const config = loadConfig(process.env);
+const { config, configured } = loadWorkerSettings(process.env);
 const log = pino({ name: 'carillon-worker', level: config.logLevel });
 const stopping = new AbortController();
 
@@ -38,7 +40,10 @@ const { db, pool } = connect(config.databaseUrl, {
   applicationName: 'carillon-worker',
   onIdleError: (err) => log.warn({ err }, 'a database connection broke'),
 });
-const providers = await createConfiguredProviders(config, db, log);
+const providers = await openProviders(configured, config, {
+  logger: log,
+  providerTokenStore: createProviderTokenStore(db),
+});
 const deps: ActivityDeps = {
   ...{
     db,
@@ -61,7 +66,7 @@ try {
 } finally {
   stopping.abort();
   await Promise.allSettled(background);
-  await Promise.allSettled([providers.apns?.close(), providers.fcm?.close()]);
+  await closeProviders(providers);
   await connection.close();
   await db.destroy();
   log.info({}, 'worker stopped');

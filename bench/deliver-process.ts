@@ -9,13 +9,14 @@ import { PendingDevices } from '../activities/delivery/pending-devices.ts';
 import { ProviderHosts } from '../activities/delivery/provider-hosts.ts';
 import { nextBatches } from '../activities/next-batches.ts';
 import { SendingSlots } from '../activities/sending-slots.ts';
+import { loadWorkerSettings } from '../activities/worker-settings.ts';
 import { type Claim, claimBatch } from '../db/batches.ts';
 import { connect } from '../db/connect.ts';
 import { insertNotification, launchNotification } from '../db/notifications.ts';
-import { loadConfig } from '../domain/config.ts';
+import { createProviderTokenStore } from '../db/provider-tokens.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
-import { createConfiguredProviders } from '../providers/configured.ts';
+import { closeProviders, openProviders } from '../providers/open.ts';
 import type { DeviceAddress, PushProvider } from '../providers/provider.ts';
 import { SimulatorControl } from '../simulator/control-client.ts';
 import { median } from './figures.ts';
@@ -48,10 +49,13 @@ const builds = 1_000;
 const providerInFlight = 1_000;
 
 const task: DeliverTask = JSON.parse(process.argv.at(-1)!);
-const config = loadConfig(process.env);
+const { config, configured } = loadWorkerSettings(process.env);
 const log = pino({ level: 'silent' });
 const { db, pool } = connect(config.databaseUrl, { maxConnections: 20, applicationName: 'carillon-bench' });
-const providers = await createConfiguredProviders(config, db, log);
+const providers = await openProviders(configured, config, {
+  logger: log,
+  providerTokenStore: createProviderTokenStore(db),
+});
 const provider = providers.apns!;
 const deps: ActivityDeps = {
   ...{
@@ -99,8 +103,7 @@ const report: DeliverReport = {
     withoutSendingUs: median(parts.map(({ withoutSendingUs }) => withoutSendingUs)),
   },
 };
-await provider.close();
-await providers.fcm?.close();
+await closeProviders(providers);
 await db.destroy();
 console.log(JSON.stringify(report));
 

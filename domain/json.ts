@@ -1,5 +1,4 @@
-import type { JsonValue } from './message.ts';
-
+export type JsonValue = string | number | boolean | null | JsonValue[] | { [key: string]: JsonValue };
 export type JsonObject = { [key: string]: JsonValue };
 
 const encoder = new TextEncoder();

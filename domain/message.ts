@@ -1,8 +1,16 @@
+import type { ProviderName } from './device.ts';
+import type { JsonObject } from './json.ts';
+
+export type { JsonValue } from './json.ts';
+
 /**
- * The provider-neutral message of a notification, as stored and as the providers read it. Validated by the API
- * before it is stored; everything here reaches the payload of both providers unless its comment says otherwise.
+ * The message of a notification, as stored and as the providers read it. Validated by the API before it is stored. By the name
+ * of a provider: what the neutral fields cannot say, laid over what that provider makes of them.
  */
-export interface Message {
+export type Message = NeutralMessage & { [P in ProviderName]?: JsonObject };
+
+/** Everything here reaches the payload of every provider unless its comment says otherwise. */
+export interface NeutralMessage {
   title?: string;
   /** APNs only: FCM's notification has no subtitle. */
   subtitle?: string;
@@ -14,7 +22,7 @@ export interface Message {
   /** Carried to the app as the data key `deep_link`. */
   deepLink?: string;
   /** Custom keys. Real JSON types for APNs; FCM gets text: strings as they are, objects as JSON text, null left out. */
-  data?: Record<string, JsonValue>;
+  data?: JsonObject;
   /** 0 clears the badge and is sent as 0. */
   badge?: number;
   /** A file name in the app, or `default`. */
@@ -30,10 +38,6 @@ export interface Message {
   silent?: boolean;
   /** The APNs push type; default `alert`, or `background` when silent. */
   pushType?: ApnsPushType;
-  /** Merged into the APNs payload and headers last: everything that the neutral fields cannot say. */
-  apns?: { headers?: Record<string, string>; payload?: Record<string, JsonValue> };
-  /** Merged into the FCM `message` resource last. */
-  fcm?: Record<string, JsonValue>;
 }
 
 /** `high` wakes the device now, `normal` lets it save power. */
@@ -53,7 +57,5 @@ export const apnsPushTypes = [
   'controls',
 ] as const;
 export type ApnsPushType = (typeof apnsPushTypes)[number];
-
-export type JsonValue = string | number | boolean | null | JsonValue[] | { [key: string]: JsonValue };
 
 export const maxTtlSeconds = 2_419_200;

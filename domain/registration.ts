@@ -1,5 +1,5 @@
 import type { ApnsEnvironment, Platform, ProviderName } from './device.ts';
-import type { JsonValue } from './message.ts';
+import type { JsonValue } from './json.ts';
 
 /** What an app, or a row of an import, says of a device. `deviceToken` is normalised already. */
 export interface DeviceRegistration {

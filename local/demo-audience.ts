@@ -1,10 +1,5 @@
-import type { ProviderName } from '../domain/device.ts';
-import {
-  apnsDeviceToken,
-  type DeviceBehaviour,
-  fcmRegistrationToken,
-  mixedAudience,
-} from '../simulator/device-tokens.ts';
+import { type ProviderName, platforms, usualProvider } from '../domain/device.ts';
+import { type DeviceBehaviour, deviceTokens, mixedAudience } from '../simulator/device-tokens.ts';
 
 export interface DemoAudienceOptions {
   devices: number;
@@ -38,8 +33,9 @@ export function* demoDevices(options: DemoAudienceOptions): Generator<object> {
     yield {
       external_id: `${options.name}-${n}`,
       user_id: `user-${Math.floor(n / 2)}`,
-      platform: provider === 'apns' ? 'ios' : 'android',
-      device_token: provider === 'apns' ? apnsDeviceToken(n, behaviour) : fcmRegistrationToken(n, behaviour),
+      provider,
+      platform: platforms.find((platform) => usualProvider[platform] === provider),
+      device_token: deviceTokens[provider](n, behaviour),
       properties: { demo: options.name, country: countries[n % countries.length], visits: n % 100 },
       locale: 'en-US',
     };

@@ -1,12 +1,11 @@
 import { renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { providers } from '../providers/registry.ts';
 
 type Environment = NodeJS.ProcessEnv;
 
 /** Settings that say a Temporal server exists already; each alone makes `@temporalio/envconfig` look elsewhere. */
 const outerTemporalSettings = ['TEMPORAL_ADDRESS', 'TEMPORAL_PROFILE', 'TEMPORAL_CONFIG_FILE', 'TEMPORAL_API_KEY'];
-
-const credentialSettings = ['APNS_KEY_FILE', 'APNS_CERTIFICATE_FILE', 'FCM_SERVICE_ACCOUNT_FILE'];
 
 /** Whether the environment names a Temporal server to be used instead of the embedded one. */
 export function namesTemporal(env: Environment): boolean {
@@ -15,7 +14,7 @@ export function namesTemporal(env: Environment): boolean {
 
 /** Whether the environment holds credentials of a real provider, so that the simulator must not stand in. */
 export function namesCredentials(env: Environment): boolean {
-  return credentialSettings.some((name) => env[name]);
+  return Object.values(providers).some(({ credentialSettings }) => credentialSettings.some((name) => env[name]));
 }
 
 /**

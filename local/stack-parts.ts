@@ -1,7 +1,9 @@
 import { execFile } from 'node:child_process';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
+import { providerNames } from '../domain/device.ts';
+import { readSettings } from '../domain/settings.ts';
+import { deliveryTaskQueue, notificationsTaskQueue, workerRoles } from '../domain/task-queues.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { startReadyChild } from './child.ts';
 import { namesCredentials, namesTemporal, temporalEnvironment } from './environment.ts';
@@ -138,7 +140,7 @@ function apiCommand(runtime: 'node' | 'deno', port: number): { command: string; 
 /** A queue that a worker with these settings polls. */
 function firstTaskQueue(env: Environment): string {
   const prefix = env.CARILLON_TASK_QUEUE_PREFIX ?? '';
-  const roles = env.CARILLON_ROLES?.split(',').map((role) => role.trim()) ?? ['notifications'];
-  if (roles.includes('notifications')) return notificationsTaskQueue(prefix);
-  return deliveryTaskQueue(prefix, roles.includes('apns') ? 'apns' : 'fcm', false);
+  const roles = readSettings(env, (settings) => settings.someOf('CARILLON_ROLES', workerRoles));
+  const provider = roles.includes('notifications') ? undefined : providerNames.find((name) => roles.includes(name));
+  return provider === undefined ? notificationsTaskQueue(prefix) : deliveryTaskQueue(prefix, provider, false);
 }

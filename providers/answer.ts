@@ -1,6 +1,6 @@
 import { cutText } from '../domain/cut-text.ts';
-import { isJsonObject, type JsonObject } from '../domain/json.ts';
-import type { JsonValue } from '../domain/message.ts';
+import { isJsonObject, type JsonObject, type JsonValue } from '../domain/json.ts';
+import type { Http2Response } from '../http2/exchange.ts';
 import { parseHttpDate, parseRetryAfter } from './retry-after.ts';
 
 /** A provider's answer as the reason tables read it. Only answers other than 200 are ever read this closely. */
@@ -30,6 +30,19 @@ export interface RawAnswer {
 }
 
 const decoder = new TextDecoder();
+
+/** Of a request that was sent over HTTP/2; a body that was cut is none. */
+export function readResponse({ status, headers, body, isBodyWhole }: Http2Response, now: Date): ProviderAnswer {
+  return readAnswer(
+    {
+      httpStatus: status,
+      body: isBodyWhole ? body : body.subarray(0, 0),
+      retryAfter: headers.get('retry-after'),
+      date: headers.get('date'),
+    },
+    now,
+  );
+}
 
 export function readAnswer(raw: RawAnswer, now: Date): ProviderAnswer {
   const date = parseHttpDate(raw.date);

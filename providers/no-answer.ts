@@ -1,7 +1,7 @@
 import type { NotProcessed, Unanswered } from '../http2/exchange.ts';
-import type { MisconfiguredVerdict, UnansweredVerdict, UnsentVerdict } from './provider.ts';
+import type { LaterVerdict, MisconfiguredVerdict, UnansweredVerdict, UnsentVerdict } from './provider.ts';
 
-/** Verdicts on requests that got no answer, the same for every provider that speaks HTTP/2. */
+/** Verdicts on requests that got no whole answer, the same for every provider that speaks HTTP/2. */
 
 /** How soon to try again where nothing could be sent; the pool has its own, growing wait between connection attempts. */
 const unsentAfterMs = { refused: 1_000, goaway: 1_000, deadline: 1_000, connect_failed: 5_000, closed: 1_000 } as const;
@@ -28,4 +28,9 @@ export const expired: UnsentVerdict = Object.freeze({ kind: 'unsent', reason: 'e
 export function verdictOnUnanswered({ cause, evidence }: Unanswered): UnansweredVerdict {
   const { errno } = evidence;
   return { kind: 'unanswered', httpStatus: null, reason: errno === undefined ? cause : `${cause} ${errno}` };
+}
+
+/** Refused, but the reason was lost on the way: certainly not delivered, and the next try will tell. */
+export function verdictOnCutAnswer(httpStatus: number): LaterVerdict {
+  return { kind: 'later', httpStatus, reason: `http_${httpStatus}_cut`, scope: 'provider' };
 }

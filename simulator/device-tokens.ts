@@ -5,7 +5,7 @@
  * APNs, 64 hex digits:   24 mixed · 12 number · 12 mixed · 8 mark · 2 behaviour · 1 environment · 5 parameter
  * FCM, 163 characters:   22 mixed · `:APA91b` · 115 filler · 8 number · 6 mark · 1 behaviour · 4 parameter
  */
-import type { ApnsEnvironment } from '../domain/device.ts';
+import type { ApnsEnvironment, ProviderName } from '../domain/device.ts';
 import { mix32 } from './random.ts';
 
 /**
@@ -223,3 +223,9 @@ export function afterFirst(behaviour: DeviceBehaviour | undefined): DeviceBehavi
       return behaviour;
   }
 }
+
+/** Makes the token of device `n` for a provider. */
+export const deviceTokens: Record<ProviderName, (n: number, behaviour?: DeviceBehaviour) => string> = {
+  apns: apnsDeviceToken,
+  fcm: fcmRegistrationToken,
+};

@@ -1,12 +1,12 @@
 /** One HTTP/2 request and its answer. */
 import { DEFAULT_WINDOW_BYTES } from '../http2/frames.ts';
 import { type Exchange, findHeader } from './exchange.ts';
-import type { Http2Connection } from './http2-server.ts';
+import type { Http2ServerConnection } from './http2-server.ts';
 
 const noBytes: Buffer = Buffer.alloc(0);
 
 export class Http2Exchange implements Exchange {
-  readonly connection: Http2Connection;
+  readonly connection: Http2ServerConnection;
   readonly streamId: number;
   readonly headers: readonly string[];
   body = noBytes;
@@ -21,7 +21,7 @@ export class Http2Exchange implements Exchange {
   outgoing: Buffer | undefined;
   outgoingIsLast = false;
 
-  constructor(connection: Http2Connection, streamId: number, headers: readonly string[], sendWindow: number) {
+  constructor(connection: Http2ServerConnection, streamId: number, headers: readonly string[], sendWindow: number) {
     this.connection = connection;
     this.streamId = streamId;
     this.headers = headers;

@@ -36,7 +36,7 @@ const maxHeaderListBytes = 8000;
 const connectionWindowBytes = 16 * 1024 * 1024;
 const pool = new BufferPool(64);
 
-export interface Http2ConnectionOptions {
+export interface Http2ServerConnectionOptions {
   id: number;
   listener: ListenerName;
   socket: TLSSocket;
@@ -53,7 +53,7 @@ export interface Http2ConnectionOptions {
   onClose(): void;
 }
 
-export class Http2Connection implements SimulatorConnection {
+export class Http2ServerConnection implements SimulatorConnection {
   readonly id: number;
   readonly listener: ListenerName;
   readonly protocol = 'h2';
@@ -65,7 +65,7 @@ export class Http2Connection implements SimulatorConnection {
   highestStreamId = 0;
   highestTakenStreamId = 0;
 
-  readonly #options: Http2ConnectionOptions;
+  readonly #options: Http2ServerConnectionOptions;
   readonly #decoder = new HpackDecoder({ maxHeaderListBytes });
   readonly #reader: FrameReader;
   readonly #writer = new FrameWriter(pool);
@@ -90,7 +90,7 @@ export class Http2Connection implements SimulatorConnection {
   #isReading = false;
   #isFlushPlanned = false;
 
-  constructor(options: Http2ConnectionOptions) {
+  constructor(options: Http2ServerConnectionOptions) {
     this.id = options.id;
     this.listener = options.listener;
     this.counters = options.counters;

@@ -1,4 +1,5 @@
 /** The ledger and the connections as the control API shows them. */
+import { byProvider } from '../domain/device.ts';
 import type { ConnectionView, LedgerSummary, RecentRequest, RepeatedEntry } from './control-types.ts';
 import { findHeader, type SimulatorConnection } from './exchange.ts';
 import { type Ledger, RequestCounts } from './ledger.ts';
@@ -17,10 +18,10 @@ export function ledgerSummary(state: SimulatorState, oauth: OauthServer, nid: st
     distinct_accepted: counts.distinctAccepted,
     repeats: counts.repeats,
     by_status_reason: Object.fromEntries(counts.byStatusReason),
-    by_provider: {
-      apns: { received: counts.receivedByProvider.apns, accepted: counts.acceptedByProvider.apns },
-      fcm: { received: counts.receivedByProvider.fcm, accepted: counts.acceptedByProvider.fcm },
-    },
+    by_provider: byProvider((name) => ({
+      received: counts.receivedByProvider[name],
+      accepted: counts.acceptedByProvider[name],
+    })),
     per_second: Object.fromEntries(counts.receivedPerSecond),
     first_received_at_ms: counts.firstReceivedAtMs || null,
     last_received_at_ms: counts.lastReceivedAtMs || null,

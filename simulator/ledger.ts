@@ -2,7 +2,7 @@
  * What the providers really received and accepted: the truth that a sender's books are held against. Every request
  * fully received is counted before any answer or fault, so a request that was received but never answered is here.
  */
-import type { ProviderName } from '../domain/device.ts';
+import { byProvider, type ProviderName } from '../domain/device.ts';
 import { DeliveryTable } from './delivery-table.ts';
 
 /** The counters of one notification; also the key under which its devices are found. */
@@ -32,8 +32,8 @@ export class RequestCounts {
   distinctAccepted = 0;
   firstReceivedAtMs = 0;
   lastReceivedAtMs = 0;
-  readonly receivedByProvider: Record<ProviderName, number> = { apns: 0, fcm: 0 };
-  readonly acceptedByProvider: Record<ProviderName, number> = { apns: 0, fcm: 0 };
+  readonly receivedByProvider = byProvider(() => 0);
+  readonly acceptedByProvider = byProvider(() => 0);
   /** By "<status> <reason>"; faults that answer nothing have a name in place of the status. */
   readonly byStatusReason = new Map<string, number>();
   /** By UNIX second. */

@@ -6,7 +6,7 @@ import type { AnswerQueue } from './answer-queue.ts';
 import type { Certificate } from './certificates.ts';
 import type { Exchange, ListenerName, SimulatorConnection, TransportCounters } from './exchange.ts';
 import { Http1Connection, Http1Exchange } from './http1-exchange.ts';
-import { Http2Connection } from './http2-server.ts';
+import { Http2ServerConnection } from './http2-server.ts';
 
 /**
  * What happens to new connections. `refuse`: reset at once; `stall`: TCP is taken, TLS never spoken; `garbage`: something
@@ -114,7 +114,7 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
       http1.emit('connection', socket);
       return;
     }
-    const connection = new Http2Connection({
+    const connection = new Http2ServerConnection({
       id,
       listener: options.name,
       socket,

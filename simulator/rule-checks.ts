@@ -1,4 +1,5 @@
 /** Which fields rules have. Kept apart from what rules do. */
+import { providerNames } from '../domain/device.ts';
 import {
   anyNumber,
   BadRequest,
@@ -19,7 +20,7 @@ import { errorCodes } from './error-codes.ts';
 import type { Action, BodyDelivery, Latency, RuleInput, RuleMatch } from './rules.ts';
 
 const matchFields: Fields<RuleMatch> = {
-  provider: oneOf(['apns', 'fcm']),
+  provider: oneOf(providerNames),
   app: text,
   tokenPrefix: text,
   tokenHashPercent: numberOf('a number from 0 to 100', (value) => value >= 0 && value <= 100),

@@ -3,13 +3,13 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AnswerQueue } from './answer-queue.ts';
-import { ApnsProvider } from './apns/apns-provider.ts';
+import { ApnsService } from './apns/apns-service.ts';
 import { ProviderTokenVerifier } from './apns/provider-token.ts';
 import { SimulatorClock } from './clock.ts';
 import { startControlServer } from './control-server.ts';
 import { type CredentialFiles, prepareCredentials } from './credentials.ts';
 import type { TransportCounters } from './exchange.ts';
-import { FcmProvider } from './fcm/fcm-provider.ts';
+import { FcmService } from './fcm/fcm-service.ts';
 import { FcmQuota } from './fcm/quota.ts';
 import { Ledger, notificationKey } from './ledger.ts';
 import { type ListenerOptions, startListener } from './listener.ts';
@@ -100,7 +100,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     counters: state.counters,
     nextConnectionId: () => ++lastConnectionId,
   };
-  const apnsListener = (provider: ApnsProvider, port: number): ListenerOptions => ({
+  const apnsListener = (provider: ApnsService, port: number): ListenerOptions => ({
     ...shared,
     answers: new AnswerQueue(state.settings),
     name: provider.listener,
@@ -111,7 +111,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     onConnection: (connection, socket) => provider.openSession(connection, socket),
     onRequest: (exchange) => provider.handle(exchange),
   });
-  const fcm = new FcmProvider(state);
+  const fcm = new FcmService(state);
   const ports = options.ports ?? {};
   const started: { close(): Promise<void> }[] = [];
   const keep = async <T extends { close(): Promise<void> }>(starting: Promise<T>): Promise<T> => {
@@ -126,8 +126,8 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
 
   try {
     const listeners = [
-      await keep(startListener(apnsListener(new ApnsProvider('production', state), ports.apns ?? 0))),
-      await keep(startListener(apnsListener(new ApnsProvider('sandbox', state), ports.apnsSandbox ?? 0))),
+      await keep(startListener(apnsListener(new ApnsService('production', state), ports.apns ?? 0))),
+      await keep(startListener(apnsListener(new ApnsService('sandbox', state), ports.apnsSandbox ?? 0))),
       await keep(
         startListener({
           ...shared,

@@ -7,7 +7,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { parse } from 'yaml';
-import { type Environment, loadConfig } from '../domain/config.ts';
+import { loadWorkerSettings } from '../activities/worker-settings.ts';
+import { loadConfig } from '../domain/config.ts';
+import type { Environment } from '../domain/settings.ts';
 import { projectRoot } from '../local/paths.ts';
 import packageJson from '../package.json' with { type: 'json' };
 
@@ -89,7 +91,7 @@ function checkOwnService(name: string, service: Service): void {
     Object.entries(service.environment ?? {}).map(([key, value]) => [key, interpolate(String(value))]),
   );
   try {
-    loadConfig(environment);
+    loadWorkerSettings(environment);
   } catch (error) {
     problems.push(`${name}: ${(error as Error).message}`);
   }
@@ -104,7 +106,7 @@ function recordOwnVariables(): Set<string> {
   const names = new Set<string>();
   const recorder = new Proxy<Environment>({}, { get: (_, name) => names.add(String(name)) && 'given' });
   try {
-    loadConfig(recorder);
+    loadWorkerSettings(recorder);
   } catch {
     // Most settings are no words; what counts is that they were asked for.
   }

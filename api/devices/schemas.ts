@@ -1,10 +1,10 @@
 import { z } from '@hono/zod-openapi';
 import type { Device } from '../../db/devices.ts';
-import { apnsEnvironments, platforms, providerNames } from '../../domain/device.ts';
+import { apnsEnvironments, platforms, providerNames, usualProvider } from '../../domain/device.ts';
 import { canonicalLocale } from '../../domain/locale.ts';
 import type { DeviceRegistration } from '../../domain/registration.ts';
 import { canonicalTimeZone } from '../../domain/time-zone.ts';
-import { normaliseDeviceToken } from '../../providers/device-token.ts';
+import { providers } from '../../providers/registry.ts';
 import { type FieldProblem, invalidField } from '../http/problems.ts';
 import {
   answeredInstant,
@@ -128,9 +128,10 @@ export function toRegistration(
   externalIdText: string,
   body: DeviceRegistrationBody,
 ): { registration: DeviceRegistration; warnings: FieldProblem[] } {
-  const provider = body.provider ?? (body.platform === 'ios' ? 'apns' : 'fcm');
-  if (provider === 'apns' && body.platform !== 'ios') {
-    throw invalidField('provider', `A device of platform ${body.platform} is reached through fcm.`);
+  const provider = body.provider ?? usualProvider[body.platform];
+  if (!providers[provider].platforms.includes(body.platform)) {
+    const usual = usualProvider[body.platform];
+    throw invalidField('provider', `A device of platform ${body.platform} is reached through ${usual}.`);
   }
   if (body.apns_environment && provider !== 'apns') {
     throw invalidField('apns_environment', 'Only a device of provider apns has an APNs environment.');
@@ -158,7 +159,7 @@ const notALocale = 'Left out: not a language tag such as de or pt-BR.';
 const notATimeZone = 'Left out: not an IANA time zone such as Europe/Berlin.';
 
 function checkedToken(provider: DeviceRegistration['provider'], text: string): string {
-  const result = normaliseDeviceToken(provider, text);
+  const result = providers[provider].normaliseDeviceToken(text);
   if (!result.ok) throw invalidField('device_token', result.message);
   return result.deviceToken;
 }

@@ -1,9 +1,11 @@
 import { z } from '@hono/zod-openapi';
 import type { Audience, Condition } from '../../domain/audience.ts';
-import { type Platform, type ProviderName, providerNames } from '../../domain/device.ts';
+import { byProvider, type Platform, type ProviderName, providerNames } from '../../domain/device.ts';
 import { apnsPushTypes, type Message, maxTtlSeconds, messagePriorities } from '../../domain/message.ts';
-import { checkMessage } from '../../providers/payload/check.ts';
-import { jsonObject } from '../http/schemas.ts';
+import type { MessageOverride } from '../../providers/description.ts';
+import { measureMessage } from '../../providers/payload/check.ts';
+import { providers } from '../../providers/registry.ts';
+import { type JsonObject, jsonObject } from '../http/schemas.ts';
 
 const dataLimits = { maxKeys: 100, maxKeyBytes: 128, maxBytes: 16_384, maxDepth: 8 };
 const text = z.string().max(4_096);
@@ -21,6 +23,8 @@ const anyUri = z
   .refine((uri) => /^[a-z][a-z0-9+.-]*:[^\s]+$/i.test(uri), 'Must be a URI with its scheme, such as shop://cart.')
   .openapi({ format: 'uri', example: 'shop://cart/42' });
 
+const texts = z.record(z.string().max(128), z.string().max(1_024));
+
 const messageExample = {
   title: 'Spring sale',
   body: 'Everything in the shop, today only.',
@@ -28,6 +32,16 @@ const messageExample = {
   data: { campaign: 'spring' },
   ttl: 86_400,
 };
+
+/** What a provider takes for itself alone, as its description says. */
+function overrideSchema({ description, members }: MessageOverride): z.ZodType<JsonObject> {
+  if (members === undefined) return jsonObject(dataLimits, description);
+  const schemas = Object.entries(members).map(([name, member]) => [
+    name,
+    (member === 'texts' ? texts : jsonObject(dataLimits, member.description)).optional(),
+  ]);
+  return z.strictObject(Object.fromEntries(schemas)).openapi({ description }) as unknown as z.ZodType<JsonObject>;
+}
 
 export const messageSchema = z
   .strictObject({
@@ -60,17 +74,7 @@ export const messageSchema = z
       description: 'Wakes the app and shows nothing: no title, body, sound or badge, and no priority high.',
     }),
     push_type: z.enum(apnsPushTypes).optional().openapi({ description: 'Default: alert, background when silent.' }),
-    apns: z
-      .strictObject({
-        headers: z.record(z.string().max(128), z.string().max(1_024)).optional(),
-        payload: jsonObject(dataLimits, 'Merged into the payload last.').optional(),
-      })
-      .optional()
-      .openapi({ description: 'What the neutral fields cannot say.' }),
-    fcm: jsonObject(
-      dataLimits,
-      'Merged into the FCM message last. What comes out is held to the same rules and sizes as the neutral fields.',
-    ).optional(),
+    ...byProvider((name) => overrideSchema(providers[name].override).optional()),
   })
   .openapi('Message', { example: messageExample });
 
@@ -107,14 +111,12 @@ function rename(from: object, names: readonly (readonly [string, string])[]): ob
  */
 export function checkForAudience(message: Message, { condition }: Audience): void {
   for (const provider of providerNames) {
-    const reached = platformsOf[provider].filter(
+    const reached = providers[provider].platforms.filter(
       (platform) => condition === undefined || isPossible({ provider, platform }, condition),
     );
-    if (reached.length > 0) checkMessage(message, provider, reached);
+    if (reached.length > 0) measureMessage(message, provider, reached);
   }
 }
-
-const platformsOf: Record<ProviderName, readonly Platform[]> = { apns: ['ios'], fcm: ['ios', 'android', 'web'] };
 
 /** False where the condition plainly asks for others: `provider` or `platform` by eq or in, alone or under `and`. */
 function isPossible(device: { provider: ProviderName; platform: Platform }, condition: Condition): boolean {

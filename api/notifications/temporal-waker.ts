@@ -1,9 +1,9 @@
 import { Client, Connection, isGrpcServiceError } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
-import type { Environment } from '../../domain/config.ts';
 import { cutText } from '../../domain/cut-text.ts';
 import { sendNotificationWorkflowType } from '../../domain/ids.ts';
 import { notificationStart } from '../../domain/notification-start.ts';
+import type { Environment } from '../../domain/settings.ts';
 import { notificationsTaskQueue } from '../../domain/task-queues.ts';
 import type { Log } from '../dependencies.ts';
 import type { NotificationWaker } from './waker.ts';

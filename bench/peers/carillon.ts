@@ -2,10 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { normaliseApnsKey } from '../../providers/apns/key.ts';
 import { createApnsProvider } from '../../providers/apns/provider.ts';
-import { InMemoryProviderTokenStore } from '../../providers/apns/provider-token-store.ts';
 import { createFcmProvider } from '../../providers/fcm/provider.ts';
 import { normaliseServiceAccount } from '../../providers/fcm/service-account.ts';
 import type { PushProvider } from '../../providers/provider.ts';
+import { InMemoryProviderTokenStore } from '../../providers/provider-token-store.ts';
 import { inParallel, readTask, runSender, type SenderTask } from '../measure.ts';
 
 const task = readTask();

@@ -1,5 +1,5 @@
-import { isJsonObject, type JsonObject, jsonBytes, mergeOver } from '../../domain/json.ts';
-import type { ApnsPushType, JsonValue } from '../../domain/message.ts';
+import { isJsonObject, type JsonObject, type JsonValue, jsonBytes, mergeOver } from '../../domain/json.ts';
+import type { ApnsPushType, Message } from '../../domain/message.ts';
 import { checkCollapseId, collapseIdHeader, hasControlCharacter } from '../payload/collapse-id.ts';
 import {
   appData,
@@ -92,7 +92,7 @@ export function buildApnsContent(content: NotificationContent): ApnsContent {
 function buildPayload(content: NotificationContent): JsonObject {
   const { message } = content;
   const data = message.data ?? {};
-  const override = message.apns?.payload ?? {};
+  const override = overrideOf(message).payload ?? {};
   if (Object.hasOwn(data, 'aps')) {
     throw new PayloadError('data.aps', 'The key "aps" is reserved by APNs; use apns.payload to add to it.');
   }
@@ -104,6 +104,11 @@ function buildPayload(content: NotificationContent): JsonObject {
   if (message.imageUrl !== undefined) payload.image_url = message.imageUrl;
   Object.assign(payload, appData(content));
   return mergeOver(payload, override);
+}
+
+/** In this form by the API's check: see `override` in `description.ts`. */
+function overrideOf({ apns }: Message): { headers?: Record<string, string>; payload?: JsonObject } {
+  return apns ?? {};
 }
 
 function buildAps({ message }: NotificationContent): JsonObject {
@@ -174,7 +179,7 @@ function buildHeaders(content: NotificationContent, pushType: ApnsPushType): Apn
   if (expiration !== undefined) headers['apns-expiration'] = expiration;
   // Only what is shown can be replaced on the phone; other types get a collapse id if the message asks for one.
   if (message.collapseId !== undefined || pushType === 'alert') headers['apns-collapse-id'] = replacementId(content);
-  Object.assign(headers, lowerCaseNames(message.apns?.headers ?? {}));
+  Object.assign(headers, lowerCaseNames(overrideOf(message).headers ?? {}));
   checkApnsHeaders('apns.headers', headers, pushType);
   const collapseId = headers['apns-collapse-id'];
   if (collapseId !== undefined) headers['apns-collapse-id'] = collapseIdHeader(collapseId);

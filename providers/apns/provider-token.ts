@@ -1,9 +1,9 @@
 import { createHash, createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 import { SignJWT } from 'jose';
+import type { Logger } from '../../domain/logger.ts';
 import type { Clock } from '../clock.ts';
-import type { ProviderLogger } from '../logger.ts';
+import type { ProviderTokenStore, StoredProviderToken } from '../provider-token-store.ts';
 import type { ApnsKey } from './key.ts';
-import type { ProviderTokenStore, StoredProviderToken } from './provider-token-store.ts';
 
 /**
  * The provider token (JWT) of one APNs key: taken from the store, renewed in the background, replaced once when APNs
@@ -34,7 +34,7 @@ export interface ProviderTokenSourceOptions {
   key: ApnsKey;
   store: ProviderTokenStore;
   clock: Clock;
-  logger: ProviderLogger;
+  logger: Logger;
 }
 
 export class ProviderTokenSource {
@@ -43,7 +43,7 @@ export class ProviderTokenSource {
   readonly #fingerprint: string;
   readonly #store: ProviderTokenStore;
   readonly #clock: Clock;
-  readonly #logger: ProviderLogger;
+  readonly #logger: Logger;
   #current: ProviderToken | undefined;
   #previous: ProviderToken | undefined;
   /** On the monotonic clock: when the store is next asked. */

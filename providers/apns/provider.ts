@@ -1,24 +1,27 @@
 import { createHash } from 'node:crypto';
 import type { ApnsEnvironment } from '../../domain/device.ts';
+import type { Logger } from '../../domain/logger.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
 import type { Http2Request, Http2Response } from '../../http2/exchange.ts';
 import type { HeaderTemplate } from '../../http2/header-template.ts';
 import { Http2Pool } from '../../http2/pool.ts';
-import { clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
+import { clockGap, type ProviderAnswer, readResponse } from '../answer.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { originOf, type PoolOptions, trust } from '../http2-options.ts';
-import { OncePerKey, type ProviderLogger, silentLogger, ThrottledLog } from '../logger.ts';
-import { expired, verdictOnUnanswered, verdictOnUnsent } from '../no-answer.ts';
+import { expired, verdictOnCutAnswer, verdictOnUnanswered, verdictOnUnsent } from '../no-answer.ts';
 import type { NotificationContent } from '../payload/content.ts';
 import { PayloadError } from '../payload/payload-error.ts';
 import type { DeviceAddress, PreparedMessage, PushProvider, UnregisteredVerdict, Verdict } from '../provider.ts';
+import type { ProviderTokenStore } from '../provider-token-store.ts';
+import { silentLogger, ThrottledLog } from '../throttled-log.ts';
+import { UnknownAnswers } from '../unknown-answers.ts';
 import { within } from '../within.ts';
+import { apnsIdSuffix } from './apns-id.ts';
 import type { ApnsCertificate } from './certificate.ts';
 import type { ApnsKey } from './key.ts';
 import { apnsPushTypeRules, buildApnsContent } from './payload.ts';
 import { PreparedApnsMessage } from './prepared-message.ts';
 import { type ProviderToken, ProviderTokenSource } from './provider-token.ts';
-import type { ProviderTokenStore } from './provider-token-store.ts';
 import { type ApnsReading, type ApnsWaits, apnsVerdict, defaultApnsWaits, readApnsAnswer } from './reasons.ts';
 
 export const apnsUrls: Record<ApnsEnvironment, string> = {
@@ -47,7 +50,7 @@ export interface ApnsProviderOptions {
   waits?: Partial<ApnsWaits>;
   clock?: Clock;
   random?: () => number;
-  logger?: ProviderLogger;
+  logger?: Logger;
 }
 
 /** The provider token that requests are written with; undefined with a certificate. */
@@ -67,7 +70,7 @@ class ApnsRequest implements Http2Request {
 
   constructor(prepared: PreparedApnsMessage, device: DeviceAddress, authority: string, inUse: TokenInUse) {
     this.path = `/3/device/${device.deviceToken}`;
-    this.ownValues = [prepared.apnsIdPrefix + device.deviceId.toString(16).padStart(12, '0')];
+    this.ownValues = [prepared.apnsIdPrefix + apnsIdSuffix(device.deviceId)];
     this.body = prepared.body;
     this.token = undefined;
     this.#prepared = prepared;
@@ -116,9 +119,9 @@ class ApnsProvider implements PushProvider {
   readonly #waits: ApnsWaits;
   readonly #clock: Clock;
   readonly #random: () => number;
-  readonly #logger: ProviderLogger;
+  readonly #logger: Logger;
   readonly #throttledLog: ThrottledLog;
-  readonly #unknownReasons = new OncePerKey();
+  readonly #unknownAnswers: UnknownAnswers;
   #isClosed = false;
 
   constructor(options: ApnsProviderOptions) {
@@ -128,6 +131,7 @@ class ApnsProvider implements PushProvider {
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? Math.random;
     this.#logger = options.logger ?? silentLogger;
+    this.#unknownAnswers = new UnknownAnswers('APNs', this.#logger);
     this.#throttledLog = new ThrottledLog(this.#logger, () => this.#clock.monotonicMs());
     const { credential, providerTokenStore: store } = options;
     this.credential =
@@ -182,9 +186,9 @@ class ApnsProvider implements PushProvider {
 
       const { token } = request;
       const answer = readResponse(result, this.#clock.now());
-      if (!result.isBodyWhole && result.status < 500) return cutAnswer(result.status);
+      if (!result.isBodyWhole && result.status < 500) return verdictOnCutAnswer(result.status);
       const reading = readApnsAnswer(answer);
-      this.#noteUnknown(answer, reading);
+      this.#unknownAnswers.note(answer, reading);
       this.#act(reading, result, token);
       const verdict = apnsVerdict(answer, reading, this.#waits, this.#random);
       if (verdict?.kind === 'unregistered' && verdict.isSuspicious && prepared.isOtherTopic) {
@@ -299,11 +303,6 @@ class ApnsProvider implements PushProvider {
       return undefined;
     }
   }
-
-  #noteUnknown({ httpStatus, text }: ProviderAnswer, { reason, isUnknown }: ApnsReading): void {
-    if (!isUnknown || !this.#unknownReasons.isFirst(`${httpStatus} ${reason}`)) return;
-    this.#logger.warn({ httpStatus, reason, text }, 'APNs gave an answer that is not in the table of reasons');
-  }
 }
 
 /** Both clocks are a little off, and the answer's Date has whole seconds. */
@@ -326,23 +325,6 @@ function isOlderThanToken(connectionId: number, host: Host, token: ProviderToken
 }
 
 const noToken: Verdict = { kind: 'unsent', reason: 'no_provider_token', afterMs: 2_000 };
-
-function readResponse({ status, headers, body, isBodyWhole }: Http2Response, now: Date): ProviderAnswer {
-  return readAnswer(
-    {
-      httpStatus: status,
-      body: isBodyWhole ? body : body.subarray(0, 0),
-      retryAfter: headers.get('retry-after'),
-      date: headers.get('date'),
-    },
-    now,
-  );
-}
-
-/** Refused, but the reason was lost on the way: certainly not delivered, and the next try will tell. */
-function cutAnswer(httpStatus: number): Verdict {
-  return { kind: 'later', httpStatus, reason: `http_${httpStatus}_cut`, scope: 'provider' };
-}
 
 /** New connections did not help. */
 function refusedAgain({ httpStatus }: ProviderAnswer, { reason, reaction }: ApnsReading): Verdict {

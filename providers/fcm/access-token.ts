@@ -1,13 +1,13 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { SignJWT } from 'jose';
 import { Agent, type Dispatcher, request } from 'undici';
-import type { JsonValue } from '../../domain/message.ts';
+import type { JsonValue } from '../../domain/json.ts';
+import type { Logger } from '../../domain/logger.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
 import { connectThrough } from '../../http2/tunnel.ts';
 import { cleanReason, clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
 import type { Clock } from '../clock.ts';
 import { trust } from '../http2-options.ts';
-import type { ProviderLogger } from '../logger.ts';
 import type { MisconfiguredVerdict, UnsentVerdict } from '../provider.ts';
 import type { ServiceAccount } from './service-account.ts';
 
@@ -58,7 +58,7 @@ export interface AccessTokenSourceOptions {
   ca?: string;
   proxyFor?: ProxyChoice;
   clock: Clock;
-  logger: ProviderLogger;
+  logger: Logger;
 }
 
 export class AccessTokenSource {
@@ -67,7 +67,7 @@ export class AccessTokenSource {
   readonly #url: string;
   readonly #agent: Agent;
   readonly #clock: Clock;
-  readonly #logger: ProviderLogger;
+  readonly #logger: Logger;
   #current: AccessToken | undefined;
   #refresh: Promise<AccessTokenResult> | undefined;
   #closing: Promise<void> | undefined;

@@ -1,7 +1,6 @@
 import { cutText } from '../../domain/cut-text.ts';
 import type { Platform } from '../../domain/device.ts';
-import { isJsonObject, type JsonObject } from '../../domain/json.ts';
-import type { JsonValue } from '../../domain/message.ts';
+import { isJsonObject, type JsonObject, type JsonValue } from '../../domain/json.ts';
 import { cleanReason, cleanText, isFromGateway, maxTextLength, type ProviderAnswer } from '../answer.ts';
 import type { ApnsReason } from '../apns/reasons.ts';
 import { apnsReasons } from '../apns/reasons.ts';

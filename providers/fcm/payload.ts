@@ -1,6 +1,6 @@
 import { type Platform, platforms } from '../../domain/device.ts';
-import { define, isJsonObject, type JsonObject, jsonBytes, mergeOver } from '../../domain/json.ts';
-import { type ApnsPushType, apnsPushTypes, type JsonValue, type Message, maxTtlSeconds } from '../../domain/message.ts';
+import { define, isJsonObject, type JsonObject, type JsonValue, jsonBytes, mergeOver } from '../../domain/json.ts';
+import { type ApnsPushType, apnsPushTypes, type Message, maxTtlSeconds } from '../../domain/message.ts';
 import {
   apnsExpiration,
   checkApnsHeaders,
@@ -87,6 +87,16 @@ export function buildFcmContent(content: NotificationContent, now: Date): FcmCon
     }
   }
   return { message: merged, payloadBytes: sizeOn(merged, merged.android), faults };
+}
+
+/** @throws {PayloadError} also for what only one of these platforms could never take. */
+export function measureFcmContent(content: NotificationContent, reached: readonly Platform[]): number {
+  const { payloadBytes, faults } = buildFcmContent(content, new Date(0));
+  for (const platform of reached) {
+    const fault = faults.get(platform);
+    if (fault !== undefined) throw fault;
+  }
+  return payloadBytes;
 }
 
 function buildNotification(message: Message): JsonObject {

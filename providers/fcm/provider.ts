@@ -1,15 +1,17 @@
+import type { Logger } from '../../domain/logger.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
 import type { Http2Request } from '../../http2/exchange.ts';
 import { HeaderTemplate } from '../../http2/header-template.ts';
 import { Http2Pool } from '../../http2/pool.ts';
-import { clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
+import { clockGap, type ProviderAnswer, readResponse } from '../answer.ts';
 import { type Clock, systemClock } from '../clock.ts';
 import { originOf, type PoolOptions, trust } from '../http2-options.ts';
-import { OncePerKey, type ProviderLogger, silentLogger } from '../logger.ts';
-import { expired, verdictOnUnanswered, verdictOnUnsent } from '../no-answer.ts';
+import { expired, verdictOnCutAnswer, verdictOnUnanswered, verdictOnUnsent } from '../no-answer.ts';
 import type { NotificationContent } from '../payload/content.ts';
 import type { PayloadError } from '../payload/payload-error.ts';
 import type { DeviceAddress, PreparedMessage, PushProvider, Verdict } from '../provider.ts';
+import { silentLogger } from '../throttled-log.ts';
+import { UnknownAnswers } from '../unknown-answers.ts';
 import { within } from '../within.ts';
 import { type AccessToken, type AccessTokenResult, AccessTokenSource, maxRefusedInARow } from './access-token.ts';
 import { defaultFcmWaits, type FcmReading, type FcmWaits, fcmVerdict, readFcmAnswer } from './errors.ts';
@@ -36,7 +38,7 @@ export interface FcmProviderOptions {
   requestDeadlineMs?: number;
   waits?: Partial<FcmWaits>;
   clock?: Clock;
-  logger?: ProviderLogger;
+  logger?: Logger;
 }
 
 export function createFcmProvider(options: FcmProviderOptions): PushProvider {
@@ -55,8 +57,8 @@ class FcmProvider implements PushProvider {
   readonly #deadlineMs: number;
   readonly #waits: FcmWaits;
   readonly #clock: Clock;
-  readonly #logger: ProviderLogger;
-  readonly #unknownErrors = new OncePerKey();
+  readonly #logger: Logger;
+  readonly #unknownAnswers: UnknownAnswers;
   #template: { token: AccessToken; template: HeaderTemplate } | undefined;
   #isClosed = false;
 
@@ -64,6 +66,7 @@ class FcmProvider implements PushProvider {
     const { account, tokenUrl, ca, pool, proxyFor } = options;
     this.#clock = options.clock ?? systemClock;
     this.#logger = options.logger ?? silentLogger;
+    this.#unknownAnswers = new UnknownAnswers('FCM', this.#logger);
     this.#deadlineMs = options.requestDeadlineMs ?? 15_000;
     this.#waits = { ...defaultFcmWaits, ...options.waits };
     this.#tokens = new AccessTokenSource({
@@ -128,22 +131,10 @@ class FcmProvider implements PushProvider {
         return acceptedAs(result.body);
       }
 
-      const { status, headers, isBodyWhole } = result;
-      if (!isBodyWhole && status < 500 && status !== 401) {
-        // Refused, but the reason was lost on the way: certainly not delivered, and the next try will tell.
-        return { kind: 'later', httpStatus: status, reason: `http_${status}_cut`, scope: 'provider' };
-      }
-      const answer = readAnswer(
-        {
-          httpStatus: status,
-          body: isBodyWhole ? result.body : result.body.subarray(0, 0),
-          retryAfter: headers.get('retry-after'),
-          date: headers.get('date'),
-        },
-        this.#clock.now(),
-      );
+      if (!result.isBodyWhole && result.status < 500 && result.status !== 401) return verdictOnCutAnswer(result.status);
+      const answer = readResponse(result, this.#clock.now());
       const reading = readFcmAnswer(answer);
-      this.#noteUnknown(answer, reading);
+      this.#unknownAnswers.note(answer, reading);
       const verdict = fcmVerdict(answer, reading, this.#waits, device.platform);
       if (verdict !== undefined) {
         token.hasWorked = true;
@@ -189,11 +180,6 @@ class FcmProvider implements PushProvider {
     const hint = gap !== undefined && Math.abs(gap.ms) > 60_000 ? ` Also, ${gap.text}.` : '';
     const detail = `FCM refused an access token that Google had just given us. Check that the service account is enabled.${hint}`;
     return { kind: 'misconfigured', httpStatus, reason, fault: 'credentials', detail };
-  }
-
-  #noteUnknown({ httpStatus, text }: ProviderAnswer, { reason, isUnknown }: FcmReading): void {
-    if (!isUnknown || !this.#unknownErrors.isFirst(`${httpStatus} ${reason}`)) return;
-    this.#logger.warn({ httpStatus, reason, text }, 'FCM gave an answer that is not in the table of errors');
   }
 }
 

@@ -2,15 +2,16 @@ import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { decodeJwt, decodeProtectedHeader, importSPKI, jwtVerify } from 'jose';
+import type { Logger } from '../../domain/logger.ts';
 import type { Message } from '../../domain/message.ts';
 import { normaliseApnsCertificate } from '../../providers/apns/certificate.ts';
 import { normaliseApnsKey } from '../../providers/apns/key.ts';
 import { type ApnsProviderOptions, createApnsProvider } from '../../providers/apns/provider.ts';
-import { InMemoryProviderTokenStore } from '../../providers/apns/provider-token-store.ts';
 import { type ApnsReason, apnsReasons } from '../../providers/apns/reasons.ts';
-import type { ProviderLogger } from '../../providers/logger.ts';
 import { PayloadError } from '../../providers/payload/payload-error.ts';
 import type { MisconfiguredVerdict, PushProvider, Verdict } from '../../providers/provider.ts';
+import { InMemoryProviderTokenStore } from '../../providers/provider-token-store.ts';
+import { silentLogger } from '../../providers/throttled-log.ts';
 import { createApnsClientCertificate, createAuthority } from '../../simulator/certificates.ts';
 import { until } from '../support/until.ts';
 import { FakeClock } from './fake-clock.ts';
@@ -299,7 +300,7 @@ describe('every reason of APNs has its verdict', () => {
 
   test('an unknown reason fails the message, drops nobody, and is logged once', async () => {
     const lines: object[] = [];
-    const logger: ProviderLogger = { info() {}, error() {}, warn: (details) => lines.push(details) };
+    const logger: Logger = { ...silentLogger, warn: (details) => lines.push(details) };
     fake.handler = () => refusal(400, 'BrandNew\u0000Reason');
     const provider = open({ logger });
     for (let i = 0; i < 3; i++) {
@@ -533,7 +534,7 @@ describe('the provider token', () => {
   const counted = () => {
     const lines: { times: number; message: string }[] = [];
     const note = (details: object, message: string) => lines.push({ ...(details as { times: number }), message });
-    return { lines, logger: { info() {}, warn: note, error: note } satisfies ProviderLogger };
+    return { lines, logger: { ...silentLogger, warn: note, error: note } };
   };
 
   test('TooManyProviderTokenUpdates is logged once a while, with a count, not for each request', async () => {

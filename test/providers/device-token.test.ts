@@ -1,18 +1,18 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { ProviderName } from '../../domain/device.ts';
-import { normaliseDeviceToken } from '../../providers/device-token.ts';
+import { providers } from '../../providers/registry.ts';
 
 const hex = 'abcdef0123456789'.repeat(4);
 
 function accepted(provider: ProviderName, text: string): string {
-  const result = normaliseDeviceToken(provider, text);
+  const result = providers[provider].normaliseDeviceToken(text);
   assert.ok(result.ok, result.ok ? '' : result.message);
   return result.deviceToken;
 }
 
 function refused(provider: ProviderName, text: string): string {
-  const result = normaliseDeviceToken(provider, text);
+  const result = providers[provider].normaliseDeviceToken(text);
   assert.ok(!result.ok);
   assert.ok(text === '' || text.length < 20 || !result.message.includes(text.slice(0, 20)));
   return result.message;

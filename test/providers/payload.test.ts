@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { type Platform, type ProviderName, platforms } from '../../domain/device.ts';
-import type { JsonObject } from '../../domain/json.ts';
-import type { JsonValue, Message } from '../../domain/message.ts';
+import type { JsonObject, JsonValue } from '../../domain/json.ts';
+import type { Message } from '../../domain/message.ts';
 import { buildApnsContent } from '../../providers/apns/payload.ts';
 import { buildFcmContent } from '../../providers/fcm/payload.ts';
-import { checkMessage, measureMessage } from '../../providers/payload/check.ts';
+import { measureMessage } from '../../providers/payload/check.ts';
 import { PayloadError } from '../../providers/payload/payload-error.ts';
 import { readFcmMessage } from '../../simulator/fcm/message.ts';
 
@@ -24,7 +24,7 @@ function at(value: JsonValue | undefined, ...path: string[]): JsonValue | undefi
 
 function refusal(provider: ProviderName, message: Message): PayloadError {
   try {
-    checkMessage(message, provider);
+    measureMessage(message, provider);
   } catch (error) {
     assert.ok(error instanceof PayloadError, String(error));
     return error;
@@ -223,8 +223,9 @@ describe('B10: size is counted in bytes of the final JSON', () => {
     assert.equal(measureMessage({ body: escaped }, 'apns'), measureMessage({ body: '漢'.repeat(10) }, 'apns'));
   });
 
-  test('what fits APNs with room for the tag, which Android gets too, also fits FCM', () =>
-    checkMessage(fill('apns', 4096 - 45), 'fcm'));
+  test('what fits APNs with room for the tag, which Android gets too, also fits FCM', () => {
+    measureMessage(fill('apns', 4096 - 45), 'fcm');
+  });
 });
 
 describe('B12: data values', () => {
@@ -260,17 +261,17 @@ describe('B13: reserved data keys', () => {
       assert.equal(error.field, `data.${key}`);
       assert.match(error.message, new RegExp(key.replaceAll('.', '\\.')));
       assert.equal(refusal('fcm', { title: 't', fcm: { data: { [key]: 'x' } } }).field, `fcm.data.${key}`);
-      checkMessage({ title: 't', data: { [key]: 'x' } }, 'apns');
+      measureMessage({ title: 't', data: { [key]: 'x' } }, 'apns');
     });
   }
   for (const key of ['notification', 'title', 'fromage', 'message', 'priority', 'collapse_key', ...googleLike]) {
     test(`${key} is a key like any other`, () => {
-      for (const provider of ['apns', 'fcm'] as const) checkMessage({ title: 't', data: { [key]: 'x' } }, provider);
+      for (const provider of ['apns', 'fcm'] as const) measureMessage({ title: 't', data: { [key]: 'x' } }, provider);
     });
   }
   test('aps cannot be overwritten by data', () => {
     assert.equal(refusal('apns', { title: 't', data: { aps: {} } }).field, 'data.aps');
-    checkMessage({ title: 't', data: { aps: 'x' } }, 'fcm');
+    measureMessage({ title: 't', data: { aps: 'x' } }, 'fcm');
   });
   test('our own keys cannot be overwritten, and are free where we do not use them', () => {
     for (const provider of ['apns', 'fcm'] as const) {
@@ -279,7 +280,7 @@ describe('B13: reserved data keys', () => {
         refusal(provider, { title: 't', deepLink: 'a://b', data: { deep_link: 'x' } }).field,
         'data.deep_link',
       );
-      checkMessage({ title: 't', data: { deep_link: 'x' } }, provider);
+      measureMessage({ title: 't', data: { deep_link: 'x' } }, provider);
     }
   });
 });
@@ -382,7 +383,7 @@ describe('B16: expiry', () => {
     assert.equal(at(fcm({ title: 't' }), 'android', 'ttl'), undefined);
   });
   test('four weeks are the most', () => {
-    checkMessage({ title: 't', ttlSeconds: 2_419_200 }, 'fcm');
+    measureMessage({ title: 't', ttlSeconds: 2_419_200 }, 'fcm');
     for (const ttlSeconds of [2_419_201, -1, Number.NaN, Number.POSITIVE_INFINITY]) {
       for (const provider of ['apns', 'fcm'] as const)
         assert.equal(refusal(provider, { title: 't', ttlSeconds }).field, 'ttl');
@@ -392,7 +393,7 @@ describe('B16: expiry', () => {
 
 describe('the collapse id', () => {
   test('has at most 64 bytes, not characters', () => {
-    checkMessage({ title: 't', collapseId: 'x'.repeat(64) }, 'apns');
+    measureMessage({ title: 't', collapseId: 'x'.repeat(64) }, 'apns');
     for (const collapseId of ['x'.repeat(65), '漢'.repeat(22), '', 'a\nb', ' a']) {
       for (const provider of ['apns', 'fcm'] as const)
         assert.equal(refusal(provider, { title: 't', collapseId }).field, 'collapse_id');
@@ -534,8 +535,8 @@ describe('every merged part is measured', () => {
     if (platform === undefined) continue;
     test(`${place} is no fault for another platform, and is left out there`, () => {
       const others = platforms.filter((other) => other !== platform);
-      checkMessage({ title: 't', fcm: override }, 'fcm', others);
-      assert.throws(() => checkMessage({ title: 't', fcm: override }, 'fcm', [platform]), PayloadError);
+      measureMessage({ title: 't', fcm: override }, 'fcm', others);
+      assert.throws(() => measureMessage({ title: 't', fcm: override }, 'fcm', [platform]), PayloadError);
       const built = buildFcmContent({ notificationId, message: { title: 't', fcm: override } }, now);
       assert.deepEqual([...built.faults.keys()], [platform]);
       assert.ok(JSON.stringify(built.message).length < 2_000);
@@ -567,6 +568,6 @@ describe('every merged part is measured', () => {
       data: { text: 'x'.repeat(3_000) },
       fcm: { android: { data: { text: 'x'.repeat(3_000) } } },
     };
-    checkMessage(message, 'fcm');
+    measureMessage(message, 'fcm');
   });
 });

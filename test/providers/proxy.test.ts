@@ -1,8 +1,9 @@
 /** From `HTTPS_PROXY` to the phone: settings, exceptions, and both providers with the token endpoint behind a real proxy. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { ConfigError, loadConfig } from '../../domain/config.ts';
+import { loadConfig } from '../../domain/config.ts';
 import { chooseProxy, parseProxy } from '../../domain/proxy.ts';
+import { ConfigError } from '../../domain/settings.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { apnsDeviceToken, fcmRegistrationToken } from '../../simulator/device-tokens.ts';
@@ -107,7 +108,7 @@ describe('both providers', () => {
     const proxyFor = () => parseProxy(`http://user:wr0ng@127.0.0.1:${proxy.port}`);
     const logged: unknown[] = [];
     const note = (details: object) => logged.push(details);
-    const logger = { info: note, warn: note, error: note };
+    const logger = { debug: note, info: note, warn: note, error: note };
     for (const [provider, deviceToken, reason] of [
       [
         openApns(simulator, { proxyFor, logger, requestDeadlineMs: 1_000 }),

@@ -27,7 +27,7 @@ interface Delivery {
 
 const pathShape = /^\/v1\/projects\/([^/]+)\/messages:send$/;
 
-export class FcmProvider {
+export class FcmService {
   readonly #state: SimulatorState;
   readonly #date: HttpDate;
   readonly #messages = new FcmMessages();

@@ -1,7 +1,9 @@
 /** The fake APNs: one environment of it. Checks every request as Apple documents and treats each device as its token says. */
+
 import { randomUUID } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
 import type { ApnsEnvironment } from '../../domain/device.ts';
+import { prefixOfApnsId } from '../../providers/apns/apns-id.ts';
 import { type ActionContext, type Answer, applyActions } from '../actions.ts';
 import { HttpDate } from '../clock.ts';
 import { afterFirst, isPlainApnsDeviceToken, type MarkedDeviceToken, readApnsDeviceToken } from '../device-tokens.ts';
@@ -50,7 +52,7 @@ interface Delivery {
 
 const tokenUpdateIntervalMs = 20 * 60_000;
 
-export class ApnsProvider {
+export class ApnsService {
   readonly environment: ApnsEnvironment;
   readonly listener: ListenerName;
   readonly #state: SimulatorState;
@@ -84,7 +86,7 @@ export class ApnsProvider {
     const { ledger, log, rules, clock } = this.#state;
     const request = readApnsRequest(exchange);
     const body = this.#bodies.read(exchange.body);
-    const notification = ledger.notification(body.notificationId ?? notificationIdOf(request.apnsId));
+    const notification = ledger.notification(body.notificationId ?? prefixOfApnsId(request.apnsId ?? '') ?? '');
     const nowMs = clock.now();
     const receivedBefore = ledger.receive(notification, request.deviceToken, 'apns', nowMs);
     if (log.capacity > 0) {
@@ -290,9 +292,4 @@ export class ApnsProvider {
     headers.push('content-type', 'application/json');
     return { headers, body: JSON.stringify(timestamp === undefined ? { reason } : { reason, timestamp }) };
   }
-}
-
-/** The part of a notification id that an apns-id of Carillon carries (`providers/apns/apns-id.ts`); '' for any other apns-id. */
-function notificationIdOf(apnsId: string | undefined): string {
-  return apnsId !== undefined && apnsId.length === 36 && apnsId[14] === '8' ? apnsId.slice(0, 24) : '';
 }

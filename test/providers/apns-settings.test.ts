@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { ConfigError, loadConfig } from '../../domain/config.ts';
 import { apnsPushTypes } from '../../domain/message.ts';
+import { ConfigError, readSettings } from '../../domain/settings.ts';
 import { apnsPushTypeRules } from '../../providers/apns/payload.ts';
+import { readApnsSettings } from '../../providers/apns/settings.ts';
 
-const load = (topic: string) => loadConfig({ DATABASE_URL: 'postgres://localhost/carillon', APNS_TOPIC: topic });
+const load = (topic: string) => readSettings({ APNS_TOPIC: topic }, readApnsSettings);
 
 test('a topic with the suffix of a push type is refused at start, and the bundle id is named', () => {
   for (const pushType of apnsPushTypes) {
@@ -31,6 +32,6 @@ test('a topic that no bundle id can be is refused at start', () => {
 
 test('a bundle id is taken as it is, also where a suffix stands in its middle', () => {
   for (const topic of ['com.example.app', 'com.voip.app', 'com.example.voipapp', 'com.example.My-App_2']) {
-    assert.equal(load(topic).apns.topic, topic);
+    assert.equal(load(topic).topic, topic);
   }
 });

@@ -1,32 +1,15 @@
-/** What the providers need of pino. */
-export interface ProviderLogger {
-  info(details: object, message: string): void;
-  warn(details: object, message: string): void;
-  error(details: object, message: string): void;
-}
+import type { Logger } from '../domain/logger.ts';
 
-export const silentLogger: ProviderLogger = { info() {}, warn() {}, error() {} };
-
-/** Lets each key through once, up to a number of keys: a new word in a million answers is worth one line, not a million. */
-export class OncePerKey {
-  readonly #seen = new Set<string>();
-  readonly #maxKeys = 100;
-
-  isFirst(key: string): boolean {
-    if (this.#seen.has(key) || this.#seen.size >= this.#maxKeys) return false;
-    this.#seen.add(key);
-    return true;
-  }
-}
+export const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
 /** For what can happen to every request: the first time is said at once, then at most once in `everyMs`, each time with a count. */
 export class ThrottledLog {
-  readonly #logger: ProviderLogger;
+  readonly #logger: Logger;
   readonly #monotonicMs: () => number;
   readonly #everyMs: number;
   readonly #lines = new Map<string, { times: number; saidAtMs: number }>();
 
-  constructor(logger: ProviderLogger, monotonicMs: () => number, everyMs = 60_000) {
+  constructor(logger: Logger, monotonicMs: () => number, everyMs = 60_000) {
     this.#logger = logger;
     this.#monotonicMs = monotonicMs;
     this.#everyMs = everyMs;
