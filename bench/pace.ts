@@ -8,10 +8,10 @@ import { uuidV7 } from '../domain/uuid-v7.ts';
 import { normaliseApnsKey } from '../providers/apns/key.ts';
 import { createApnsProvider } from '../providers/apns/provider.ts';
 import type { PreparedMessage, PushProvider } from '../providers/provider.ts';
-import { InMemoryProviderTokenStore } from '../providers/provider-token-store.ts';
 import { SimulatorControl } from '../simulator/control-client.ts';
 import { apnsDeviceToken } from '../simulator/device-tokens.ts';
 import { type LaunchedSimulator, launchSimulator } from '../simulator/launch.ts';
+import { InMemoryProviderTokenStore } from '../test/support/in-memory-token-store.ts';
 import { round, tableRow } from './figures.ts';
 
 export interface PaceFigures {

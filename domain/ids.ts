@@ -3,7 +3,6 @@
  */
 
 export const sendNotificationWorkflowType = 'sendNotificationWorkflow';
-export const deliverBatchWorkflowType = 'deliverBatchWorkflow';
 
 /** Wakes `sendNotificationWorkflow` to read its state from PostgreSQL. It carries nothing: PostgreSQL is the authority. */
 export const wakeSignalName = 'wakeSignal';

@@ -23,16 +23,12 @@ export const notificationStates = [
 ] as const;
 export type NotificationState = (typeof notificationStates)[number];
 
-/** What to do with a device that may have got the message although no answer was recorded. */
+/**
+ * What to do with a device that may have got the message although no answer was recorded. `redeliver`: the same apns-id and
+ * collapse id again, and the delivery is marked `in_doubt`. `skip`: it ends as `unknown`.
+ */
 export const inDoubtPolicies = ['redeliver', 'skip'] as const;
 export type InDoubtPolicy = (typeof inDoubtPolicies)[number];
-
-export interface NotificationOptions {
-  /** Default `redeliver`: the same apns-id and collapse id again, and the delivery is marked `in_doubt`. */
-  inDoubtPolicy: InDoubtPolicy;
-  /** Devices per second for this notification over all workers; null: no limit of its own. */
-  ratePerSecond: number | null;
-}
 
 export const haltReasons = [
   'credentials',

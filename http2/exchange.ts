@@ -117,7 +117,7 @@ export class ResponseHeaders {
   }
 }
 
-export const NO_HEADERS: ResponseHeaders = new ResponseHeaders([]);
+const NO_HEADERS: ResponseHeaders = new ResponseHeaders([]);
 const NO_BODY = Buffer.alloc(0);
 
 /** A request on its way. The pool makes it and resolves it; the connection it is on keeps the rest up to date. */

@@ -202,7 +202,7 @@ export function readUint32(buffer: Uint8Array, at: number): number {
   return ((buffer[at]! << 24) | (buffer[at + 1]! << 16) | (buffer[at + 2]! << 8) | buffer[at + 3]!) >>> 0;
 }
 
-export function writeUint32(buffer: Uint8Array, at: number, value: number): void {
+function writeUint32(buffer: Uint8Array, at: number, value: number): void {
   buffer[at] = value >>> 24;
   buffer[at + 1] = value >>> 16;
   buffer[at + 2] = value >>> 8;

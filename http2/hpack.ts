@@ -7,10 +7,10 @@
 import { huffmanDecode, huffmanEncode, huffmanLength } from './huffman.ts';
 
 /** Table size both sides start from, until SETTINGS_HEADER_TABLE_SIZE says otherwise (RFC 9113 §6.5.2). In octets. */
-export const DEFAULT_TABLE_BYTES = 4096;
+const DEFAULT_TABLE_BYTES = 4096;
 
 /** What an entry costs beyond its octets, in tables and in header list sizes (RFC 7541 §4.1, RFC 9113 §6.5.2). */
-export const ENTRY_OVERHEAD_BYTES = 32;
+const ENTRY_OVERHEAD_BYTES = 32;
 
 /** The block cannot be decoded. The table is lost with it: the connection must end with COMPRESSION_ERROR. */
 export class HpackError extends Error {

@@ -17,7 +17,7 @@ const seed = 20;
 const countries = ['DE', 'FR', 'GB', 'JP', 'KR', 'US'];
 
 /** The fate of device `n`: the same in every run. */
-export function demoBehaviour(n: number, options: DemoAudienceOptions): DeviceBehaviour {
+function demoBehaviour(n: number, options: DemoAudienceOptions): DeviceBehaviour {
   return mixedAudience(n, seed, {
     unregistered: options.deadPercent,
     rateLimitedOnce: options.transientPercent / 2,

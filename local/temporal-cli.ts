@@ -20,7 +20,7 @@ import { binDirectory, projectRoot } from './paths.ts';
 const run = promisify(execFile);
 
 /** The one version of Temporal's command line program, with its dev server, that is fetched when the machine has none. */
-export const temporalCliVersion = '1.9.1';
+const temporalCliVersion = '1.9.1';
 
 const cliRepository = 'https://github.com/temporalio/cli';
 const programName = os.platform() === 'win32' ? 'temporal.exe' : 'temporal';

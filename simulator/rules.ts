@@ -172,7 +172,7 @@ export class Rules {
 }
 
 /** False for actions after which the request goes its ordinary way. */
-export function endsRequest(action: Action): boolean {
+function endsRequest(action: Action): boolean {
   if (action.type === 'goaway') return action.last !== undefined && action.last !== 'this';
   return action.type !== 'delay' && action.type !== 'maxConcurrentStreams';
 }

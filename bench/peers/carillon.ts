@@ -5,7 +5,7 @@ import { createApnsProvider } from '../../providers/apns/provider.ts';
 import { createFcmProvider } from '../../providers/fcm/provider.ts';
 import { normaliseServiceAccount } from '../../providers/fcm/service-account.ts';
 import type { PushProvider } from '../../providers/provider.ts';
-import { InMemoryProviderTokenStore } from '../../providers/provider-token-store.ts';
+import { InMemoryProviderTokenStore } from '../../test/support/in-memory-token-store.ts';
 import { inParallel, readTask, runSender, type SenderTask } from '../measure.ts';
 
 const task = readTask();

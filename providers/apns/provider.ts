@@ -24,7 +24,7 @@ import { PreparedApnsMessage } from './prepared-message.ts';
 import { type ProviderToken, ProviderTokenSource } from './provider-token.ts';
 import { type ApnsReading, type ApnsWaits, apnsVerdict, defaultApnsWaits, readApnsAnswer } from './reasons.ts';
 
-export const apnsUrls: Record<ApnsEnvironment, string> = {
+const apnsUrls: Record<ApnsEnvironment, string> = {
   production: 'https://api.push.apple.com:443',
   sandbox: 'https://api.sandbox.push.apple.com:443',
 };

@@ -106,7 +106,7 @@ const keyOfOtherEnvironment = environmentFault(
   'APNs says that the key belongs to the other environment. Check whether the key is limited to sandbox or production.',
 );
 
-export const apnsReactions = {
+const apnsReactions = {
   BadCollapseId: badMessage,
   BadDeviceToken: suspicious,
   BadExpirationDate: badMessage,

@@ -74,7 +74,7 @@ const appleTopicFault: FcmReaction = {
 };
 
 /** `undefined`: the code says nothing by itself, look at the next detail. */
-export const fcmReactions = {
+const fcmReactions = {
   UNSPECIFIED_ERROR: undefined,
   // The token or the payload: decided by Apple's reason, the field violations and the message (see `invalidArgument`).
   INVALID_ARGUMENT: undefined,
@@ -91,7 +91,7 @@ export const fcmReactions = {
 } as const satisfies Record<FcmErrorCode, FcmReaction | undefined>;
 
 /** Apple's reason, passed on by FCM for iOS devices. Connection and provider token are FCM's own there, not ours. */
-export const applesReactions = {
+const applesReactions = {
   BadCollapseId: badPart,
   BadDeviceToken: suspicious,
   BadExpirationDate: badPart,

@@ -39,7 +39,7 @@ export interface FcmContent {
 }
 
 /** https://firebase.google.com/docs/cloud-messaging/concept-options: 4096 bytes to devices (2048 only to topics). */
-export const maxFcmPayloadBytes = 4096;
+const maxFcmPayloadBytes = 4096;
 
 /** The sender fills these; as overrides they would change who gets the message, or are output only. */
 const targetFields = ['token', 'fid', 'topic', 'condition', 'name'];

@@ -18,7 +18,7 @@ import { defaultFcmWaits, type FcmReading, type FcmWaits, fcmVerdict, readFcmAns
 import { PreparedFcmMessage } from './prepared-message.ts';
 import type { ServiceAccount } from './service-account.ts';
 
-export const fcmUrl = 'https://fcm.googleapis.com';
+const fcmUrl = 'https://fcm.googleapis.com';
 
 export interface FcmProviderOptions {
   account: ServiceAccount;

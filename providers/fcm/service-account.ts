@@ -12,7 +12,7 @@ export interface ServiceAccount {
   tokenUri: string;
 }
 
-export const googleTokenUri = 'https://oauth2.googleapis.com/token';
+const googleTokenUri = 'https://oauth2.googleapis.com/token';
 
 export interface ServiceAccountRules {
   /** Used instead of the file's own project, for accounts that serve several. */

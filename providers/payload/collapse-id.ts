@@ -3,7 +3,7 @@ import { utf8Bytes } from '../../domain/json.ts';
 import { PayloadError } from './payload-error.ts';
 
 /** https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns (`apns-collapse-id`). */
-export const maxCollapseIdBytes = 64;
+const maxCollapseIdBytes = 64;
 
 /** One rule for every field and override in which a collapse id can be given. @throws {PayloadError} naming `field`. */
 export function checkCollapseId(field: string, collapseId: unknown): asserts collapseId is string {

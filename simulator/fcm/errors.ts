@@ -165,7 +165,7 @@ export function invalidPayload(field: string, description: string): FcmError {
 }
 
 /** An iOS device's error, relayed by FCM with Apple's own reason. */
-export function apnsRelayed(httpStatus: number, errorCode: string, apnsStatus: number, reason: string): FcmError {
+function apnsRelayed(httpStatus: number, errorCode: string, apnsStatus: number, reason: string): FcmError {
   const message =
     reason === 'Unregistered' ? 'APNs device token is disabled.' : 'Request contains an invalid argument.';
   return fcmError(httpStatus, errorCode, message, httpStatus === 404 ? 'NOT_FOUND' : 'INVALID_ARGUMENT', [

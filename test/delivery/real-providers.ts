@@ -5,8 +5,8 @@ import { type ApnsProviderOptions, createApnsProvider } from '../../providers/ap
 import { createFcmProvider, type FcmProviderOptions } from '../../providers/fcm/provider.ts';
 import { normaliseServiceAccount } from '../../providers/fcm/service-account.ts';
 import type { PushProvider } from '../../providers/provider.ts';
-import { InMemoryProviderTokenStore } from '../../providers/provider-token-store.ts';
 import type { SimulatorAddresses } from '../../simulator/simulator.ts';
+import { InMemoryProviderTokenStore } from '../support/in-memory-token-store.ts';
 
 /** Every wait short, so that a test sees the second attempt. */
 const waits = { tooManyRequestsMs: 20, shutdownMs: 20, quotaMs: 20, serverErrorMs: 20 };

@@ -10,9 +10,9 @@ import { type ApnsProviderOptions, createApnsProvider } from '../../providers/ap
 import { type ApnsReason, apnsReasons } from '../../providers/apns/reasons.ts';
 import { PayloadError } from '../../providers/payload/payload-error.ts';
 import type { MisconfiguredVerdict, PushProvider, Verdict } from '../../providers/provider.ts';
-import { InMemoryProviderTokenStore } from '../../providers/provider-token-store.ts';
 import { silentLogger } from '../../providers/throttled-log.ts';
 import { createApnsClientCertificate, createAuthority } from '../../simulator/certificates.ts';
+import { InMemoryProviderTokenStore } from '../support/in-memory-token-store.ts';
 import { until } from '../support/until.ts';
 import { FakeClock } from './fake-clock.ts';
 import { type FakeProvider, type FakeRequest, startFakeProvider } from './fake-provider.ts';

@@ -7,10 +7,10 @@ import { createApnsProvider } from '../../providers/apns/provider.ts';
 import { createFcmProvider } from '../../providers/fcm/provider.ts';
 import { normaliseServiceAccount } from '../../providers/fcm/service-account.ts';
 import type { PushProvider, Verdict } from '../../providers/provider.ts';
-import { InMemoryProviderTokenStore } from '../../providers/provider-token-store.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { apnsDeviceToken, type DeviceBehaviour, fcmRegistrationToken } from '../../simulator/device-tokens.ts';
 import { type Simulator, startSimulator } from '../../simulator/simulator.ts';
+import { InMemoryProviderTokenStore } from '../support/in-memory-token-store.ts';
 import { nid } from './fixture.ts';
 
 let simulator: Simulator;
