@@ -190,10 +190,6 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     return this.#state === 'connecting';
   }
 
-  get isClosed(): boolean {
-    return this.#state === 'closed';
-  }
-
   /** When the PING was sent that nothing has answered yet; 0: none is. */
   get pingSentAt(): number {
     return this.#pingSentAt;

@@ -57,11 +57,8 @@ export interface DeviceAddress {
 
 /** Opaque to the engine; each provider narrows it to its own type. */
 export interface PreparedMessage {
-  readonly provider: ProviderName;
   /** What else the answers depend on besides host, credential and device: APNs topic, Firebase project. */
   readonly target: string;
-  /** Bytes of the encoded JSON body, without the device's own part. */
-  readonly payloadBytes: number;
 }
 
 /** How one call of `send` ended. `reason` is the provider's own word where it gave one. */

@@ -7,8 +7,6 @@ import type { ProviderToken } from './provider-token.ts';
 
 /** One notification, ready for APNs: one body for all devices, one header template for each host and provider token. */
 export class PreparedApnsMessage implements PreparedMessage {
-  readonly provider = 'apns';
-  readonly payloadBytes: number;
   readonly body: Buffer;
   readonly target: string;
   /** Tokens of the app itself are registered for its bundle id, not for this topic. */
@@ -24,7 +22,6 @@ export class PreparedApnsMessage implements PreparedMessage {
   constructor(content: NotificationContent, built: ApnsContent, apnsTopic: string, nowMs: () => number) {
     this.nowMs = nowMs;
     this.#expiresAtMs = content.expiresAt?.getTime() ?? Number.POSITIVE_INFINITY;
-    this.payloadBytes = built.payloadBytes;
     this.body = Buffer.from(JSON.stringify(built.payload));
     this.apnsIdPrefix = apnsIdPrefix(content.notificationId);
     const fields: Record<string, string> = {

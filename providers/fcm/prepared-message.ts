@@ -9,9 +9,7 @@ import { buildFcmContent } from './payload.ts';
  * time to live is a second less. FCM takes the time to live as a duration, so it belongs to the instant of the request.
  */
 export class PreparedFcmMessage implements PreparedMessage {
-  readonly provider = 'fcm';
   readonly target: string;
-  readonly payloadBytes: number;
   /** Platforms whose devices could never take it, and why. */
   readonly faults: ReadonlyMap<Platform, PayloadError>;
   readonly #content: NotificationContent;
@@ -28,9 +26,8 @@ export class PreparedFcmMessage implements PreparedMessage {
     this.#content = content;
     this.#nowMs = nowMs;
     this.#expiresAtMs = content.expiresAt?.getTime() ?? Number.POSITIVE_INFINITY;
-    const { suffix, payloadBytes, faults } = this.#build(nowMs());
+    const { suffix, faults } = this.#build(nowMs());
     this.#suffix = suffix;
-    this.payloadBytes = payloadBytes;
     this.faults = faults;
   }
 
@@ -53,13 +50,13 @@ export class PreparedFcmMessage implements PreparedMessage {
   #build(nowMs: number) {
     // In whole milliseconds, as a Date has them; a later instant promises less.
     const now = Math.ceil(nowMs);
-    const { message, payloadBytes, faults } = buildFcmContent(this.#content, new Date(now));
+    const { message, faults } = buildFcmContent(this.#content, new Date(now));
     if (this.#expiresAtMs !== Number.POSITIVE_INFINITY) {
       const wholeSeconds = Math.floor((this.#expiresAtMs - now) / 1000);
       this.#holdsAfterMs = this.#expiresAtMs - (wholeSeconds + 1) * 1000;
       this.#holdsUntilMs = this.#expiresAtMs - wholeSeconds * 1000;
     }
-    return { suffix: Buffer.from(`,${JSON.stringify(message).slice(1)}}`), payloadBytes, faults };
+    return { suffix: Buffer.from(`,${JSON.stringify(message).slice(1)}}`), faults };
   }
 }
 

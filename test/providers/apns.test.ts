@@ -8,6 +8,7 @@ import { normaliseApnsCertificate } from '../../providers/apns/certificate.ts';
 import { normaliseApnsKey } from '../../providers/apns/key.ts';
 import { type ApnsProviderOptions, createApnsProvider } from '../../providers/apns/provider.ts';
 import { type ApnsReason, apnsReasons } from '../../providers/apns/reasons.ts';
+import { measureMessage } from '../../providers/payload/check.ts';
 import { PayloadError } from '../../providers/payload/payload-error.ts';
 import type { MisconfiguredVerdict, PushProvider, Verdict } from '../../providers/provider.ts';
 import { silentLogger } from '../../providers/throttled-log.ts';
@@ -88,7 +89,7 @@ describe('the request', () => {
     assert.equal(request.headers['apns-expiration'], '1900000000');
     assert.equal(request.headers['apns-collapse-id'], 'c');
     assert.deepEqual(JSON.parse(request.body), { aps: { alert: { title: 'Grüße' } }, nid: notificationId });
-    assert.equal(Buffer.byteLength(request.body), prepared.payloadBytes);
+    assert.equal(Buffer.byteLength(request.body), measureMessage({ title: 'Grüße', collapseId: 'c' }, 'apns'));
 
     const spki = await importSPKI(keys.publicKey.export({ type: 'spki', format: 'pem' }) as string, 'ES256');
     const { payload, protectedHeader } = await jwtVerify(jwtOf(request), spki);
