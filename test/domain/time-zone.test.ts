@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { canonicalLocale } from '../../domain/locale.ts';
 import { canonicalTimeZone } from '../../domain/time-zone.ts';
 
 describe('a time zone', () => {
@@ -30,6 +29,18 @@ describe('a time zone', () => {
     }
   });
 
+  test('stays the zone of its country where others link it to that of a neighbour', () => {
+    for (const name of ['Europe/Oslo', 'Europe/Berlin', 'Africa/Maputo', 'Africa/Lusaka', 'Atlantic/Reykjavik']) {
+      assert.equal(canonicalTimeZone(name), name);
+    }
+  });
+
+  test('is found in any case, also when it is asked for again', () => {
+    for (const name of ['europe/vienna', 'EUROPE/VIENNA', 'Europe/Vienna', 'europe/vienna']) {
+      assert.equal(canonicalTimeZone(name), 'Europe/Vienna');
+    }
+  });
+
   test('is no offset, no abbreviation and no other text', () => {
     for (const text of [
       '',
@@ -44,39 +55,6 @@ describe('a time zone', () => {
       'x'.repeat(255),
     ]) {
       assert.equal(canonicalTimeZone(text), undefined, text);
-    }
-  });
-});
-
-describe('a language tag', () => {
-  test('has one form, with hyphens and the usual capitals', () => {
-    for (const [text, form] of [
-      ['de', 'de'],
-      ['PT_br', 'pt-BR'],
-      ['zh_HANT_tw', 'zh-Hant-TW'],
-      ['es_419', 'es-419'],
-      ['in_ID', 'id-ID'],
-      ['ca-es-valencia', 'ca-ES-valencia'],
-      ['de-CH-1996', 'de-CH-1996'],
-      ['en-x-IOS', 'en-x-ios'],
-    ] as const) {
-      assert.equal(canonicalLocale(text), form);
-      assert.equal(canonicalLocale(form), form);
-    }
-  });
-
-  test('is no other text', () => {
-    for (const text of [
-      '',
-      'd',
-      'not a locale',
-      'en_US@calendar=buddhist',
-      'en_US.UTF-8',
-      '123',
-      'de--DE',
-      'english',
-    ]) {
-      assert.equal(canonicalLocale(text), undefined, text);
     }
   });
 });

@@ -1,0 +1,149 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { type Config, loadConfig } from '../../domain/config.ts';
+import { ConfigError, type Environment } from '../../domain/settings.ts';
+import { workerRoles } from '../../domain/task-queues.ts';
+
+const load = (env: Environment) => loadConfig({ DATABASE_URL: 'postgres://x', ...env });
+
+function problemsOf(env: Environment): string[] {
+  try {
+    loadConfig(env);
+  } catch (error) {
+    assert.ok(error instanceof ConfigError);
+    return error.message.replace(/^Configuration: /, '').split('; ');
+  }
+  return [];
+}
+
+type NumberRow = [variable: string, read: (config: Config) => number, fallback: number, least: 0 | 1];
+const numbers: NumberRow[] = [
+  ['DATABASE_MAX_CONNECTIONS', (config) => config.databaseMaxConnections, 10, 1],
+  ['PORT', ({ api }) => api.port, 8_080, 0],
+  ['CARILLON_TEMPORAL_DEADLINE_MS', ({ api }) => api.temporalDeadlineMs, 1_500, 1],
+  ['CARILLON_BATCH_SIZE', ({ worker }) => worker.batchSize, 10_000, 1],
+  ['CARILLON_WINDOW_SIZE', ({ worker }) => worker.windowSize, 1_000, 1],
+  ['CARILLON_MAX_IN_FLIGHT', ({ worker }) => worker.maxInFlight, 2_000, 1],
+  ['CARILLON_REQUEST_DEADLINE_MS', ({ worker }) => worker.requestDeadlineMs, 15_000, 1],
+  ['CARILLON_CONCURRENT_BATCHES', ({ worker }) => worker.concurrentBatches, 2, 1],
+  ['CARILLON_OPEN_BATCHES', ({ worker }) => worker.openBatches, 20, 1],
+  ['CARILLON_BATCHES_PER_RUN', ({ worker }) => worker.batchesPerRun, 0, 0],
+  ['CARILLON_HEARTBEAT_TIMEOUT_MS', ({ worker }) => worker.heartbeatTimeoutMs, 10_000, 1],
+  ['CARILLON_RETRY_BASE_MS', ({ worker }) => worker.retryBaseMs, 10_000, 1],
+  ['CARILLON_RETRY_MAX_MS', ({ worker }) => worker.retryMaxMs, 3_600_000, 1],
+  ['CARILLON_MAX_ATTEMPTS', ({ worker }) => worker.maxAttempts, 8, 1],
+  ['CARILLON_MAX_DOUBTS', ({ worker }) => worker.maxDoubts, 2, 0],
+  ['CARILLON_RECONCILE_INTERVAL_MS', ({ worker }) => worker.reconcileIntervalMs, 5_000, 1],
+  ['CARILLON_SHUTDOWN_GRACE_MS', ({ worker }) => worker.shutdownGraceMs, 15_000, 1],
+  ['CARILLON_WORKFLOW_CACHE', ({ worker }) => worker.maxCachedWorkflows, 300, 1],
+];
+
+type TextRow = [variable: string, read: (config: Config) => unknown, fallback: unknown];
+const texts: TextRow[] = [
+  ['CARILLON_TASK_QUEUE_PREFIX', (config) => config.taskQueuePrefix, ''],
+  ['HOST', ({ api }) => api.host, '127.0.0.1'],
+  ['CARILLON_WORKFLOW_BUNDLE', ({ worker }) => worker.workflowBundlePath, undefined],
+];
+
+const jwt = ['CARILLON_JWKS_URL', 'CARILLON_JWT_ISSUER', 'CARILLON_JWT_AUDIENCE'] as const;
+const others = ['DATABASE_URL', 'LOG_LEVEL', 'CARILLON_ROLES', ...jwt];
+/** In `proxy.test.ts`. */
+const proxy = ['https_proxy', 'HTTPS_PROXY', 'no_proxy', 'NO_PROXY'];
+
+test('every setting that is read has its rule here', () => {
+  const read = new Set<string>();
+  const given: Environment = { DATABASE_URL: 'postgres://x', HTTPS_PROXY: 'http://proxy' };
+  loadConfig(
+    new Proxy(given, {
+      get(env, name: string) {
+        read.add(name);
+        return env[name];
+      },
+    }),
+  );
+  const ruled = [...numbers.map(([variable]) => variable), ...texts.map(([variable]) => variable), ...others, ...proxy];
+  assert.deepEqual([...read].sort(), ruled.sort());
+});
+
+describe('a number', () => {
+  for (const [variable, read, fallback, least] of numbers) {
+    test(`${variable} is at least ${least}, and ${fallback} when it is unset or empty`, () => {
+      assert.equal(read(load({})), fallback);
+      assert.equal(read(load({ [variable]: '' })), fallback);
+      for (const number of [least, 77_777]) assert.equal(read(load({ [variable]: String(number) })), number);
+      for (const value of [String(least - 1), '1.5', 'many']) {
+        assert.deepEqual(problemsOf({ DATABASE_URL: 'x', [variable]: value }), [
+          `${variable} must be a whole number of at least ${least}, not "${value}"`,
+        ]);
+      }
+    });
+  }
+});
+
+describe('a text', () => {
+  for (const [variable, read, fallback] of texts) {
+    test(`${variable} is taken as it is, and ${JSON.stringify(fallback)} when it is unset or empty`, () => {
+      assert.equal(read(load({})), fallback);
+      assert.equal(read(load({ [variable]: '' })), fallback);
+      assert.equal(read(load({ [variable]: 'some-text' })), 'some-text');
+    });
+  }
+
+  test('DATABASE_URL is required', () => {
+    assert.equal(load({ DATABASE_URL: 'postgres://db/carillon' }).databaseUrl, 'postgres://db/carillon');
+    for (const env of [{}, { DATABASE_URL: '' }]) assert.deepEqual(problemsOf(env), ['DATABASE_URL is not set']);
+  });
+});
+
+test('LOG_LEVEL is one of four words, and info when it is unset', () => {
+  assert.equal(load({}).logLevel, 'info');
+  for (const level of ['debug', 'info', 'warn', 'error']) assert.equal(load({ LOG_LEVEL: level }).logLevel, level);
+  for (const level of ['trace', 'INFO', '30']) {
+    assert.deepEqual(problemsOf({ DATABASE_URL: 'x', LOG_LEVEL: level }), [
+      `LOG_LEVEL must be one of debug, info, warn, error, not "${level}"`,
+    ]);
+  }
+});
+
+test('a worker has all roles, or those that CARILLON_ROLES lists', () => {
+  assert.deepEqual(load({}).worker.roles, workerRoles);
+  for (const role of workerRoles) assert.deepEqual(load({ CARILLON_ROLES: role }).worker.roles, [role]);
+  assert.deepEqual(load({ CARILLON_ROLES: ' fcm, notifications ' }).worker.roles, ['fcm', 'notifications']);
+  assert.deepEqual(problemsOf({ DATABASE_URL: 'x', CARILLON_ROLES: 'apns,mail,' }), [
+    `CARILLON_ROLES: "mail" is not one of ${workerRoles.join(', ')}`,
+    `CARILLON_ROLES: "" is not one of ${workerRoles.join(', ')}`,
+  ]);
+});
+
+test('JWTs of an outside issuer need all three of their settings, or none', () => {
+  assert.equal(load({}).api.jwt, undefined);
+  const [jwksUrl, issuer, audience] = ['https://issuer.example/jwks', 'https://issuer.example', 'carillon'];
+  const all = Object.fromEntries(jwt.map((variable, i) => [variable, [jwksUrl, issuer, audience][i]]));
+  assert.deepEqual(load(all).api.jwt, { jwksUrl, issuer, audience });
+  for (const missing of jwt) {
+    assert.deepEqual(problemsOf({ DATABASE_URL: 'x', ...all, [missing]: '' }), [
+      `${missing} is not set (it belongs to CARILLON_JWKS_URL)`,
+    ]);
+  }
+});
+
+test('all that is wrong is named at once, without a word of what is secret', () => {
+  const problems = problemsOf({
+    ...Object.fromEntries(numbers.map(([variable]) => [variable, '-1'])),
+    LOG_LEVEL: 'loud',
+    CARILLON_ROLES: 'mail',
+    CARILLON_JWKS_URL: 'https://user:s3cret@issuer.example/jwks',
+    HTTPS_PROXY: 'socks5://user:s3cret@proxy',
+  });
+  assert.deepEqual(
+    problems.map((problem) => /^\w+/.exec(problem)![0]).sort(),
+    [
+      ...numbers.map(([variable]) => variable),
+      ...['DATABASE_URL', 'LOG_LEVEL', 'CARILLON_ROLES', 'CARILLON_JWT_ISSUER', 'CARILLON_JWT_AUDIENCE', 'HTTPS_PROXY'],
+    ].sort(),
+  );
+  assert.doesNotMatch(problems.join(), /s3cret/);
+  assert.deepEqual(problemsOf({ DATABASE_URL: 'postgres://user:s3cret@db', PORT: 'http' }), [
+    'PORT must be a whole number of at least 0, not "http"',
+  ]);
+});
