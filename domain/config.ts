@@ -87,7 +87,7 @@ export function readConfig(settings: Settings): Config {
     proxy: readProxy(settings),
     api: {
       host: settings.text('HOST') ?? '127.0.0.1',
-      port: settings.integer('PORT', 8080, 0),
+      port: settings.integer('PORT', 8080, 0, 65_535),
       temporalDeadlineMs: settings.integer('CARILLON_TEMPORAL_DEADLINE_MS', 1_500),
       jwt: jwt && { jwksUrl: jwt[0], issuer: jwt[1], audience: jwt[2] },
     },

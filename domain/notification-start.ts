@@ -1,10 +1,11 @@
 import type { Audience } from './audience.ts';
 import { cutTextToBytes } from './cut-text.ts';
 import { notificationWorkflowId, wakeSignalName } from './ids.ts';
+import { jsonBytes, utf8Bytes } from './json.ts';
 import type { Notification } from './notification.ts';
 
-/** Temporal's limit for a summary is 400 bytes of JSON (`limit.userMetadataSummarySize`). */
-const maxSummaryBytes = 390;
+/** Of JSON: Temporal's limit for a summary (`limit.userMetadataSummarySize`). */
+const maxSummaryBytes = 400;
 
 /** What a person sees of a send in Temporal's Web UI. Titles are the operators' own words; no ids of people, no device tokens. */
 export interface NotificationLabels {
@@ -31,7 +32,7 @@ export function notificationStart(notificationId: string, labels: NotificationLa
     args: [{ notificationId }],
     workflowIdReusePolicy: 'ALLOW_DUPLICATE',
     workflowIdConflictPolicy: 'USE_EXISTING',
-    staticSummary: cutTextToBytes(title ?? audience, maxSummaryBytes),
+    staticSummary: cutToSummary(title ?? audience),
     staticDetails: [
       `**${title ?? 'Notification'}**`,
       '',
@@ -43,9 +44,19 @@ export function notificationStart(notificationId: string, labels: NotificationLa
   } as const;
 }
 
-function audienceInWords({ condition, externalIds, userIds }: Audience): string {
+function cutToSummary(text: string): string {
+  let cut = text;
+  for (let excess = jsonBytes(cut) - maxSummaryBytes; excess > 0; excess = jsonBytes(cut) - maxSummaryBytes) {
+    // JSON writes a byte in six at most.
+    cut = cutTextToBytes(cut, utf8Bytes(cut) - Math.ceil(excess / 6));
+  }
+  return cut;
+}
+
+function audienceInWords({ condition, externalIds, userIds, uploaded }: Audience): string {
   const parts = [
     condition && 'devices that meet a condition',
+    uploaded && 'devices of an uploaded list',
     externalIds && `${externalIds.length} devices by id`,
     userIds && `devices of ${userIds.length} users`,
   ].filter((part) => part !== undefined);

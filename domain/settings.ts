@@ -40,12 +40,13 @@ export class Settings {
     return value ?? '';
   }
 
-  integer(name: string, fallback: number, min = 1): number {
+  integer(name: string, fallback: number, min = 1, max = Number.MAX_SAFE_INTEGER): number {
     const value = this.text(name);
     if (value === undefined) return fallback;
     const number = Number(value);
-    if (Number.isSafeInteger(number) && number >= min) return number;
-    this.problems.push(`${name} must be a whole number of at least ${min}, not "${value}"`);
+    if (Number.isSafeInteger(number) && number >= min && number <= max) return number;
+    const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
+    this.problems.push(`${name} must be a whole number ${range}, not "${value}"`);
     return fallback;
   }
 
@@ -67,7 +68,7 @@ export class Settings {
       if ((allowed as readonly string[]).includes(value)) continue;
       this.problems.push(`${name}: "${value}" is not one of ${allowed.join(', ')}`);
     }
-    return values as T[];
+    return [...new Set(values)] as T[];
   }
 
   /** All of the variables or none of them. */

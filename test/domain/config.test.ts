@@ -16,10 +16,10 @@ function problemsOf(env: Environment): string[] {
   return [];
 }
 
-type NumberRow = [variable: string, read: (config: Config) => number, fallback: number, least: 0 | 1];
+type NumberRow = [variable: string, read: (config: Config) => number, fallback: number, least: 0 | 1, most?: number];
 const numbers: NumberRow[] = [
   ['DATABASE_MAX_CONNECTIONS', (config) => config.databaseMaxConnections, 10, 1],
-  ['PORT', ({ api }) => api.port, 8_080, 0],
+  ['PORT', ({ api }) => api.port, 8_080, 0, 65_535],
   ['CARILLON_TEMPORAL_DEADLINE_MS', ({ api }) => api.temporalDeadlineMs, 1_500, 1],
   ['CARILLON_BATCH_SIZE', ({ worker }) => worker.batchSize, 10_000, 1],
   ['CARILLON_WINDOW_SIZE', ({ worker }) => worker.windowSize, 1_000, 1],
@@ -66,14 +66,15 @@ test('every setting that is read has its rule here', () => {
 });
 
 describe('a number', () => {
-  for (const [variable, read, fallback, least] of numbers) {
-    test(`${variable} is at least ${least}, and ${fallback} when it is unset or empty`, () => {
+  for (const [variable, read, fallback, least, most] of numbers) {
+    const range = most === undefined ? `of at least ${least}` : `from ${least} to ${most}`;
+    test(`${variable} is a whole number ${range}, and ${fallback} when it is unset or empty`, () => {
       assert.equal(read(load({})), fallback);
       assert.equal(read(load({ [variable]: '' })), fallback);
-      for (const number of [least, 77_777]) assert.equal(read(load({ [variable]: String(number) })), number);
-      for (const value of [String(least - 1), '1.5', 'many']) {
+      for (const number of [least, most ?? 77_777]) assert.equal(read(load({ [variable]: String(number) })), number);
+      for (const value of [String(least - 1), String((most ?? Number.MAX_SAFE_INTEGER) + 1), '1.5', 'many']) {
         assert.deepEqual(problemsOf({ DATABASE_URL: 'x', [variable]: value }), [
-          `${variable} must be a whole number of at least ${least}, not "${value}"`,
+          `${variable} must be a whole number ${range}, not "${value}"`,
         ]);
       }
     });
@@ -109,6 +110,7 @@ test('a worker has all roles, or those that CARILLON_ROLES lists', () => {
   assert.deepEqual(load({}).worker.roles, workerRoles);
   for (const role of workerRoles) assert.deepEqual(load({ CARILLON_ROLES: role }).worker.roles, [role]);
   assert.deepEqual(load({ CARILLON_ROLES: ' fcm, notifications ' }).worker.roles, ['fcm', 'notifications']);
+  assert.deepEqual(load({ CARILLON_ROLES: 'apns,apns' }).worker.roles, ['apns'], 'each once');
   assert.deepEqual(problemsOf({ DATABASE_URL: 'x', CARILLON_ROLES: 'apns,mail,' }), [
     `CARILLON_ROLES: "mail" is not one of ${workerRoles.join(', ')}`,
     `CARILLON_ROLES: "" is not one of ${workerRoles.join(', ')}`,
@@ -144,6 +146,6 @@ test('all that is wrong is named at once, without a word of what is secret', () 
   );
   assert.doesNotMatch(problems.join(), /s3cret/);
   assert.deepEqual(problemsOf({ DATABASE_URL: 'postgres://user:s3cret@db', PORT: 'http' }), [
-    'PORT must be a whole number of at least 0, not "http"',
+    'PORT must be a whole number from 0 to 65535, not "http"',
   ]);
 });

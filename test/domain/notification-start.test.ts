@@ -38,13 +38,14 @@ test('without a title the summary is the audience, and the details say what it i
   assert.equal(memo.title, null);
 });
 
-describe('a title longer than a summary may be is cut to 390 bytes', () => {
+describe('a title longer than a summary may be is cut to 400 bytes of JSON', () => {
   for (const [what, character, kept] of [
-    ['letters', 'a', 390],
-    ['letters of two bytes', 'é', 195],
-    ['letters of three', '漢', 130],
-    ['emoji of four: 388 bytes', '🔔', 97],
-    ['whole families of 25: 375 bytes', '👨‍👩‍👧‍👦', 15],
+    ['letters', 'a', 398],
+    ['letters of two bytes', 'é', 199],
+    ['letters of three', '漢', 132],
+    ['emoji of four', '🔔', 99],
+    ['whole families of 25', '👨‍👩‍👧‍👦', 15],
+    ['quotation marks, which JSON writes in two bytes', '"', 199],
   ] as const) {
     test(what, () => {
       assert.equal(start({ title: character.repeat(kept) }).staticSummary, character.repeat(kept));
@@ -64,6 +65,7 @@ describe('an audience in words', () => {
   const rows: [audience: Audience, words: string][] = [
     [{}, 'every live device'],
     [{ condition }, 'devices that meet a condition'],
+    [{ uploaded: true }, 'devices of an uploaded list'],
     [{ externalIds: ['a', 'b'] }, '2 devices by id'],
     [{ externalIds: [] }, '0 devices by id'],
     [{ userIds: ['u', 'v', 'w'] }, 'devices of 3 users'],
