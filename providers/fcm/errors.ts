@@ -1,8 +1,8 @@
-import { cutText } from '../../domain/cut-text.ts';
 import type { Platform } from '../../domain/device.ts';
 import { isJsonObject, type JsonObject } from '../../domain/json.ts';
 import type { JsonValue } from '../../domain/message.ts';
-import { cleanReason, cleanText, isFromGateway, maxTextLength, type ProviderAnswer } from '../answer.ts';
+import { cleanText } from '../../domain/outside-text.ts';
+import { cleanReason, isFromGateway, maxTextLength, type ProviderAnswer } from '../answer.ts';
 import type { ApnsReason } from '../apns/reasons.ts';
 import { apnsReasons } from '../apns/reasons.ts';
 import type { ConfigurationFault, FaultScope, Verdict } from '../provider.ts';
@@ -339,7 +339,7 @@ function describe(answer: ProviderAnswer): string {
   if (error === undefined || typeof error.message !== 'string') return answer.text;
   const details = Array.isArray(error.details) ? error.details.filter(isJsonObject) : [];
   const fields = fieldViolations(details).map(({ field, description }) => `${field}: ${description}`);
-  return cutText(cleanText(error.message + (fields.length === 0 ? '' : ` [${fields.join('; ')}]`)), maxTextLength);
+  return cleanText(error.message + (fields.length === 0 ? '' : ` [${fields.join('; ')}]`), maxTextLength);
 }
 
 function findDetail(details: JsonObject[], type: string): JsonObject | undefined {
