@@ -1,9 +1,10 @@
-import { type Kysely, sql } from 'kysely';
+import type { Kysely } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
 import { readCommandLine } from '../domain/command-line.ts';
 import { loadConfig } from '../domain/config.ts';
 import { connect } from './connect.ts';
 import { describeDatabaseError } from './database-error.ts';
+import { createDeliveryPartitions } from './delivery-partitions.ts';
 import * as books from './migrations/0001-books.ts';
 import * as windows from './migrations/0002-windows.ts';
 import * as liveTokenIndex from './migrations/0003-live-token-index.ts';
@@ -33,11 +34,6 @@ export async function migrate(db: Kysely<Database>): Promise<string[]> {
   if (error) throw error;
   await createDeliveryPartitions(db);
   return (results ?? []).filter((result) => result.status === 'Success').map((result) => result.migrationName);
-}
-
-/** Partitions for this month and the three after it. A repeat changes nothing. */
-export async function createDeliveryPartitions(db: Kysely<Database>): Promise<void> {
-  await sql`select create_delivery_partitions((now() at time zone 'UTC')::date, 4)`.execute(db);
 }
 
 if (import.meta.main) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { cleanReason as storedReason } from '../../db/deliveries.ts';
+import { storableReason } from '../../domain/outside-text.ts';
 import { cleanReason, readAnswer } from '../../providers/answer.ts';
 import { readFcmAnswer } from '../../providers/fcm/errors.ts';
 
@@ -15,7 +15,7 @@ test('what is kept of a provider’s text ends with a whole character, wherever 
       for (const kept of [
         read(text).text,
         cleanReason(text)!,
-        storedReason(text),
+        storableReason(text),
         readFcmAnswer(read(JSON.stringify({ error: { code: 400, status: text } }))).reason,
       ]) {
         assert.ok(kept.length > 100 && kept.length <= 2_048);
