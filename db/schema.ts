@@ -159,7 +159,6 @@ interface BatchRow extends BatchCounts {
   fence: Default<number>;
   /** Positions below it may have been handed to the provider. */
   horizon: Default<number>;
-  first_dispatched_at: Date | null;
   finished_at: Date | null;
 }
 

@@ -15,7 +15,7 @@ const reserveWindowStatement: PreparedStatement = {
     from reserve_window($1, $2, $3, $4::integer[], $5::bigint[], $6, $7::text[], $8)`,
 };
 
-/** One window, reserved before it is dispatched; see `migrations/0005-hosts-and-months.ts`. */
+/** One window, reserved before it is dispatched; see `migrations/0007-no-first-dispatch.ts`. */
 export async function reserveWindow(
   client: StatementClient,
   claim: Claim,

@@ -69,6 +69,18 @@ describe('migrations', () => {
     );
   });
 
+  test('are a transaction each: workers that run meanwhile see one before the next begins', async () => {
+    await withEmptyDatabase((url) =>
+      withDatabases(url, 1, async ([db]) => {
+        const applied = await migrate(db!);
+        const { rows } = await sql<{ transactions: number }>`
+          select count(distinct xmin::text) as transactions from kysely_migration
+        `.execute(db!);
+        assert.deepEqual(rows, [{ transactions: applied.length }]);
+      }),
+    );
+  });
+
   test('by several processes at once: each is applied once, none of them fails', async () => {
     await withEmptyDatabase((url) =>
       withDatabases(url, 4, async (dbs) => {
