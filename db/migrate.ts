@@ -2,6 +2,7 @@ import type { Kysely } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
 import { readCommandLine } from '../domain/command-line.ts';
 import { loadConfig } from '../domain/config.ts';
+import type { ProviderName } from '../domain/device.ts';
 import { connect } from './connect.ts';
 import { describeDatabaseError } from './database-error.ts';
 import { createDeliveryPartitions } from './delivery-partitions.ts';
@@ -16,7 +17,7 @@ import * as dropFirstDispatch from './migrations/0008-drop-first-dispatch.ts';
 import type { Database } from './schema.ts';
 
 /** Named imports instead of a folder scan: the same list on Node, on Deno and in an image. */
-const migrations: Record<string, Migration> = {
+const migrations = {
   '0001-books': books,
   '0002-windows': windows,
   '0003-live-token-index': liveTokenIndex,
@@ -25,7 +26,13 @@ const migrations: Record<string, Migration> = {
   '0006-token-evidence': tokenEvidence,
   '0007-no-first-dispatch': noFirstDispatch,
   '0008-drop-first-dispatch': dropFirstDispatch,
-};
+} satisfies Record<string, Migration>;
+
+/** The constraints `…_provider_check` list the providers by name: the migration that lets each one in. */
+export const providerMigrations = {
+  apns: '0001-books',
+  fcm: '0001-books',
+} satisfies Record<ProviderName, keyof typeof migrations>;
 
 /**
  * Brings the schema up to date, a transaction for each migration, and makes the partitions of the coming months. Kysely's migrator
