@@ -9,13 +9,14 @@ import { type Deferral, deleteDeferrals, listDeferrals, noteDoubts, storeDeferra
 import { insertNotification } from '../../db/notification-drafts.ts';
 import { launchNotification } from '../../db/notification-moves.ts';
 import { planNextPage } from '../../db/plan.ts';
-import { setRateLimit } from '../../db/rate-limits.ts';
+
 import { type DeliveryRecord, listRecordedDeviceIds, recordDeliveries } from '../../db/record-deliveries.ts';
 import { settleBatch } from '../../db/settle-batch.ts';
 import { reserveWindow, returnReserved } from '../../db/windows.ts';
 import { type Outcome, outcomes } from '../../domain/outcome.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+import { setRateLimit } from '../support/rate-limits.ts';
 
 let database: TestDatabase;
 before(async () => {
