@@ -1,7 +1,8 @@
 import { ApplicationFailure } from '@temporalio/activity';
+import { auditBooks } from '../db/audit.ts';
 import { listOpenBatches } from '../db/batches.ts';
-import { auditBooks, countTotals } from '../db/deliveries.ts';
-import { getSummary, closeBooks as storeTotals } from '../db/notifications.ts';
+import { closeBooksOfAnyApp, countTotals } from '../db/close-books.ts';
+import { getSummaryOfAnyApp } from '../db/notifications.ts';
 import type { ActivityDeps } from './activities.ts';
 
 /**
@@ -12,7 +13,7 @@ import type { ActivityDeps } from './activities.ts';
 export async function closeBooks(deps: ActivityDeps, notificationId: string): Promise<{ isClosed: boolean }> {
   const open = await listOpenBatches(deps.db, notificationId, 0, 1);
   if (open.length > 0) return { isClosed: false };
-  const { books, state, finishedAt } = await getSummary(deps.db, notificationId);
+  const { books, state, finishedAt } = await getSummaryOfAnyApp(deps.db, notificationId);
   if (finishedAt !== null) return { isClosed: true };
   if (!books.isPlanned) return { isClosed: false };
   const { devices, ...totals } = await countTotals(deps.db, notificationId);
@@ -27,7 +28,7 @@ export async function closeBooks(deps: ActivityDeps, notificationId: string): Pr
       'books_unbalanced',
     );
   }
-  await storeTotals(deps.db, notificationId, totals);
+  await closeBooksOfAnyApp(deps.db, notificationId, totals);
   deps.log.info(
     { notificationId, state, audience: devices, outcomes: totals.outcomes, inDoubt: totals.inDoubt },
     'books closed',

@@ -1,8 +1,10 @@
 import { Context } from '@temporalio/activity';
-import { type Claim, claimBatch, isAnybodyUntried } from '../db/batches.ts';
-import { rehearseRecording, settleBatch } from '../db/deliveries.ts';
-import { getNotification, getSummary, haltNotification } from '../db/notifications.ts';
+import { type Claim, claimBatch, hasUntriedDevices } from '../db/batches.ts';
+import { haltNotificationOfAnyApp } from '../db/notification-moves.ts';
+import { getNotificationOfAnyApp, getSummaryOfAnyApp } from '../db/notifications.ts';
+import { rehearseRecording } from '../db/record-deliveries.ts';
 import { isRefusedByDatabase, retryDatabase } from '../db/retry-database.ts';
+import { settleBatch } from '../db/settle-batch.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import type { Notification } from '../domain/notification.ts';
 import type { HaltReason } from '../domain/notification-state.ts';
@@ -35,7 +37,7 @@ export async function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput)
   return whileBeating(async (stop) => {
     const grace = startGrace(stop, deps.config.shutdownGraceMs);
     try {
-      const notification = await retryDatabase(() => getNotification(deps.db, notificationId), stop);
+      const notification = await retryDatabase(() => getNotificationOfAnyApp(deps.db, notificationId), stop);
       if (notification.state !== 'sending') return report(deps, input, 'stopped', notification.state);
       if (attempt >= maxActivityAttempts) {
         await halt(
@@ -125,7 +127,7 @@ async function conclude(
       return report(deps, input, 'stopped', end.fault);
     case 'held': {
       const nextDeferredMs = pending.msUntilNextDeferred();
-      if (nextDeferredMs === undefined && !(await isAnybodyUntried(deps.db, input.notificationId))) {
+      if (nextDeferredMs === undefined && !(await hasUntriedDevices(deps.db, input.notificationId))) {
         await halt(deps, log, input.notificationId, end.fault, end.detail);
         return report(deps, input, 'stopped', end.fault);
       }
@@ -173,7 +175,7 @@ async function halt(
   reason: HaltReason,
   detail: string,
 ): Promise<void> {
-  if (await haltNotification(deps.db, notificationId, reason, detail)) {
+  if (await haltNotificationOfAnyApp(deps.db, notificationId, reason, detail)) {
     deps.log.error({ ...log, reason, detail }, 'notification halted');
   }
 }
@@ -203,7 +205,7 @@ async function report(
   deferred = 0,
   host?: string,
 ): Promise<DeliverBatchResult> {
-  const { books, unreachable } = await getSummary(deps.db, input.notificationId);
+  const { books, unreachable } = await getSummaryOfAnyApp(deps.db, input.notificationId);
   return {
     ...{ status, waitMs: Math.ceil(waitMs), deferred, reason, books },
     ...(host !== undefined && { host }),

@@ -1,4 +1,5 @@
-import { type BatchSummary, findPlan, listOpenBatches, planNextPage } from '../db/batches.ts';
+import { type BatchSummary, listOpenBatches } from '../db/batches.ts';
+import { findPlan, planNextPage } from '../db/plan.ts';
 import type { ActivityDeps } from './activities.ts';
 
 /** Audiences up to this size overtake campaigns on task queues of their own. */

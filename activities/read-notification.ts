@@ -1,4 +1,6 @@
-import { getSummary, beginScheduled as moveToSending, readForWorkflow } from '../db/notifications.ts';
+import { beginScheduledOfAnyApp } from '../db/notification-moves.ts';
+import { readForWorkflowOfAnyApp } from '../db/notification-steering.ts';
+import { getSummaryOfAnyApp } from '../db/notifications.ts';
 import type { HostInTrouble } from '../domain/delivery.ts';
 import type { Books, UnreachableHost } from '../domain/notification.ts';
 import type { NotificationState } from '../domain/notification-state.ts';
@@ -28,10 +30,10 @@ export function toHostInTrouble({ provider, host, since, error }: UnreachableHos
 
 /** Undefined: deleted. Notes the version that was read; a repeat changes nothing else. */
 export async function readNotification(deps: ActivityDeps, id: string): Promise<NotificationView | undefined> {
-  const row = await readForWorkflow(deps.db, id);
+  const row = await readForWorkflowOfAnyApp(deps.db, id);
   if (!row) return undefined;
   const { openBatches, batchesPerRun, heartbeatTimeoutMs } = deps.config;
-  const { books, scheduledAt, ratePerSecond, unreachable } = await getSummary(deps.db, id);
+  const { books, scheduledAt, ratePerSecond, unreachable } = await getSummaryOfAnyApp(deps.db, id);
   return {
     state: row.state,
     title: row.title,
@@ -48,5 +50,5 @@ export async function readNotification(deps: ActivityDeps, id: string): Promise<
 
 /** Keyed by the state: a repeat finds the notification sending and changes nothing. */
 export async function beginScheduled(deps: ActivityDeps, id: string): Promise<void> {
-  await moveToSending(deps.db, id);
+  await beginScheduledOfAnyApp(deps.db, id);
 }

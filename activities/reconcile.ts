@@ -1,5 +1,7 @@
 import { type Client, isGrpcServiceError, WorkflowNotFoundError } from '@temporalio/client';
-import { getNotification, haltNotification, listUnfinished, type UnfinishedNotification } from '../db/notifications.ts';
+import { haltNotificationOfAnyApp } from '../db/notification-moves.ts';
+import { listUnfinishedOfAllApps, type UnfinishedNotification } from '../db/notification-steering.ts';
+import { getNotificationOfAnyApp } from '../db/notifications.ts';
 import { isTransientDatabaseError, pause } from '../db/retry-database.ts';
 import { notificationWorkflowId, sendNotificationWorkflowType } from '../domain/ids.ts';
 import { labelsOf, notificationStart } from '../domain/notification-start.ts';
@@ -23,7 +25,7 @@ export async function reconcile(
 ): Promise<void> {
   let after: string | undefined;
   for (;;) {
-    const page = await listUnfinished(deps.db, { after, limit: pageSize, graceMs });
+    const page = await listUnfinishedOfAllApps(deps.db, { after, limit: pageSize, graceMs });
     for (const notification of page) {
       if (signal.aborted) return;
       try {
@@ -50,11 +52,11 @@ async function heal(
   const isGone = status === 'TERMINATED' || status === 'FAILED' || status === 'TIMED_OUT';
   if (state === 'sending' && isGone && !isUnseen) {
     const detail = `Its workflow ended as ${status} in Temporal. Resume goes on where it stopped.`;
-    await haltNotification(deps.db, id, 'workflow_terminated', detail);
+    await haltNotificationOfAnyApp(deps.db, id, 'workflow_terminated', detail);
     deps.log.warn({ notificationId: id, status }, 'workflow gone: notification halted');
     return;
   }
-  const labels = labelsOf(await getNotification(deps.db, id));
+  const labels = labelsOf(await getNotificationOfAnyApp(deps.db, id));
   await client.withDeadline(Date.now() + deadlineMs, () =>
     client.workflow.signalWithStart(sendNotificationWorkflowType, notificationStart(id, labels, taskQueue)),
   );

@@ -1,7 +1,9 @@
-import { claimBatch, findPlan, listOpenBatches, planNextPage } from '../db/batches.ts';
-import { ensureDeliveryPartition, settleBatch } from '../db/deliveries.ts';
-import { getSummary } from '../db/notifications.ts';
+import { claimBatch, listOpenBatches } from '../db/batches.ts';
+import { ensureDeliveryPartition } from '../db/delivery-partitions.ts';
+import { getSummaryOfAnyApp } from '../db/notifications.ts';
+import { findPlan, planNextPage } from '../db/plan.ts';
 import { isRefusedByDatabase } from '../db/retry-database.ts';
+import { settleBatch } from '../db/settle-batch.ts';
 import type { ActivityDeps } from './activities.ts';
 import { closeBooks } from './close-books.ts';
 
@@ -11,7 +13,7 @@ import { closeBooks } from './close-books.ts';
  * closed already. Keyed by the rows: one that was stopped between two steps goes on, when repeated, with what is still open.
  */
 export async function settleCancelled(deps: ActivityDeps, notificationId: string, stop: AbortSignal): Promise<void> {
-  const { finishedAt } = await getSummary(deps.db, notificationId);
+  const { finishedAt } = await getSummaryOfAnyApp(deps.db, notificationId);
   if (finishedAt !== null) return;
   while (!(await findPlan(deps.db, notificationId)).isPlanned) {
     await deps.db.transaction().execute((trx) => planNextPage(trx, notificationId, deps.config.batchSize));

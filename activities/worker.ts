@@ -4,10 +4,10 @@ import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
 import { pino } from 'pino';
 import { connect } from '../db/connect.ts';
-import { createDeliveryPartitions } from '../db/migrate.ts';
+import { createDeliveryPartitions } from '../db/delivery-partitions.ts';
 import { createProviderTokenStore } from '../db/provider-tokens.ts';
 import { pause } from '../db/retry-database.ts';
-import { forgetOldEvidence } from '../db/token-evidence.ts';
+import { forgetOldEvidenceOfAllApps } from '../db/token-evidence.ts';
 import type { Config } from '../domain/config.ts';
 import type { Logger } from '../domain/logger.ts';
 import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
@@ -115,7 +115,9 @@ function startBackground(): Promise<void>[] {
 async function keepHouse(): Promise<void> {
   while (!stopping.signal.aborted) {
     await createDeliveryPartitions(db).catch((err: unknown) => log.error({ err }, 'partitions could not be made'));
-    await forgetOldEvidence(db).catch((err: unknown) => log.error({ err }, 'old evidence could not be deleted'));
+    await forgetOldEvidenceOfAllApps(db).catch((err: unknown) =>
+      log.error({ err }, 'old evidence could not be deleted'),
+    );
     await pause(dayMs, stopping.signal);
   }
 }

@@ -1,6 +1,6 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { databaseErrorCode, describeDatabaseError, probeDatabase } from '../db/database-error.ts';
-import { listUnreachableHosts } from '../db/provider-hosts.ts';
+import { listUnreachableHostsOfAllApps } from '../db/provider-hosts.ts';
 import type { UnreachableHost } from '../domain/notification.ts';
 import type { ApiDependencies } from './dependencies.ts';
 import { urlProblems } from './http/problem-schema.ts';
@@ -57,7 +57,7 @@ export function health({ db, waker, stopping, log }: ApiDependencies) {
     const tooLate = new Promise<ReturnType<typeof failed>>((resolve) => {
       timer = setTimeout(() => resolve(failed(`no answer within ${databaseDeadlineMs} ms`)), databaseDeadlineMs);
     });
-    const answer = Promise.all([listUnreachableHosts(db), probeDatabase(db)]).then(
+    const answer = Promise.all([listUnreachableHostsOfAllApps(db), probeDatabase(db)]).then(
       ([unreachable]) => ({ database: 'reachable', unreachable }),
       (error: unknown) => {
         if (said !== databaseErrorCode(error)) {

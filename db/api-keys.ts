@@ -5,6 +5,7 @@ import { type Kysely, sql } from 'kysely';
 import { readCommandLine } from '../domain/command-line.ts';
 import { loadConfig } from '../domain/config.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
+import { findAppByName } from './apps.ts';
 import { connect } from './connect.ts';
 import { describeDatabaseError } from './database-error.ts';
 import type { Database } from './schema.ts';
@@ -17,7 +18,7 @@ import type { Database } from './schema.ts';
  */
 export const localDatabaseFile = fileURLToPath(new URL('../.carillon/database-url', import.meta.url));
 
-export interface ApiKey {
+interface ApiKey {
   id: string;
   appId: number;
   name: string;
@@ -34,8 +35,8 @@ export function ensureFirstApiKey(db: Kysely<Database>): Promise<string | undefi
     await sql`lock table api_keys in exclusive mode`.execute(trx);
     const existing = await trx.selectFrom('api_keys').select('id').limit(1).executeTakeFirst();
     if (existing) return undefined;
-    const app = await trx.selectFrom('apps').select('id').where('name', '=', 'default').executeTakeFirstOrThrow();
-    return insertApiKey(trx, { appId: app.id, name: 'first key', scopes: ['*'] });
+    const app = await findAppByName(trx, 'default');
+    return insertApiKey(trx, { appId: app!.id, name: 'first key', scopes: ['*'] });
   });
 }
 
@@ -73,7 +74,7 @@ export async function findApiKey(db: Kysely<Database>, plainKey: string): Promis
   return row && { id: row.id, appId: row.app_id, name: row.name, scopes: row.scopes };
 }
 
-export function hashApiKey(plainKey: string): Buffer {
+function hashApiKey(plainKey: string): Buffer {
   return createHash('sha256').update(plainKey).digest();
 }
 
@@ -88,8 +89,8 @@ if (import.meta.main) {
   const url = isLocal ? readFileSync(localDatabaseFile, 'utf8') : loadConfig(process.env).databaseUrl;
   const { db } = connect(url, { maxConnections: 1, applicationName: 'carillon-api-keys' });
   try {
-    const app = await db.selectFrom('apps').select('id').where('name', '=', 'default').executeTakeFirstOrThrow();
-    console.log(await insertApiKey(db, { appId: app.id, name, scopes: ['*'] }));
+    const app = await findAppByName(db, 'default');
+    console.log(await insertApiKey(db, { appId: app!.id, name, scopes: ['*'] }));
   } catch (error) {
     console.error(`No key was made: ${describeDatabaseError(error)}.`);
     process.exitCode = 1;

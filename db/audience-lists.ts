@@ -25,8 +25,8 @@ export async function beginAudienceList(
 }
 
 /**
- * Adds the devices that these ids have now. A device that is there already is not there twice; listed by itself it stays whoever
- * uses it. Counts are of `ids`, repeated ones as often as they come.
+ * Adds the devices that these ids have now. A device that is there already is not there twice; listed by itself it stays whichever
+ * user it has. Counts are of `ids`, repeated ones as often as they come.
  */
 export async function addToAudienceList(
   db: Kysely<Database>,
@@ -67,6 +67,7 @@ export async function addToAudienceList(
 /** From now on this list counts, and no other of the notification. False: it is no longer such a draft; the list is gone. */
 export async function finishAudienceList(
   trx: Transaction<Database>,
+  appId: number,
   notificationId: string,
   listId: string,
   counts: ListedCounts,
@@ -74,7 +75,7 @@ export async function finishAudienceList(
   const { numAffectedRows } = await sql`
     update notifications set audience_list_id = ${listId}::uuid, updated_at = now(),
       listed = coalesce(listed, '{}') || ${JSON.stringify({ uploaded: counts })}::jsonb
-    where id = ${notificationId} and state = 'draft' and audience ? 'uploaded'
+    where id = ${notificationId} and app_id = ${appId} and state = 'draft' and audience ? 'uploaded'
   `.execute(trx);
   const isDone = Number(numAffectedRows) > 0;
   const gone = trx.deleteFrom('audience_lists').where('notification_id', '=', notificationId);
@@ -87,7 +88,7 @@ export async function dropAudienceList(db: Kysely<Database>, listId: string): Pr
   await db.deleteFrom('audience_lists').where('id', '=', listId).execute();
 }
 
-/** Nobody reads a list of this notification any more. */
+/** No list of this notification will be read any more. */
 export async function forgetLists(db: Kysely<Database>, notificationId: string): Promise<void> {
   await db.deleteFrom('audience_lists').where('notification_id', '=', notificationId).execute();
 }

@@ -119,7 +119,7 @@ const fieldColumns: Record<DeviceField, { column: RawBuilder<unknown>; type: Raw
   external_id: { column: sql`devices.external_id`, type: textType },
   user_id: { column: sql`devices.user_id`, type: textType },
   bucket: { column: sql`devices.bucket`, type: sql`float8` },
-  // In milliseconds, as it is shown: PostgreSQL keeps microseconds, and nobody could ask for what they see.
+  // In milliseconds, as it is shown: PostgreSQL keeps microseconds, which no caller ever sees.
   registered_at: { column: sql`date_trunc('milliseconds', devices.registered_at)`, type: sql`timestamptz` },
 };
 

@@ -11,7 +11,7 @@ export async function readDatabaseClock(client: StatementClient): Promise<number
   return Number(rows[0]!.now);
 }
 
-/** The same, for whoever has no statement to prepare. */
+/** The same, for callers that have Kysely alone. */
 export async function databaseNow(db: Kysely<Database>): Promise<Date> {
   const { rows } = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(db);
   return rows[0]!.now;

@@ -49,7 +49,7 @@ const sessionSettings: Record<string, string> = {
   default_transaction_isolation: 'read committed',
   default_transaction_deferrable: 'off',
 };
-/** PostgreSQL's own default; whoever keeps Carillon in another schema says so in the URL: `?options=-csearch_path%3Dcarillon`. */
+/** PostgreSQL's own default; to keep Carillon in another schema, say so in the URL: `?options=-csearch_path%3Dcarillon`. */
 const usualSearchPath = { search_path: '"$user",public' };
 
 /**

@@ -39,9 +39,9 @@ export async function listDeferrals(db: Kysely<Database>, notificationId: string
 }
 
 /**
- * First thing after a claim: whoever an earlier claim reserved and left without outcome or answer may have got the message, and
+ * First thing after a claim: devices that an earlier claim reserved and left without outcome or answer may have got the message, and
  * that is one attempt and one doubt more. Kept as deferrals, so that a device whose sending ends its worker every time is not
- * sent to for ever. Without effect when a later claim owns the batch; a repeat counts nobody twice.
+ * sent to for ever. Without effect when a later claim owns the batch; a repeat counts no device twice.
  */
 export async function noteDoubts(db: Kysely<Database>, claim: Claim): Promise<void> {
   if (claim.horizon === 0) return;
@@ -89,4 +89,21 @@ export async function storeDeferrals(trx: Transaction<Database>, claim: Claim, d
       not_before = excluded.not_before, attempts = excluded.attempts, excused = excluded.excused,
       doubts = excluded.doubts, refused_at = excluded.refused_at, reason = excluded.reason, http_status = excluded.http_status, dispatched = false
   `.execute(trx);
+}
+
+export async function deleteDeferrals(trx: Transaction<Database>, claim: Claim, deviceIds: number[]): Promise<void> {
+  if (deviceIds.length === 0) return;
+  await trx
+    .deleteFrom('deferrals')
+    .where('notification_id', '=', claim.notificationId)
+    .where('device_id', '=', sql<number>`any(${deviceIds}::bigint[])`)
+    .execute();
+}
+
+export async function deleteDeferralsOfBatch(trx: Transaction<Database>, claim: Claim): Promise<void> {
+  await trx
+    .deleteFrom('deferrals')
+    .where('notification_id', '=', claim.notificationId)
+    .where('batch_seq', '=', claim.seq)
+    .execute();
 }

@@ -1,43 +1,55 @@
-import { type Kysely, sql } from 'kysely';
+import type { Kysely } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
 import { readCommandLine } from '../domain/command-line.ts';
 import { loadConfig } from '../domain/config.ts';
+import type { ProviderName } from '../domain/device.ts';
 import { connect } from './connect.ts';
 import { describeDatabaseError } from './database-error.ts';
+import { createDeliveryPartitions } from './delivery-partitions.ts';
 import * as books from './migrations/0001-books.ts';
 import * as windows from './migrations/0002-windows.ts';
 import * as liveTokenIndex from './migrations/0003-live-token-index.ts';
 import * as registry from './migrations/0004-registry.ts';
 import * as hostsAndMonths from './migrations/0005-hosts-and-months.ts';
 import * as tokenEvidence from './migrations/0006-token-evidence.ts';
+import * as noFirstDispatch from './migrations/0007-no-first-dispatch.ts';
+import * as dropFirstDispatch from './migrations/0008-drop-first-dispatch.ts';
 import type { Database } from './schema.ts';
 
 /** Named imports instead of a folder scan: the same list on Node, on Deno and in an image. */
-const migrations: Record<string, Migration> = {
+const migrations = {
   '0001-books': books,
   '0002-windows': windows,
   '0003-live-token-index': liveTokenIndex,
   '0004-registry': registry,
   '0005-hosts-and-months': hostsAndMonths,
   '0006-token-evidence': tokenEvidence,
-};
+  '0007-no-first-dispatch': noFirstDispatch,
+  '0008-drop-first-dispatch': dropFirstDispatch,
+} satisfies Record<string, Migration>;
+
+/** The constraints `…_provider_check` list the providers by name: the migration that lets each one in. */
+export const providerMigrations = {
+  apns: '0001-books',
+  fcm: '0001-books',
+} satisfies Record<ProviderName, keyof typeof migrations>;
 
 /**
- * Brings the schema up to date and makes the partitions of the coming months. Kysely's migrator takes an advisory lock, so
- * any number of processes may call this at once; a repeat changes nothing.
+ * Brings the schema up to date, a transaction for each migration, and makes the partitions of the coming months. Kysely's migrator
+ * takes an advisory lock, so any number of processes may call this at once; a repeat changes nothing.
  * @throws the first migration's error; that migration is rolled back, earlier ones stay.
  */
 export async function migrate(db: Kysely<Database>): Promise<string[]> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
-  const { error, results } = await migrator.migrateToLatest();
-  if (error) throw error;
+  const applied: string[] = [];
+  for (;;) {
+    const { error, results = [] } = await migrator.migrateUp();
+    if (error) throw error;
+    if (results.length === 0) break;
+    applied.push(...results.map((result) => result.migrationName));
+  }
   await createDeliveryPartitions(db);
-  return (results ?? []).filter((result) => result.status === 'Success').map((result) => result.migrationName);
-}
-
-/** Partitions for this month and the three after it. A repeat changes nothing. */
-export async function createDeliveryPartitions(db: Kysely<Database>): Promise<void> {
-  await sql`select create_delivery_partitions((now() at time zone 'UTC')::date, 4)`.execute(db);
+  return applied;
 }
 
 if (import.meta.main) {

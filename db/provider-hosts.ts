@@ -25,7 +25,7 @@ export interface HostTrouble {
 /** Tried no more lately than this, a host is not called unreachable: nothing is being sent to it. */
 const shownFor = sql.lit('15 minutes');
 
-/** Nobody sends to this host for `waitMs`; a shorter block than the stored one changes nothing. */
+/** No worker sends to this host for `waitMs`; a shorter block than the stored one changes nothing. */
 export async function blockHost(db: Kysely<Database>, scope: HostScope, waitMs: number): Promise<void> {
   await db
     .insertInto('provider_hosts')
@@ -58,7 +58,7 @@ export async function noteUnreachable(
     .execute();
 }
 
-/** Whoever was let through did not try after all: the next one may. */
+/** The window that was let through did not try after all: the next one may. */
 export async function leaveTry(db: Kysely<Database>, scope: HostScope): Promise<void> {
   await sql`
     update provider_hosts set next_try_at = '-infinity'
@@ -79,8 +79,7 @@ export async function noteReachable(db: Kysely<Database>, { appId, provider, hos
     .execute();
 }
 
-/** Of every app: for readiness, which knows of none. */
-export async function listUnreachableHosts(db: Kysely<Database>): Promise<UnreachableHost[]> {
+export async function listUnreachableHostsOfAllApps(db: Kysely<Database>): Promise<UnreachableHost[]> {
   const { rows } = await sql<{ hosts: StoredHost[] }>`select ${unreachableHosts(sql`true`)} as hosts`.execute(db);
   return rows[0]!.hosts.map(toUnreachableHost);
 }

@@ -1,12 +1,16 @@
 import type { ColumnType, Generated } from 'kysely';
 import type { Audience } from '../domain/audience.ts';
 import type { ApnsEnvironment, Platform, ProviderName } from '../domain/device.ts';
-import type { JsonValue, Message } from '../domain/message.ts';
+import type { JsonObject } from '../domain/json.ts';
+import type { Message } from '../domain/message.ts';
 import type { Listed, Totals } from '../domain/notification.ts';
 import type { HaltReason, InDoubtPolicy, NotificationState } from '../domain/notification-state.ts';
 import type { Outcome } from '../domain/outcome.ts';
 
-/** Row types, as `migrations/` makes the tables. Rows stay inside `db/`; each table's file maps them to domain values. */
+/**
+ * Row types, as `migrations/` makes the tables; `token_evidence` is known to its function alone. Rows stay inside `db/`; each table's
+ * file maps them to domain values.
+ */
 export interface Database {
   apps: AppRow;
   credentials: CredentialRow;
@@ -21,12 +25,14 @@ export interface Database {
   deliveries: DeliveryRow;
   rate_limits: RateLimitRow;
   provider_hosts: ProviderHostRow;
+  token_suspects: TokenSuspectRow;
+  token_departures: TokenDepartureRow;
 }
 
 type Json<T> = ColumnType<T, string, string>;
 type Default<T> = Generated<T>;
 
-export interface AppRow {
+interface AppRow {
   id: Generated<number>;
   name: string;
   apns_topic: string | null;
@@ -34,24 +40,24 @@ export interface AppRow {
   created_at: Default<Date>;
 }
 
-export interface CredentialRow {
+interface CredentialRow {
   id: string;
   app_id: number;
   kind: 'apns_key' | 'apns_certificate' | 'fcm_service_account';
-  details: Json<Record<string, JsonValue>>;
+  details: Json<JsonObject>;
   secret_jwe: string;
   created_at: Default<Date>;
   revoked_at: Date | null;
 }
 
-export interface ProviderTokenRow {
+interface ProviderTokenRow {
   fingerprint: string;
   token: string;
   issued_at: Date;
   updated_at: Default<Date>;
 }
 
-export interface ApiKeyRow {
+interface ApiKeyRow {
   id: string;
   app_id: number;
   name: string;
@@ -73,7 +79,7 @@ export interface DeviceRow {
   /** Kept on a retired row as history; live only while `retired_at` is null. */
   device_token: string | null;
   apns_environment: ApnsEnvironment | null;
-  properties: Json<Record<string, JsonValue>>;
+  properties: Json<JsonObject>;
   locale: string | null;
   time_zone: string | null;
   /** 1 to 10 000, random, for gradual roll-out and hold-out. */
@@ -90,14 +96,14 @@ export interface DeviceRow {
 }
 
 /** A list of devices that was uploaded for a draft. Its notification names the list that counts; others are unfinished or old. */
-export interface AudienceListRow {
+interface AudienceListRow {
   id: string;
   notification_id: string;
   created_at: Default<Date>;
 }
 
 /** A device of an uploaded list; deleted with the page of the plan that read it. */
-export interface AudienceMemberRow {
+interface AudienceMemberRow {
   list_id: string;
   device_id: number;
   /** Set: listed by its user, so that it counts only as long as it is that user's. */
@@ -141,23 +147,22 @@ export interface NotificationRow {
   updated_at: Default<Date>;
 }
 
-export type BatchCounts = { [O in Outcome]: Default<number> };
+type BatchCounts = { [O in Outcome]: Default<number> };
 
-export interface BatchRow extends BatchCounts {
+interface BatchRow extends BatchCounts {
   notification_id: string;
   seq: number;
   provider: ProviderName;
   device_ids: number[];
   size: number;
-  /** Grows with every claim; whoever holds an older one is a zombie and may write nothing. */
+  /** Grows with every claim; a worker that holds an older one is a zombie and may write nothing. */
   fence: Default<number>;
   /** Positions below it may have been handed to the provider. */
   horizon: Default<number>;
-  first_dispatched_at: Date | null;
   finished_at: Date | null;
 }
 
-export interface DeferralRow {
+interface DeferralRow {
   notification_id: string;
   device_id: number;
   batch_seq: number;
@@ -175,7 +180,7 @@ export interface DeferralRow {
   http_status: number | null;
 }
 
-export interface DeliveryRow {
+interface DeliveryRow {
   device_id: number;
   finished_at: Default<Date>;
   notification_id: string;
@@ -188,7 +193,7 @@ export interface DeliveryRow {
   provider_message_id: string | null;
 }
 
-export interface RateLimitRow {
+interface RateLimitRow {
   /** `notification:<id>` or `app:<id>:<provider>`. */
   scope: string;
   rate_per_second: number | null;
@@ -198,7 +203,7 @@ export interface RateLimitRow {
 }
 
 /** What is wrong with a host of a provider, for one app and credential; no row: nothing ever was. */
-export interface ProviderHostRow {
+interface ProviderHostRow {
   app_id: number;
   provider: ProviderName;
   host: string;
@@ -212,4 +217,20 @@ export interface ProviderHostRow {
   next_try_at: Default<Date>;
   last_tried_at: Date | null;
   last_error: string | null;
+}
+
+/** A device whose token a configuration made the provider call bad. */
+interface TokenSuspectRow {
+  app_id: number;
+  configuration: string;
+  device_id: number;
+  suspected_at: Default<Date>;
+}
+
+/** A token that left a device; written by a trigger. */
+interface TokenDepartureRow {
+  device_token: string;
+  app_id: number;
+  device_id: number;
+  departed_at: Default<Date>;
 }

@@ -3,7 +3,7 @@ import type { TokenEvidence } from '../domain/token-evidence.ts';
 import type { Database } from './schema.ts';
 
 /** Answers of one configuration since they were last weighed. */
-export interface NewEvidence {
+interface NewEvidence {
   accepted: number;
   /** Devices whose token was called bad. */
   suspectIds: number[];
@@ -27,8 +27,8 @@ export async function keepEvidence(
 }
 
 /**
- * Takes back what was believed too early: once so many tokens are called bad that the configuration must be wrong, whoever was
- * retired by it on suspicion during the last day is alive again, unless somebody else has the token by now.
+ * Takes back what was believed too early: once so many tokens are called bad that the configuration must be wrong, devices that were
+ * retired by it on suspicion during the last day are alive again, unless another device has the token by now.
  * @returns how many
  */
 export async function reviveSuspects(db: Kysely<Database>, appId: number, configuration: string): Promise<number> {
@@ -50,7 +50,7 @@ export async function reviveSuspects(db: Kysely<Database>, appId: number, config
 }
 
 /** Forgets what is too old to be looked at again: suspects after two days, departed tokens after five weeks (a message lives for four). */
-export async function forgetOldEvidence(db: Kysely<Database>): Promise<void> {
-  await sql`delete from token_suspects where suspected_at < now() - interval '2 days'`.execute(db);
-  await sql`delete from token_departures where departed_at < now() - interval '35 days'`.execute(db);
+export async function forgetOldEvidenceOfAllApps(db: Kysely<Database>): Promise<void> {
+  await db.deleteFrom('token_suspects').where('suspected_at', '<', sql<Date>`now() - interval '2 days'`).execute();
+  await db.deleteFrom('token_departures').where('departed_at', '<', sql<Date>`now() - interval '35 days'`).execute();
 }

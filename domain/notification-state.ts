@@ -1,5 +1,5 @@
 /**
- * The states of a notification. PostgreSQL is the authority; each move is one conditional UPDATE in `db/notifications.ts`.
+ * The states of a notification. PostgreSQL is the authority; each move is one conditional UPDATE in `db/notification-moves.ts`.
  *
  * - `draft`: stored, nothing happens. In: creation, unschedule. Out: launch, cancel. A crash leaves it as it is.
  * - `scheduled`: waits for `scheduled_at`. In: launch with a time. Out: the workflow at that time (→ sending), unschedule, cancel. After a

@@ -1,5 +1,5 @@
-import { cutText } from '../domain/cut-text.ts';
 import { isJsonObject, type JsonObject, type JsonValue } from '../domain/json.ts';
+import { cleanText } from '../domain/outside-text.ts';
 import type { Http2Response } from '../http2/exchange.ts';
 import { parseHttpDate, parseRetryAfter } from './retry-after.ts';
 
@@ -48,7 +48,7 @@ export function readAnswer(raw: RawAnswer, now: Date): ProviderAnswer {
   const date = parseHttpDate(raw.date);
   return {
     httpStatus: raw.httpStatus,
-    text: cutText(cleanText(decoder.decode(raw.body.subarray(0, maxTextBytes))), maxTextLength),
+    text: cleanText(decoder.decode(raw.body.subarray(0, maxTextBytes)), maxTextLength),
     json: parseObject(raw.body),
     retryAfterMs: parseRetryAfter(raw.retryAfter, date ?? now),
     date,
@@ -66,18 +66,10 @@ function parseObject(body: Uint8Array): JsonObject | undefined {
   }
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: PostgreSQL stores no NUL, and terminals should get no escapes.
-const control = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
-
-/** Text from outside, made safe to store and to print. */
-export function cleanText(text: string): string {
-  return text.replace(control, '').toWellFormed().trim();
-}
-
 /** A provider's reason word, made safe to store; undefined when it is not a text or empty. */
-export function cleanReason(value: JsonValue | undefined): string | undefined {
+export function reasonWord(value: JsonValue | undefined): string | undefined {
   if (typeof value !== 'string') return undefined;
-  const reason = cutText(cleanText(value), maxReasonLength);
+  const reason = cleanText(value, maxReasonLength);
   return reason === '' ? undefined : reason;
 }
 

@@ -1,7 +1,8 @@
-import { returnReserved } from '../../db/batches.ts';
-import { cleanReason, type Retirement } from '../../db/deliveries.ts';
+import type { Retirement } from '../../db/devices.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
+import { returnReserved } from '../../db/windows.ts';
 import type { Outcome } from '../../domain/outcome.ts';
+import { storableReason } from '../../domain/outside-text.ts';
 import type { RejectedVerdict, UnregisteredVerdict } from '../../providers/provider.ts';
 import type { BatchRun } from './batch-run.ts';
 import { type Decision, type DeliveryRules, decide, orExpire } from './decide.ts';
@@ -47,7 +48,7 @@ export class BatchBooks {
       deviceId,
       deviceToken: address!.deviceToken,
       invalidAt: verdict.invalidAt !== undefined && verdict.invalidAt < readAt ? verdict.invalidAt : readAt,
-      reason: cleanReason(verdict.reason),
+      reason: storableReason(verdict.reason),
     });
   }
 
@@ -73,7 +74,7 @@ export class BatchBooks {
       notBefore: this.#run.pending.clock.instantIn(waitMs),
       ...{ attempts, excused, doubts, httpStatus },
       refusedAt: device.refusedAt,
-      reason: cleanReason(reason ?? ''),
+      reason: storableReason(reason ?? ''),
     };
     this.#recorder.defer(deferral);
     this.#run.pending.defer(deferral);
@@ -85,7 +86,7 @@ export class BatchBooks {
       {
         deviceId: device.deviceId,
         outcome,
-        reason: reason === null ? null : cleanReason(reason),
+        reason: reason === null ? null : storableReason(reason),
         httpStatus,
         providerMessageId: providerMessageId ?? null,
         attempts,
@@ -107,7 +108,7 @@ export class BatchBooks {
     const notBefore = this.#run.pending.clock.instantIn(waitMs);
     this.#recorder.defer({
       ...{ deviceId, notBefore, attempts, excused, doubts, refusedAt, httpStatus },
-      reason: cleanReason(reason),
+      reason: storableReason(reason),
     });
   }
 

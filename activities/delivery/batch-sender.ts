@@ -1,6 +1,6 @@
-import { type Reservation, reserveWindow } from '../../db/batches.ts';
 import { providerScope } from '../../db/rate-limits.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
+import { type Reservation, reserveWindow } from '../../db/windows.ts';
 import type {
   DeviceAddress,
   LaterVerdict,

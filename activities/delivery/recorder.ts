@@ -1,15 +1,10 @@
 import type { Kysely } from 'kysely';
 import type pg from 'pg';
-import type { Claim } from '../../db/batches.ts';
+import { type Claim, isBatchFinished } from '../../db/batches.ts';
 import { transactionWithClient } from '../../db/connect.ts';
-import { type Deferral, storeDeferrals } from '../../db/deferrals.ts';
-import {
-  type DeliveryRecord,
-  deleteDeferrals,
-  type Retirement,
-  recordDeliveries,
-  retireDevices,
-} from '../../db/deliveries.ts';
+import { type Deferral, deleteDeferrals, storeDeferrals } from '../../db/deferrals.ts';
+import { type Retirement, retireDevices } from '../../db/devices.ts';
+import { type DeliveryRecord, isRecorded, recordDeliveries } from '../../db/record-deliveries.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import type { Database } from '../../db/schema.ts';
 
@@ -122,7 +117,7 @@ export class Recorder {
     let mayBeStored = false;
     this.isFinished = await retryDatabase(async () => {
       // The connection may have broken after the commit: a chunk is stored whole or not at all, so one row tells.
-      if (mayBeStored && (await this.#isStored(chunk))) return this.#isBatchFinished();
+      if (mayBeStored && (await this.#isStored(chunk))) return isBatchFinished(this.#db, this.#claim);
       mayBeStored = true;
       // The ordinary chunk is one statement and one round trip.
       if (hasOutcomesOnly(chunk)) return recordDeliveries(this.#pool, this.#claim, chunk.records);
@@ -138,24 +133,7 @@ export class Recorder {
 
   async #isStored(chunk: Chunk): Promise<boolean> {
     const [first] = chunk.records;
-    if (first === undefined) return false;
-    const row = await this.#db
-      .selectFrom('deliveries')
-      .select('device_id')
-      .where('notification_id', '=', this.#claim.notificationId)
-      .where('device_id', '=', first.deviceId)
-      .executeTakeFirst();
-    return row !== undefined;
-  }
-
-  async #isBatchFinished(): Promise<boolean> {
-    const row = await this.#db
-      .selectFrom('batches')
-      .select('finished_at')
-      .where('notification_id', '=', this.#claim.notificationId)
-      .where('seq', '=', this.#claim.seq)
-      .executeTakeFirstOrThrow();
-    return row.finished_at !== null;
+    return first !== undefined && (await isRecorded(this.#db, this.#claim, first.deviceId));
   }
 }
 

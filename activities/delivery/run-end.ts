@@ -1,3 +1,4 @@
+import { FencedError } from '../../db/fenced-error.ts';
 import type { HaltReason } from '../../domain/notification-state.ts';
 
 /** Why a run of the sender ended. */
@@ -42,10 +43,6 @@ export class RunEnd {
   }
 
   fail(error: unknown): void {
-    this.stopFor(isFenced(error) ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error });
+    this.stopFor(error instanceof FencedError ? { kind: 'stopped', reason: 'fenced' } : { kind: 'failed', error });
   }
-}
-
-function isFenced(error: unknown): boolean {
-  return error instanceof Error && (error as { code?: unknown }).code === 'fenced';
 }

@@ -1,5 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { countAudience } from '../../db/devices.ts';
+import { countAudience } from '../../db/audience-size.ts';
 import { platforms, providerNames } from '../../domain/device.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { requireBody } from '../http/json-body.ts';

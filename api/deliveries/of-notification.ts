@@ -59,14 +59,15 @@ export function deliveries({ db, stopping }: ApiDependencies) {
     const id = checkedId(c.req.valid('param').id);
     const query = c.req.valid('query');
     const format = query.format ?? acceptedFormat(c.req.header('accept'));
-    if (!(await findSummary(db, c.var.caller.appId, id))) throw notFound('notification');
+    const { appId } = c.var.caller;
+    if (!(await findSummary(db, appId, id))) throw notFound('notification');
     if (format === 'json') {
-      const found = await listDeliveries(db, id, { ...query, limit: query.limit + 1 });
+      const found = await listDeliveries(db, appId, id, { ...query, limit: query.limit + 1 });
       const page = found.slice(0, query.limit);
       const next = found.length > query.limit ? String(page.at(-1)!.deviceId) : null;
       return c.json({ deliveries: page.map(fromDelivery), next_cursor: next }, 200);
     }
-    const lines = deliveryLines(db, id, {
+    const lines = deliveryLines(db, appId, id, {
       format,
       after: query.cursor,
       outcome: query.outcome,
@@ -91,13 +92,18 @@ interface Listing {
 }
 
 /** Page by page along the primary key, so that ten million rows cost no more memory than one page. */
-async function* deliveryLines(db: Kysely<Database>, id: string, listing: Listing): AsyncGenerator<string> {
+async function* deliveryLines(
+  db: Kysely<Database>,
+  appId: number,
+  id: string,
+  listing: Listing,
+): AsyncGenerator<string> {
   if (listing.format === 'csv') yield `${csvColumns.join(',')}\r\n`;
   let { after } = listing;
   for (;;) {
     // A stream cut short must not look like one that ended.
     listing.stopping?.throwIfAborted();
-    const page = await listDeliveries(db, id, { ...listing, cursor: after, limit: rowsPerQuery });
+    const page = await listDeliveries(db, appId, id, { ...listing, cursor: after, limit: rowsPerQuery });
     if (page.length > 0) yield page.map(listing.format === 'csv' ? csvLine : ndjsonLine).join('');
     if (page.length < rowsPerQuery) return;
     after = page.at(-1)!.deviceId;

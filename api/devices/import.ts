@@ -1,6 +1,6 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import type { Kysely } from 'kysely';
-import { beginImport, type ImportOptions, importDevices as storeDevices } from '../../db/devices.ts';
+import { beginImport, type ImportOptions, importDevices as storeDevices } from '../../db/device-registration.ts';
 import type { Database } from '../../db/schema.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import { cutText } from '../../domain/cut-text.ts';

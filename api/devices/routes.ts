@@ -1,5 +1,6 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { changeProperties, deleteDevice, findDevice, listDevices, registerDevice } from '../../db/devices.ts';
+import { registerDevice } from '../../db/device-registration.ts';
+import { changeProperties, deleteDevice, findDevice, listDevices } from '../../db/devices.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import { audienceExample, audienceSchema } from '../audiences/schemas.ts';
 import type { ApiDependencies } from '../dependencies.ts';

@@ -60,7 +60,7 @@ export function audienceList({ db }: ApiDependencies) {
     if (listId === undefined) throw await refusal(notificationId);
     try {
       const counts = await addAll(bytesOf(body), (ids) => addToAudienceList(db, appId, listId, ids));
-      const isDone = await inTransaction(db, (trx) => finishAudienceList(trx, notificationId, listId, counts));
+      const isDone = await inTransaction(db, (trx) => finishAudienceList(trx, appId, notificationId, listId, counts));
       if (!isDone) throw await refusal(notificationId);
       return c.json(counts, 200);
     } catch (error) {

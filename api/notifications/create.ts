@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import { databaseNow } from '../../db/clock.ts';
-import { findNotification, insertNotification, launchNotification } from '../../db/notifications.ts';
+import { insertNotification } from '../../db/notification-drafts.ts';
+import { launchNotification } from '../../db/notification-moves.ts';
+import { findNotification } from '../../db/notifications.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import { cutText } from '../../domain/cut-text.ts';
 import type { Notification } from '../../domain/notification.ts';

@@ -1,5 +1,7 @@
 import { databaseNow } from '../../db/clock.ts';
-import { findNotification, launchNotification, setRate, updateDraft } from '../../db/notifications.ts';
+import { updateDraft } from '../../db/notification-drafts.ts';
+import { launchNotification, setRate } from '../../db/notification-moves.ts';
+import { findNotification } from '../../db/notifications.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import type { Notification } from '../../domain/notification.ts';
 import { toAudience } from '../audiences/schemas.ts';

@@ -2,13 +2,13 @@ import { createRoute } from '@hono/zod-openapi';
 import { databaseNow } from '../../db/clock.ts';
 import {
   cancelNotification,
-  findNotification,
   launchNotification,
   type Move,
   pauseNotification,
   resumeNotification,
   unscheduleNotification,
-} from '../../db/notifications.ts';
+} from '../../db/notification-moves.ts';
+import { findNotification } from '../../db/notifications.ts';
 import type { Notification } from '../../domain/notification.ts';
 import { labelsOf } from '../../domain/notification-start.ts';
 import type { ApiDependencies } from '../dependencies.ts';

@@ -1,5 +1,6 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { deleteDraft, findNotification, listNotifications } from '../../db/notifications.ts';
+import { deleteDraft } from '../../db/notification-drafts.ts';
+import { findNotification, listNotifications } from '../../db/notifications.ts';
 import { notificationStates } from '../../domain/notification-state.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';

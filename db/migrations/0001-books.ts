@@ -1,8 +1,8 @@
 import { type Kysely, sql } from 'kysely';
 
 /**
- * The books: apps, credentials, keys, devices, notifications, batches, deferrals, deliveries, and the two functions that
- * workers call once per window. One statement per object, so that a reader finds the schema in one place.
+ * The books: apps, credentials, keys, devices, notifications, batches, deferrals, rate limits, and deliveries with the functions
+ * that make their partitions. One statement per object, so that a reader finds the schema in one place.
  */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`

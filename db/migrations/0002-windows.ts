@@ -9,9 +9,9 @@ import { type Kysely, sql } from 'kysely';
  * - `fenced`: a later claim owns the batch, the caller is a zombie;
  * - `paused` | `halted` | `cancelled` | `expired`: the notification stops here.
  *
- * A window holds either fresh devices (`positions`, ascending, all at or above the horizon) or devices that were deferred
- * before (`deferred_ids`). In-doubt devices are below the horizon already and come with `positions` too: the horizon never
- * moves back.
+ * A window holds either fresh devices (`positions`, ascending, all at or above the horizon) or devices that have a deferral
+ * (`deferred_ids`). Devices in doubt are among the latter: after a claim, those below the horizon without an outcome are made
+ * deferrals. A reservation never moves the horizon back; only the claim that made it does, over devices that it gives back unsent.
  */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`

@@ -18,7 +18,7 @@ async function makePartitionsOnDemand(db: Kysely<unknown>): Promise<void> {
   `.execute(db);
 
   // Attached, not created as a partition: that would wait for every statement on deliveries to end, and all later ones for it;
-  // attaching an empty table holds up nobody (PostgreSQL manual, ALTER TABLE, ATTACH PARTITION). A month that was detached and
+  // attaching an empty table holds up no statement (PostgreSQL manual, ALTER TABLE, ATTACH PARTITION). A month that was detached and
   // kept is attached again.
   await sql`
     create function create_delivery_partition(instant timestamptz) returns void language plpgsql as $$
@@ -96,7 +96,7 @@ async function makePartitionsOnDemand(db: Kysely<unknown>): Promise<void> {
  * - `hosts`: a JSON array of what is known to be wrong with the provider's hosts, null for nothing: `host`, `wait_ms` (0: it may be
  *   tried), `reason`, `is_unreachable`, `is_let_through`;
  * - `p_hosts`, `p_credential`: where the window's devices are sent to. A host that cannot be reached is tried by one window at a
- *   time: whoever is let through keeps the others away for as long as an attempt takes.
+ *   time: the window that is let through keeps the others away for as long as an attempt takes.
  * Workers from before it call it without the last two.
  */
 async function keepHostsApart(db: Kysely<unknown>): Promise<void> {

@@ -33,7 +33,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
 
   /*
    * Weighs new answers together with the window of older ones, and keeps them in it. Acceptances count for a day, whatever came
-   * since. A device counts as suspicious once a day, however often it is asked: three phones in somebody's drawer are no mass of dead tokens.
+   * since. A device counts as suspicious once a day, however often it is asked: three phones in a drawer are no mass of dead tokens.
    */
   await sql`
     create function weigh_tokens(
@@ -81,8 +81,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     $$
   `.execute(db);
 
-  // Attempts that ended through no fault of the device; and when it was last refused: whoever is refused while others are taken has
-  // trouble of its own.
+  // Attempts that ended through no fault of the device; and when it was last refused: a device that is refused while others are taken
+  // has trouble of its own.
   await sql`
     alter table deferrals add column excused smallint not null default 0, add column refused_at timestamptz
   `.execute(db);
@@ -98,7 +98,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`create index token_departures_token_idx on token_departures (device_token, app_id)`.execute(db);
   await sql`create index token_departures_departed_at_idx on token_departures using brin (departed_at)`.execute(db);
   // A trigger, because a token leaves a device in many ways: another one registers it, the device registers a new one, the
-  // device is deleted, somebody repairs rows by hand.
+  // device is deleted, an operator repairs rows by hand.
   await sql`
     create function note_token_departure() returns trigger language plpgsql as $$
     begin

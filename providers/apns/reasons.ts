@@ -1,4 +1,4 @@
-import { cleanReason, isFromGateway, type ProviderAnswer } from '../answer.ts';
+import { reasonWord, isFromGateway, type ProviderAnswer } from '../answer.ts';
 import type { ConfigurationFault, FaultScope, Verdict } from '../provider.ts';
 
 /**
@@ -172,7 +172,7 @@ export interface ApnsReading {
 
 /** Finds the reaction. Without a reason from APNs itself the status alone decides, and nothing is ever dropped. */
 export function readApnsAnswer(answer: ProviderAnswer): ApnsReading {
-  const reason = cleanReason(answer.json?.reason);
+  const reason = reasonWord(answer.json?.reason);
   if (reason !== undefined && Object.hasOwn(apnsReactions, reason) && !isFromGateway(answer)) {
     return { reason, reaction: apnsReactions[reason as ApnsReason], isUnknown: false };
   }

@@ -5,7 +5,7 @@ import type { JsonValue } from '../../domain/json.ts';
 import type { Logger } from '../../domain/logger.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
 import { connectThrough } from '../../http2/tunnel.ts';
-import { cleanReason, clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
+import { reasonWord, clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
 import type { Clock } from '../clock.ts';
 import { trust } from '../http2-options.ts';
 import type { MisconfiguredVerdict, UnsentVerdict } from '../provider.ts';
@@ -219,11 +219,11 @@ export class AccessTokenSource {
   /** RFC 6749 §5.2 says 400 and a code; the rest is the network's and the front end's. */
   #readFailure(answer: ProviderAnswer): AccessTokenFailure {
     const { httpStatus } = answer;
-    const code = cleanReason(answer.json?.error);
+    const code = reasonWord(answer.json?.error);
     const isTransient = httpStatus === 200 || httpStatus === 408 || httpStatus === 429 || httpStatus >= 500;
     if (isTransient) return this.#unsent(`oauth_${code ?? `http_${httpStatus}`}`, answer.retryAfterMs);
     const reason = code ?? `oauth_http_${httpStatus}`;
-    const description = cleanReason(answer.json?.error_description);
+    const description = reasonWord(answer.json?.error_description);
     const said = description === undefined ? '' : ` (${description})`;
     const gap = clockGap(answer.date, this.#clock.now());
     const isAboutTime = description !== undefined && /iat|short-lived|timeframe|expired/i.test(description);

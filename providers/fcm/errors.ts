@@ -1,7 +1,7 @@
-import { cutText } from '../../domain/cut-text.ts';
 import type { Platform } from '../../domain/device.ts';
 import { isJsonObject, type JsonObject, type JsonValue } from '../../domain/json.ts';
-import { cleanReason, cleanText, isFromGateway, maxTextLength, type ProviderAnswer } from '../answer.ts';
+import { cleanText } from '../../domain/outside-text.ts';
+import { reasonWord, isFromGateway, maxTextLength, type ProviderAnswer } from '../answer.ts';
 import type { ApnsReason } from '../apns/reasons.ts';
 import { apnsReasons } from '../apns/reasons.ts';
 import type { ConfigurationFault, FaultScope, Verdict } from '../provider.ts';
@@ -196,10 +196,10 @@ function readError(answer: ProviderAnswer): FcmReading {
   const details = Array.isArray(error.details) ? error.details.filter(isJsonObject) : [];
   const message = typeof error.message === 'string' ? error.message : '';
 
-  const code = cleanReason(findDetail(details, 'FcmError')?.errorCode);
-  const appleReason = cleanReason(findDetail(details, 'ApnsError')?.reason);
-  const info = cleanReason(findDetail(details, 'ErrorInfo')?.reason);
-  const status = cleanReason(error.status);
+  const code = reasonWord(findDetail(details, 'FcmError')?.errorCode);
+  const appleReason = reasonWord(findDetail(details, 'ApnsError')?.reason);
+  const info = reasonWord(findDetail(details, 'ErrorInfo')?.reason);
+  const status = reasonWord(error.status);
 
   if (code === 'INVALID_ARGUMENT') return known(...invalidArgument(details, message, appleReason));
   if (code === 'QUOTA_EXCEEDED') return known(code, quotaExceeded(details, message));
@@ -338,7 +338,7 @@ function describe(answer: ProviderAnswer): string {
   if (error === undefined || typeof error.message !== 'string') return answer.text;
   const details = Array.isArray(error.details) ? error.details.filter(isJsonObject) : [];
   const fields = fieldViolations(details).map(({ field, description }) => `${field}: ${description}`);
-  return cutText(cleanText(error.message + (fields.length === 0 ? '' : ` [${fields.join('; ')}]`)), maxTextLength);
+  return cleanText(error.message + (fields.length === 0 ? '' : ` [${fields.join('; ')}]`), maxTextLength);
 }
 
 function findDetail(details: JsonObject[], type: string): JsonObject | undefined {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { findPlan, planNextPage } from '../../db/batches.ts';
+import { findPlan, planNextPage } from '../../db/plan.ts';
 import { until } from '../support/until.ts';
 import { apnsToken, createTestApi, type TestApi } from './harness.ts';
 

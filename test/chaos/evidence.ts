@@ -2,7 +2,7 @@
 
 import type { Client } from '@temporalio/client';
 import { type Kysely, sql } from 'kysely';
-import { auditBooks } from '../../db/deliveries.ts';
+import { auditBooks } from '../../db/audit.ts';
 import type { Database } from '../../db/schema.ts';
 import { notificationWorkflowId } from '../../domain/ids.ts';
 import type { SimulatorControl } from '../../simulator/control-client.ts';

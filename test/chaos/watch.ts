@@ -1,6 +1,6 @@
 /** Follows a send to its end, looks at the books each time, and disturbs it whenever it has come far enough. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { auditBooks } from '../../db/deliveries.ts';
+import { auditBooks } from '../../db/audit.ts';
 import type { NotificationView } from '../../local/api-client.ts';
 import { type ChaosRun, disturb } from './disturbances.ts';
 import { type Disturbance, targetsOf } from './scenario.ts';

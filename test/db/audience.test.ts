@@ -61,7 +61,7 @@ describe('audience as SQL', () => {
     assert.deepEqual(await reached({}), all);
   });
 
-  test('ids and users narrow it, an empty list is nobody', async () => {
+  test('ids and users narrow it, an empty list reaches no device', async () => {
     assert.deepEqual(await reached({ externalIds: ['six', 'retired', 'no-token', 'elsewhere', 'nobody'] }), ['six']);
     assert.deepEqual(await reached({ userIds: ['user-d', 'user-f'] }), ['dates', 'five']);
     assert.deepEqual(await reached({ userIds: ['user-d'], externalIds: ['five'] }), []);

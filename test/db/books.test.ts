@@ -2,22 +2,21 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { sql } from 'kysely';
-import { type Claim, claimBatch, planNextPage, reserveWindow, returnReserved } from '../../db/batches.ts';
-import { type Deferral, listDeferrals, noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
-import {
-  auditBooks,
-  countTotals,
-  type DeliveryRecord,
-  deleteDeferrals,
-  listRecordedDeviceIds,
-  recordDeliveries,
-  settleBatch,
-} from '../../db/deliveries.ts';
-import { insertNotification, launchNotification } from '../../db/notifications.ts';
-import { setRateLimit } from '../../db/rate-limits.ts';
+import { auditBooks } from '../../db/audit.ts';
+import { type Claim, claimBatch } from '../../db/batches.ts';
+import { countTotals } from '../../db/close-books.ts';
+import { type Deferral, deleteDeferrals, listDeferrals, noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
+import { insertNotification } from '../../db/notification-drafts.ts';
+import { launchNotification } from '../../db/notification-moves.ts';
+import { planNextPage } from '../../db/plan.ts';
+
+import { type DeliveryRecord, listRecordedDeviceIds, recordDeliveries } from '../../db/record-deliveries.ts';
+import { settleBatch } from '../../db/settle-batch.ts';
+import { reserveWindow, returnReserved } from '../../db/windows.ts';
 import { type Outcome, outcomes } from '../../domain/outcome.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+import { setRateLimit } from '../support/rate-limits.ts';
 
 let database: TestDatabase;
 before(async () => {
@@ -240,7 +239,7 @@ describe('deferrals', () => {
     assert.deepEqual(await listDeferrals(database.db, claim.notificationId, 1), [deferral(b!)]);
   });
 
-  test('after a crash hold whoever was reserved and left without an answer, each crash counted once', async () => {
+  test('after a crash hold every device that was reserved and left without an answer, each crash counted once', async () => {
     const claim = await claimed(6);
     const [recorded, waiting, reserved] = claim.deviceIds;
     await reserve(claim, [0, 1, 2]);
@@ -272,7 +271,7 @@ describe('deferrals', () => {
 });
 
 describe('settling a batch', () => {
-  test('records everybody who has no outcome, in-doubt ones as unknown, and closes it', async () => {
+  test('records every device that has no outcome, those in doubt as unknown, and closes it', async () => {
     const claim = await claimed(8);
     const [done, inFlight, refused, doubted, dispatched] = claim.deviceIds;
     await reserve(claim, [0, 1, 2, 3, 4]);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { retireDevices } from '../../db/deliveries.ts';
-import { beginImport, findDevice, importDevices, registerDevice } from '../../db/devices.ts';
+import { beginImport, importDevices, registerDevice } from '../../db/device-registration.ts';
+import { findDevice, retireDevices } from '../../db/devices.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import type { DeviceRegistration } from '../../domain/registration.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
@@ -106,7 +106,7 @@ describe('device registry', () => {
     const rows = Array.from({ length: 500 }, (_, i) => registration(`busy-${i}`, `busy-token-${i}`));
     await database.db.transaction().execute(async (trx) => {
       await importDevices(trx, 1, rows, { importId, isOwn: false });
-      // The import has not ended: who waited for it here would wait for ever.
+      // The import has not ended: a statement that waited for it here would wait for ever.
       const { device, isNew } = await register('beside-the-import', 'token-beside');
       assert.deepEqual([isNew, device.retiredAt], [true, null]);
       assert.equal((await register('beside-the-import', 'token-beside-2')).isNew, false);
@@ -115,7 +115,7 @@ describe('device registry', () => {
   });
 
   /** Waits until a statement of this database waits for another transaction. */
-  const untilSomebodyWaits = () =>
+  const untilAStatementWaits = () =>
     until(async () => {
       const { rows } = await database.pool.query(
         `select from pg_locks join pg_stat_activity using (pid) where not granted and datname = current_database()`,
@@ -139,7 +139,7 @@ describe('device registry', () => {
           attempts++;
           return importDevices(other, 1, [registration(externalId, token)], { importId, isOwn: false });
         });
-        await untilSomebodyWaits();
+        await untilAStatementWaits();
       });
       await importing;
       assert.equal(attempts, 2);

@@ -4,7 +4,8 @@ import { describe, test } from 'node:test';
 import { type Kysely, sql } from 'kysely';
 import pg from 'pg';
 import { connect } from '../../db/connect.ts';
-import { createDeliveryPartitions, migrate } from '../../db/migrate.ts';
+import { createDeliveryPartitions } from '../../db/delivery-partitions.ts';
+import { migrate } from '../../db/migrate.ts';
 import * as books from '../../db/migrations/0001-books.ts';
 import * as windows from '../../db/migrations/0002-windows.ts';
 import * as liveTokenIndex from '../../db/migrations/0003-live-token-index.ts';
@@ -68,7 +69,19 @@ describe('migrations', () => {
     );
   });
 
-  test('by several processes at once: each is applied once, nobody fails', async () => {
+  test('are a transaction each: workers that run meanwhile see one before the next begins', async () => {
+    await withEmptyDatabase((url) =>
+      withDatabases(url, 1, async ([db]) => {
+        const applied = await migrate(db!);
+        const { rows } = await sql<{ transactions: number }>`
+          select count(distinct xmin::text) as transactions from kysely_migration
+        `.execute(db!);
+        assert.deepEqual(rows, [{ transactions: applied.length }]);
+      }),
+    );
+  });
+
+  test('by several processes at once: each is applied once, none of them fails', async () => {
     await withEmptyDatabase((url) =>
       withDatabases(url, 4, async (dbs) => {
         const applied = await Promise.all(dbs.map((db) => migrate(db)));

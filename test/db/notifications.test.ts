@@ -1,17 +1,16 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { closeBooksOfAnyApp } from '../../db/close-books.ts';
+import { insertNotification } from '../../db/notification-drafts.ts';
 import {
-  beginScheduled,
+  beginScheduledOfAnyApp,
   cancelNotification,
-  closeBooks,
-  getNotification,
-  insertNotification,
   launchNotification,
-  listUnfinished,
   pauseNotification,
-  readForWorkflow,
   unscheduleNotification,
-} from '../../db/notifications.ts';
+} from '../../db/notification-moves.ts';
+import { listUnfinishedOfAllApps, readForWorkflowOfAnyApp } from '../../db/notification-steering.ts';
+import { getNotificationOfAnyApp } from '../../db/notifications.ts';
 import { emptyOutcomeCounts } from '../../domain/outcome.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
@@ -34,12 +33,12 @@ describe('the time to live', () => {
     if (scheduledAt) await launchNotification(database.db, 1, id, scheduledAt);
     return id;
   }
-  const read = (id: string) => getNotification(database.db, id);
+  const read = (id: string) => getNotificationOfAnyApp(database.db, id);
 
   test('counts from the time a send was scheduled for, however late it begins', async () => {
     const scheduledAt = minutesAgo(10);
     const id = await add(3_600, scheduledAt);
-    assert.equal(await beginScheduled(database.db, id), true);
+    assert.equal(await beginScheduledOfAnyApp(database.db, id), true);
     const { expiresAt, launchedAt } = await read(id);
     assert.equal(expiresAt!.getTime(), scheduledAt.getTime() + 3_600_000);
     assert.ok(launchedAt!.getTime() > scheduledAt.getTime() + 500_000);
@@ -55,12 +54,12 @@ describe('the time to live', () => {
 
   test('of 0 is one attempt, however late', async () => {
     const id = await add(0, minutesAgo(10));
-    await beginScheduled(database.db, id);
+    await beginScheduledOfAnyApp(database.db, id);
     assert.equal((await read(id)).expiresAt, null);
   });
 });
 
-test('who is finished, a draft, or seen in a state that waits, needs no looking after; page after page', async () => {
+test('a notification that is finished, a draft, or seen in a state that waits, needs no looking after; page after page', async () => {
   const { db } = database;
   const ids: Record<string, string> = {};
   const add = async (name: string) => {
@@ -70,7 +69,7 @@ test('who is finished, a draft, or seen in a state that waits, needs no looking 
     await insertNotification(db, { id, appId: 1, ...content, inDoubtPolicy: 'redeliver', ratePerSecond: null });
     return id;
   };
-  const seen = async (id: string) => void (await readForWorkflow(db, id));
+  const seen = async (id: string) => void (await readForWorkflowOfAnyApp(db, id));
   const totals = { outcomes: emptyOutcomeCounts(), reasons: {}, inDoubt: 0 };
 
   await add('draft');
@@ -78,7 +77,7 @@ test('who is finished, a draft, or seen in a state that waits, needs no looking 
     const id = await add(name);
     await launchNotification(db, 1, id);
     if (name === 'cancelled') await cancelNotification(db, 1, id);
-    await closeBooks(db, id, totals);
+    await closeBooksOfAnyApp(db, id, totals);
     await seen(id);
   }
   const paused = await add('paused, seen');
@@ -88,7 +87,7 @@ test('who is finished, a draft, or seen in a state that waits, needs no looking 
   const later = await add('scheduled, seen');
   await launchNotification(db, 1, later, new Date(Date.now() + 3_600_000));
   await seen(later);
-  assert.equal(await beginScheduled(db, later), false);
+  assert.equal(await beginScheduledOfAnyApp(db, later), false);
 
   const unseen = await add('paused, unseen');
   await launchNotification(db, 1, unseen);
@@ -106,7 +105,7 @@ test('who is finished, a draft, or seen in a state that waits, needs no looking 
 
   const listed: string[] = [];
   for (let cursor: string | undefined; ; ) {
-    const page = await listUnfinished(db, { after: cursor, limit: 2, graceMs: 0 });
+    const page = await listUnfinishedOfAllApps(db, { after: cursor, limit: 2, graceMs: 0 });
     listed.push(...page.map(({ id }) => id));
     assert.ok(listed.length <= 4, 'a page must not come twice');
     if (page.length < 2) break;
@@ -115,7 +114,7 @@ test('who is finished, a draft, or seen in a state that waits, needs no looking 
   const nameOf = (id: string) => Object.keys(ids).find((name) => ids[name] === id);
   const expected = ['paused, unseen', 'sending', 'cancelled, not settled', 'due'];
   assert.deepEqual(listed.map(nameOf).sort(), expected.sort());
-  assert.deepEqual(await listUnfinished(db, { after: undefined, limit: 10, graceMs: 60_000 }), [], 'not yet');
+  assert.deepEqual(await listUnfinishedOfAllApps(db, { after: undefined, limit: 10, graceMs: 60_000 }), [], 'not yet');
 });
 
 test('a schedule that is taken back in the moment in which it begins either begins or is a draft, never both', async () => {
@@ -125,9 +124,9 @@ test('a schedule that is taken back in the moment in which it begins either begi
     const content = { title: null, message: { title: 'x' }, audience: {} };
     await insertNotification(db, { id, appId: 1, ...content, inDoubtPolicy: 'redeliver', ratePerSecond: null });
     await launchNotification(db, 1, id, new Date(Date.now() - 1_000));
-    const [begun, taken] = await Promise.all([beginScheduled(db, id), unscheduleNotification(db, 1, id)]);
+    const [begun, taken] = await Promise.all([beginScheduledOfAnyApp(db, id), unscheduleNotification(db, 1, id)]);
     assert.notEqual(begun, taken?.ok);
-    const row = await readForWorkflow(db, id);
+    const row = await readForWorkflowOfAnyApp(db, id);
     assert.equal(row?.state, begun ? 'sending' : 'draft');
   }
 });

@@ -3,9 +3,12 @@ import { after, before, describe, test } from 'node:test';
 import { sql } from 'kysely';
 import { audienceFilter } from '../../db/audience.ts';
 import { addToAudienceList, beginAudienceList, finishAudienceList } from '../../db/audience-lists.ts';
-import { findPlan, listOpenBatches, planNextPage } from '../../db/batches.ts';
-import { deleteDevice, registerDevice } from '../../db/devices.ts';
-import { insertNotification, launchNotification } from '../../db/notifications.ts';
+import { listOpenBatches } from '../../db/batches.ts';
+import { registerDevice } from '../../db/device-registration.ts';
+import { deleteDevice } from '../../db/devices.ts';
+import { insertNotification } from '../../db/notification-drafts.ts';
+import { launchNotification } from '../../db/notification-moves.ts';
+import { findPlan, planNextPage } from '../../db/plan.ts';
 import type { Audience } from '../../domain/audience.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
@@ -190,7 +193,7 @@ describe('planning', () => {
       const listId = (await beginAudienceList(db, 1, id))!;
       const ids = Array.from({ length: 10_000 }, (_, n) => ({ externalId: `d${n * 5 + 1}` }));
       const counts = await addToAudienceList(db, 1, listId, ids);
-      await db.transaction().execute((trx) => finishAudienceList(trx, id, listId, counts));
+      await db.transaction().execute((trx) => finishAudienceList(trx, 1, id, listId, counts));
       await launchNotification(db, 1, id);
       let pages = 0;
       for (; !(await findPlan(db, id)).isPlanned; pages++) {
@@ -228,7 +231,7 @@ describe('planning', () => {
     assert.deepEqual(await plannedIds(id), await audienceIds(appId));
   });
 
-  test('does not see who registered after the launch, whoever registers while it runs', async () => {
+  test('does not see devices that registered after the launch, also while it runs', async () => {
     const appId = await addApp(60_000);
     const id = await launch(appId);
     const frozen = await audienceIds(appId);
@@ -243,7 +246,7 @@ describe('planning', () => {
     );
   });
 
-  test('leaves out who is deleted before its page is read, and no one else', async () => {
+  test('leaves out devices that are deleted before their page is read, and no others', async () => {
     const appId = await addApp(500);
     const id = await launch(appId);
     for (const n of [1, 250, 500]) await deleteDevice(database.db, appId, `d${n}`);
@@ -252,7 +255,7 @@ describe('planning', () => {
     assert.equal((await findPlan(database.db, id)).audienceSize, 497);
   });
 
-  test('of an audience of nobody ends with no batch', async () => {
+  test('of an audience without devices ends with no batch', async () => {
     for (const audience of [{}, { externalIds: ['nobody'] }]) {
       const id = await launch(await addApp(0), audience);
       await planAll(id);

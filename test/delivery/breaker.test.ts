@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { resumeNotification } from '../../db/notifications.ts';
+import { resumeNotification } from '../../db/notification-moves.ts';
 import type { Verdict } from '../../providers/provider.ts';
 import { until } from '../support/until.ts';
 import {

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { claimBatch, reserveWindow, returnReserved } from '../../db/batches.ts';
-import { recordDeliveries, settleBatch } from '../../db/deliveries.ts';
+import { claimBatch } from '../../db/batches.ts';
 import { FencedError } from '../../db/fenced-error.ts';
+import { recordDeliveries } from '../../db/record-deliveries.ts';
+import { settleBatch } from '../../db/settle-batch.ts';
+import { reserveWindow, returnReserved } from '../../db/windows.ts';
 import { until } from '../support/until.ts';
 import {
   accepted,

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { DatabaseClock } from '../../activities/delivery/database-clock.ts';
-import { registerDevice } from '../../db/devices.ts';
-import { beginScheduled } from '../../db/notifications.ts';
+import { registerDevice } from '../../db/device-registration.ts';
+import { beginScheduledOfAnyApp } from '../../db/notification-moves.ts';
 import type { Verdict } from '../../providers/provider.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { type Simulator, startSimulator } from '../../simulator/simulator.ts';
@@ -147,7 +147,7 @@ describe('a notification whose time is up', () => {
         scheduled_at = clock_timestamp() - interval '1 hour' where id = $1`,
       [send.id],
     );
-    assert.equal(await beginScheduled(bench.database.db, send.id), true);
+    assert.equal(await beginScheduledOfAnyApp(bench.database.db, send.id), true);
     const provider = createScriptedProvider();
     await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
     assert.equal(provider.calls.length, 0);

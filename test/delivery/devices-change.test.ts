@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { deleteDevice, findDevice, registerDevice } from '../../db/devices.ts';
+import { registerDevice } from '../../db/device-registration.ts';
+import { deleteDevice, findDevice } from '../../db/devices.ts';
 import type { Verdict } from '../../providers/provider.ts';
 import {
   accepted,

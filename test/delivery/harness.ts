@@ -9,9 +9,12 @@ import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
 import { nextBatches } from '../../activities/next-batches.ts';
 import { SendingSlots } from '../../activities/sending-slots.ts';
+import { auditBooks } from '../../db/audit.ts';
+import { countTotals } from '../../db/close-books.ts';
 import { type ConnectOptions, connect, type DatabaseHandle } from '../../db/connect.ts';
-import { auditBooks, countTotals } from '../../db/deliveries.ts';
-import { getNotification, insertNotification, launchNotification } from '../../db/notifications.ts';
+import { insertNotification } from '../../db/notification-drafts.ts';
+import { launchNotification } from '../../db/notification-moves.ts';
+import { getNotificationOfAnyApp } from '../../db/notifications.ts';
 import { loadConfig, type WorkerConfig } from '../../domain/config.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../../domain/delivery.ts';
 import type { ProviderName } from '../../domain/device.ts';
@@ -225,7 +228,7 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
       id,
       deviceIds: inserted.map((row) => row.id),
       batches: batches.map((batch) => ({ notificationId: id, ...batch })),
-      read: () => getNotification(db, id),
+      read: () => getNotificationOfAnyApp(db, id),
       rows,
       row: async (deviceId) => (await rows()).find((row) => row.deviceId === deviceId),
       counts,

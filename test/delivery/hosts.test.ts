@@ -1,7 +1,7 @@
 /** Apple has a host for each environment: what is wrong with one holds up nobody of the other. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { listUnreachableHosts } from '../../db/provider-hosts.ts';
+import { listUnreachableHostsOfAllApps } from '../../db/provider-hosts.ts';
 import type { Verdict } from '../../providers/provider.ts';
 import { until } from '../support/until.ts';
 import {
@@ -170,7 +170,7 @@ describe('a host that cannot be reached', () => {
     const { since, lastTriedAt, ...rest } = shown!;
     assert.deepEqual(rest, { provider: 'apns', host: 'sandbox.test', error: 'connect_failed ECONNREFUSED' });
     assert.ok(lastTriedAt.getTime() - since.getTime() >= 9 * 60_000, 'since the first attempt in vain');
-    assert.deepEqual(await listUnreachableHosts(db), [shown]);
+    assert.deepEqual(await listUnreachableHostsOfAllApps(db), [shown]);
     assert.equal(result.unreachable?.[0]?.host, 'sandbox.test');
     const lines = bench.logged.filter(({ message }) => message === 'a provider cannot be reached');
     assert.deepEqual(
@@ -181,7 +181,7 @@ describe('a host that cannot be reached', () => {
     await passTime(send);
     provider.answer = () => accepted;
     await worker.deliver(send.batches[0]!);
-    assert.deepEqual(await listUnreachableHosts(db), []);
+    assert.deepEqual(await listUnreachableHostsOfAllApps(db), []);
     assert.equal(bench.logged.filter(({ message }) => message === 'a provider can be reached again').length, 1);
   });
 });

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { nextBatches } from '../../activities/next-batches.ts';
-import { insertNotification, launchNotification } from '../../db/notifications.ts';
+import { insertNotification } from '../../db/notification-drafts.ts';
+import { launchNotification } from '../../db/notification-moves.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { createDeliveryBench, type DeliveryBench } from './harness.ts';
 

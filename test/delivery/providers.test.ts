@@ -1,7 +1,7 @@
 /** Whole batches through the real providers to the simulator: its ledger says what the books must say. */
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, type TestContext, test } from 'node:test';
-import { resumeNotification } from '../../db/notifications.ts';
+import { resumeNotification } from '../../db/notification-moves.ts';
 import type { ApnsEnvironment, ProviderName } from '../../domain/device.ts';
 import type { InDoubtPolicy } from '../../domain/notification-state.ts';
 import type { PushProvider } from '../../providers/provider.ts';

@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import { SendingSlots } from '../../activities/sending-slots.ts';
-import { setRate } from '../../db/notifications.ts';
+import { setRate } from '../../db/notification-moves.ts';
 import { blockHost } from '../../db/provider-hosts.ts';
-import { providerScope, setRateLimit } from '../../db/rate-limits.ts';
+import { providerScope } from '../../db/rate-limits.ts';
 import type { Verdict } from '../../providers/provider.ts';
+import { setRateLimit } from '../support/rate-limits.ts';
 import { until } from '../support/until.ts';
 import { accepted, createDeliveryBench, createScriptedProvider, type DeliveryBench, gate } from './harness.ts';
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { settleCancelled } from '../../activities/settle-cancelled.ts';
-import { cancelNotification, resumeNotification } from '../../db/notifications.ts';
+import { cancelNotification, resumeNotification } from '../../db/notification-moves.ts';
 import {
   activityEnvironment,
   checkRepeats,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { MockActivityEnvironment } from '@temporalio/testing';
 import { settleCancelled } from '../../activities/settle-cancelled.ts';
-import { cancelNotification, pauseNotification, resumeNotification } from '../../db/notifications.ts';
+import { cancelNotification, pauseNotification, resumeNotification } from '../../db/notification-moves.ts';
 import { until } from '../support/until.ts';
 import {
   accepted,

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
-import { pauseNotification, resumeNotification } from '../../db/notifications.ts';
-import { forgetOldEvidence } from '../../db/token-evidence.ts';
+import { pauseNotification, resumeNotification } from '../../db/notification-moves.ts';
+import { forgetOldEvidenceOfAllApps } from '../../db/token-evidence.ts';
 import type { Verdict } from '../../providers/provider.ts';
 import {
   accepted,
@@ -312,10 +312,10 @@ test('suspects and departed tokens are forgotten when they can decide nothing an
         [send.deviceIds],
       )
     ).rows[0];
-  await forgetOldEvidence(db);
+  await forgetOldEvidenceOfAllApps(db);
   assert.deepEqual(await count(), { suspects: 2, departures: 1 });
   await pool.query(`update token_suspects set suspected_at = now() - interval '3 days'`);
   await pool.query(`update token_departures set departed_at = now() - interval '36 days'`);
-  await forgetOldEvidence(db);
+  await forgetOldEvidenceOfAllApps(db);
   assert.deepEqual(await count(), { suspects: 0, departures: 0 });
 });

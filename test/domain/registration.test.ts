@@ -88,7 +88,7 @@ describe('registrations applied in order', () => {
     );
   });
 
-  test('again, the rows of devices that died revive nobody and move no instant', () => {
+  test('again, the rows of devices that died revive none and move no instant', () => {
     fc.assert(
       fc.property(fc.uniqueArray(anyRegistration, { selector: (one) => one.externalId }), deaths, (rows, dead) => {
         const before = killed(storedAfter([rows]), dead);
@@ -102,7 +102,7 @@ describe('registrations applied in order', () => {
     );
   });
 
-  test('a token that went to and fro within one list is lost by everybody who lost it', () => {
+  test('a token that went to and fro within one list is lost by every device that lost it', () => {
     const rows = [registration('a', 't1'), registration('b', 't1'), registration('b', 't2')];
     const world = storedAfter([rows]);
     assert.deepEqual(

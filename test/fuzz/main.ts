@@ -8,7 +8,7 @@ import { existsSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { connect } from '../../db/connect.ts';
-import { insertNotification } from '../../db/notifications.ts';
+import { insertNotification } from '../../db/notification-drafts.ts';
 import { stopSignal } from '../../domain/stop-signal.ts';
 import { startReadyChild } from '../../local/child.ts';
 import { projectRoot, stateDirectory } from '../../local/paths.ts';

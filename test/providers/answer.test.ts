@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { cleanReason as storedReason } from '../../db/deliveries.ts';
-import { cleanReason, readAnswer } from '../../providers/answer.ts';
+import { storableReason } from '../../domain/outside-text.ts';
+import { reasonWord, readAnswer } from '../../providers/answer.ts';
 import { readFcmAnswer } from '../../providers/fcm/errors.ts';
 
 const now = new Date('2026-03-01T12:00:00Z');
@@ -14,8 +14,8 @@ test('what is kept of a provider’s text ends with a whole character, wherever 
       const text = 'x'.repeat(before) + character.repeat(2_048);
       for (const kept of [
         read(text).text,
-        cleanReason(text)!,
-        storedReason(text),
+        reasonWord(text)!,
+        storableReason(text),
         readFcmAnswer(read(JSON.stringify({ error: { code: 400, status: text } }))).reason,
       ]) {
         assert.ok(kept.length > 100 && kept.length <= 2_048);

@@ -9,8 +9,10 @@ import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
 import { reconcile } from '../../activities/reconcile.ts';
 import { SendingSlots, tunedBy } from '../../activities/sending-slots.ts';
 import { createTemporalWaker } from '../../api/notifications/temporal-waker.ts';
-import { auditBooks } from '../../db/deliveries.ts';
-import { getSummary, insertNotification, launchNotification } from '../../db/notifications.ts';
+import { auditBooks } from '../../db/audit.ts';
+import { insertNotification } from '../../db/notification-drafts.ts';
+import { launchNotification } from '../../db/notification-moves.ts';
+import { getSummaryOfAnyApp } from '../../db/notifications.ts';
 import { loadConfig, type WorkerConfig } from '../../domain/config.ts';
 import type { ProviderName } from '../../domain/device.ts';
 import { notificationWorkflowId } from '../../domain/ids.ts';
@@ -137,7 +139,7 @@ export async function createSendBench(): Promise<SendBench> {
       inDoubtPolicy: options.inDoubtPolicy ?? 'redeliver',
       ratePerSecond: options.ratePerSecond ?? null,
     });
-    const read = () => getSummary(db, id);
+    const read = () => getSummaryOfAnyApp(db, id);
     const call: TestSend['call'] = async (verb, body) =>
       (await api.request('POST', `/v1/notifications/${id}/${verb}`, body)).status;
     if (options.isTemporalAway) await launchNotification(db, 1, id);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { cancelNotification } from '../../db/notifications.ts';
+import { cancelNotification } from '../../db/notification-moves.ts';
 import type { Verdict } from '../../providers/provider.ts';
 import { accepted, gate } from '../delivery/harness.ts';
 import { until } from '../support/until.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { unscheduleNotification } from '../../db/notifications.ts';
+import { unscheduleNotification } from '../../db/notification-moves.ts';
 import { accepted, gate } from '../delivery/harness.ts';
 import { until } from '../support/until.ts';
 import { createSendBench, repeatedCalls, type SendBench } from './harness.ts';

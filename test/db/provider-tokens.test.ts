@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { sql } from 'kysely';
-import { findProviderToken, getOrCreateProviderToken } from '../../db/provider-tokens.ts';
+import { createProviderTokenStore } from '../../db/provider-tokens.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 
 const fingerprint = 'key-1';
@@ -14,7 +14,7 @@ const mint = async () => {
   return { token: `token-${++minted}`, issuedAt: new Date() };
 };
 const getOrCreate = (refused?: string, olderThanMs = maxAgeMs) =>
-  getOrCreateProviderToken(database.db, fingerprint, olderThanMs, mint, refused);
+  createProviderTokenStore(database.db).getOrCreate(fingerprint, olderThanMs, mint, refused);
 const age = (interval: string) =>
   sql`update provider_tokens set updated_at = clock_timestamp() - ${interval}::interval`.execute(database.db);
 
@@ -34,7 +34,7 @@ describe('the provider token that all workers share', () => {
     assert.equal(minted, 1);
   });
 
-  test('is kept while it is young, and renewed once by whoever gets there first', async () => {
+  test('is kept while it is young, and renewed once by the first worker that asks', async () => {
     await getOrCreate();
     await age('44 minutes');
     assert.equal((await getOrCreate()).token, 'token-1');
@@ -69,13 +69,14 @@ describe('the provider token that all workers share', () => {
     await getOrCreate();
     await age('50 minutes');
     const fail = () => Promise.reject(new Error('no key'));
-    await assert.rejects(getOrCreateProviderToken(database.db, fingerprint, maxAgeMs, fail), /no key/);
-    assert.equal((await findProviderToken(database.db, fingerprint))?.token, 'token-1');
+    await assert.rejects(createProviderTokenStore(database.db).getOrCreate(fingerprint, maxAgeMs, fail), /no key/);
+    const rows = await database.db.selectFrom('provider_tokens').select('token').execute();
+    assert.deepEqual(rows, [{ token: 'token-1' }]);
   });
 
   test('of another key is another one', async () => {
     await getOrCreate();
-    const other = await getOrCreateProviderToken(database.db, 'key-2', maxAgeMs, mint);
+    const other = await createProviderTokenStore(database.db).getOrCreate('key-2', maxAgeMs, mint);
     assert.equal(other.token, 'token-2');
   });
 });

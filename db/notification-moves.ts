@@ -1,0 +1,143 @@
+import { type Kysely, type RawBuilder, sql } from 'kysely';
+import type { Notification } from '../domain/notification.ts';
+import type { HaltReason, NotificationState } from '../domain/notification-state.ts';
+import { forgetLists } from './audience-lists.ts';
+import { findNotification } from './notifications.ts';
+import type { Database } from './schema.ts';
+
+/**
+ * A state change is one conditional UPDATE. `ok` is also true when the notification already was where the caller wants it:
+ * a repeat is harmless. Not `ok`: the state does not allow it. Undefined: not found.
+ */
+export type Move = { ok: boolean; notification: Notification };
+
+/** What a launch leads to: a repeat asks for nothing more, whatever became of the send since. Not `cancelled`: that took it back. */
+const launched: NotificationState[] = ['sending', 'paused', 'halted', 'completed'];
+
+/** `draft | scheduled → sending`, or `→ scheduled` with a time. Freezes the audience's ceiling when sending begins. */
+export async function launchNotification(
+  db: Kysely<Database>,
+  appId: number,
+  id: string,
+  scheduledAt?: Date,
+): Promise<Move | undefined> {
+  const from: NotificationState[] = ['draft', 'scheduled'];
+  if (!scheduledAt)
+    return move(db, appId, id, from, launched, {
+      state: 'sending',
+      ...launchValues(sql`clock_timestamp()`),
+    });
+  const moved = await move(db, appId, id, from, launched, { state: 'scheduled', scheduled_at: scheduledAt });
+  if (!moved?.ok || moved.notification.state === 'scheduled') return moved;
+  // It has begun: the time that it had is a repeat, another one comes too late.
+  return { ...moved, ok: moved.notification.scheduledAt?.getTime() === scheduledAt.getTime() };
+}
+
+/** `scheduled → draft`. Of this and the schedule's own begin the first one wins. */
+export function unscheduleNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
+  return move(db, appId, id, ['scheduled'], ['draft'], { state: 'draft', scheduled_at: null });
+}
+
+/** `sending → paused`. */
+export function pauseNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
+  return move(db, appId, id, ['sending'], ['paused'], { state: 'paused' });
+}
+
+/** `paused | halted → sending`. */
+export function resumeNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
+  return move(db, appId, id, ['paused', 'halted'], ['sending', 'completed'], {
+    state: 'sending',
+    halt_reason: null,
+    halt_detail: null,
+  });
+}
+
+/** `→ cancelled` from any state that is not final. What was never planned is closed at once. */
+export async function cancelNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
+  const cancelled = await move(db, appId, id, ['draft', 'scheduled', 'sending', 'paused', 'halted'], ['cancelled'], {
+    state: 'cancelled',
+    halt_reason: null,
+    halt_detail: null,
+    finished_at: sql`case when device_ceiling is null then now() end`,
+  });
+  // Never planned, so that no page of the plan forgets them.
+  if (cancelled?.ok && cancelled.notification.launchedAt === null) await forgetLists(db, id);
+  return cancelled;
+}
+
+/** `scheduled → sending` once the time has come, by PostgreSQL's clock; false when it has not, or the state is another. */
+export async function beginScheduledOfAnyApp(db: Kysely<Database>, id: string): Promise<boolean> {
+  const result = await db
+    .updateTable('notifications')
+    .set({ state: 'sending', ...launchValues(sql.ref('scheduled_at')), ...nextVersion })
+    .where('id', '=', id)
+    .where('state', '=', 'scheduled')
+    .where('scheduled_at', '<=', sql<Date>`clock_timestamp()`)
+    .executeTakeFirst();
+  return result.numUpdatedRows > 0n;
+}
+
+/** `sending → halted`; false when it was not sending. `detail` is one sentence for the person on call. */
+export async function haltNotificationOfAnyApp(
+  db: Kysely<Database>,
+  id: string,
+  reason: HaltReason,
+  detail: string,
+): Promise<boolean> {
+  const result = await db
+    .updateTable('notifications')
+    .set({ state: 'halted', halt_reason: reason, halt_detail: detail, ...nextVersion })
+    .where('id', '=', id)
+    .where('state', '=', 'sending')
+    .executeTakeFirst();
+  return result.numUpdatedRows > 0n;
+}
+
+/** Changes the rate of a notification that has not ended; workers obey it from their next window on. */
+export async function setRate(
+  db: Kysely<Database>,
+  appId: number,
+  id: string,
+  ratePerSecond: number | null,
+): Promise<Move | undefined> {
+  return move(db, appId, id, ['draft', 'scheduled', 'sending', 'paused', 'halted'], [], {
+    rate_per_second: ratePerSecond,
+  });
+}
+
+/** Part of every change that the workflow must look at. */
+export const nextVersion = { version: sql<number>`version + 1`, updated_at: sql<Date>`clock_timestamp()` };
+
+/**
+ * The time to live counts from `beginsAt`: a scheduled send that begins late has the rest of it. A ttl of 0 means one attempt by the
+ * provider, not a notification that is over before it begins.
+ */
+function launchValues(beginsAt: RawBuilder<unknown>) {
+  return {
+    launched_at: sql<Date>`clock_timestamp()`,
+    listed: sql<string | null>`listed_counts(app_id, audience, listed -> 'uploaded')`,
+    device_ceiling: sql<number>`(select coalesce(max(d.id), 0) from devices d where d.app_id = notifications.app_id)`,
+    expires_at: sql<Date | null>`case when (message ->> 'ttlSeconds')::integer > 0
+      then ${beginsAt} + make_interval(secs => (message ->> 'ttlSeconds')::integer) end`,
+  };
+}
+
+async function move(
+  db: Kysely<Database>,
+  appId: number,
+  id: string,
+  from: NotificationState[],
+  already: NotificationState[],
+  values: Record<string, unknown>,
+): Promise<Move | undefined> {
+  const result = await db
+    .updateTable('notifications')
+    .set({ ...values, ...nextVersion })
+    .where('app_id', '=', appId)
+    .where('id', '=', id)
+    .where('state', 'in', from)
+    .executeTakeFirst();
+  const notification = await findNotification(db, appId, id);
+  if (!notification) return undefined;
+  return { ok: result.numUpdatedRows > 0n || already.includes(notification.state), notification };
+}
