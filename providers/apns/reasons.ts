@@ -1,4 +1,4 @@
-import { reasonWord, isFromGateway, type ProviderAnswer } from '../answer.ts';
+import { isFromGateway, type ProviderAnswer, reasonWord } from '../answer.ts';
 import type { ConfigurationFault, FaultScope, Verdict } from '../provider.ts';
 
 /**

@@ -5,7 +5,7 @@ import type { JsonValue } from '../../domain/json.ts';
 import type { Logger } from '../../domain/logger.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
 import { connectThrough } from '../../http2/tunnel.ts';
-import { reasonWord, clockGap, type ProviderAnswer, readAnswer } from '../answer.ts';
+import { clockGap, type ProviderAnswer, readAnswer, reasonWord } from '../answer.ts';
 import type { Clock } from '../clock.ts';
 import { trust } from '../http2-options.ts';
 import type { MisconfiguredVerdict, UnsentVerdict } from '../provider.ts';

@@ -1,7 +1,7 @@
 import type { Platform } from '../../domain/device.ts';
 import { isJsonObject, type JsonObject, type JsonValue } from '../../domain/json.ts';
 import { cleanText } from '../../domain/outside-text.ts';
-import { reasonWord, isFromGateway, maxTextLength, type ProviderAnswer } from '../answer.ts';
+import { isFromGateway, maxTextLength, type ProviderAnswer, reasonWord } from '../answer.ts';
 import type { ApnsReason } from '../apns/reasons.ts';
 import { apnsReasons } from '../apns/reasons.ts';
 import type { ConfigurationFault, FaultScope, Verdict } from '../provider.ts';

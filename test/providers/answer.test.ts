@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { storableReason } from '../../domain/outside-text.ts';
-import { reasonWord, readAnswer } from '../../providers/answer.ts';
+import { readAnswer, reasonWord } from '../../providers/answer.ts';
 import { readFcmAnswer } from '../../providers/fcm/errors.ts';
 
 const now = new Date('2026-03-01T12:00:00Z');
