@@ -137,7 +137,7 @@ describe('import', () => {
     assert.deepEqual([device.platform, device.device_token, device.properties.n], ['android', 'second', 2]);
   });
 
-  test('B04 in bulk: a token moves to the last row that brings it, inside a statement and across them', async () => {
+  test('a token moves to the last row that brings it, inside a statement and across them', async () => {
     await send(lines({ external_id: 'bulk-1', platform: 'ios', device_token: apnsToken(7) }));
     await send(
       lines(
@@ -317,7 +317,7 @@ describe('import', () => {
     assert.deepEqual((await show('lose')).properties, {});
   });
 
-  test('B07: 12 000 rows with all their columns', async () => {
+  test('12 000 rows are stored with all their columns', async () => {
     const rows = Array.from({ length: 12_000 }, (_, i) => ({
       external_id: `many-${i}`,
       platform: 'ios',
