@@ -1,8 +1,9 @@
 import { Context } from '@temporalio/activity';
 import { type Claim, claimBatch, isAnybodyUntried } from '../db/batches.ts';
+import { isRefusedByDatabase } from '../db/database-error.ts';
 import { rehearseRecording, settleBatch } from '../db/deliveries.ts';
 import { getNotification, getSummary, haltNotification } from '../db/notifications.ts';
-import { isRefusedByDatabase, retryDatabase } from '../db/retry-database.ts';
+import { retryDatabase } from '../db/retry-database.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import type { Notification } from '../domain/notification.ts';
 import type { HaltReason } from '../domain/notification-state.ts';

@@ -1,8 +1,9 @@
 import { type Client, isGrpcServiceError, WorkflowNotFoundError } from '@temporalio/client';
+import { isTransientDatabaseError } from '../db/database-error.ts';
 import { getNotification, haltNotification, listUnfinished, type UnfinishedNotification } from '../db/notifications.ts';
-import { isTransientDatabaseError, pause } from '../db/retry-database.ts';
 import { notificationWorkflowId, sendNotificationWorkflowType } from '../domain/ids.ts';
 import { labelsOf, notificationStart } from '../domain/notification-start.ts';
+import { pause } from '../domain/pause.ts';
 import type { ActivityDeps } from './activities.ts';
 
 /** A change this young may still be on its way by the API's own signal. */

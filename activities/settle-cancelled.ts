@@ -1,7 +1,7 @@
 import { claimBatch, findPlan, listOpenBatches, planNextPage } from '../db/batches.ts';
+import { isRefusedByDatabase } from '../db/database-error.ts';
 import { ensureDeliveryPartition, settleBatch } from '../db/deliveries.ts';
 import { getSummary } from '../db/notifications.ts';
-import { isRefusedByDatabase } from '../db/retry-database.ts';
 import type { ActivityDeps } from './activities.ts';
 import { closeBooks } from './close-books.ts';
 

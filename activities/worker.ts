@@ -5,10 +5,10 @@ import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } 
 import { pino } from 'pino';
 import { connect } from '../db/connect.ts';
 import { createDeliveryPartitions } from '../db/migrate.ts';
-import { pause } from '../db/retry-database.ts';
 import { forgetOldEvidence } from '../db/token-evidence.ts';
 import { type Config, loadConfig } from '../domain/config.ts';
 import type { Logger } from '../domain/logger.ts';
+import { pause } from '../domain/pause.ts';
 import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
 import { createConfiguredProviders } from '../providers/configured.ts';
 import { type ActivityDeps, createActivities } from './activities.ts';

@@ -9,7 +9,7 @@ import type { ApiDependencies, Log } from '../dependencies.ts';
 import { bytesOf, decodedBody, toByteStream } from '../http/byte-stream.ts';
 import { type NdjsonLine, ndjsonLines } from '../http/ndjson-lines.ts';
 import { problems } from '../http/problem-schema.ts';
-import { ApiError, type FieldProblem, invalidField, isDatabaseAway, toApiError } from '../http/problems.ts';
+import { ApiError, type FieldProblem, invalidField, toApiError } from '../http/problems.ts';
 import { createRouter } from '../http/router.ts';
 import { findUnstorable, parseJson } from '../http/storable.ts';
 import { toApiError as toValidationError } from '../http/validation.ts';
@@ -251,8 +251,9 @@ async function storeRows(
     const { superseded } = await inTransaction(db, (trx) => storeDevices(trx, appId, registrations, options));
     return { failed: [], superseded };
   } catch (cause) {
-    if (isDatabaseAway(cause)) throw cause;
-    if (rows.length === 1) return { failed: [{ row: rows[0]!, error: toApiError(cause) }], superseded: 0 };
+    const error = toApiError(cause);
+    if (error.code === 'database_unavailable') throw cause;
+    if (rows.length === 1) return { failed: [{ row: rows[0]!, error }], superseded: 0 };
     const middle = rows.length >> 1;
     const first = await storeRows(db, appId, rows.slice(0, middle), options);
     const second = await storeRows(db, appId, rows.slice(middle), options);

@@ -1,6 +1,8 @@
 import type { Context, ErrorHandler } from 'hono';
 import { HTTPException } from 'hono/http-exception';
+import { databaseFault } from '../../db/database-error.ts';
 import { cutText } from '../../domain/cut-text.ts';
+import { exhausted } from '../../domain/never.ts';
 import { PayloadError } from '../../providers/payload/payload-error.ts';
 import type { ApiEnv } from '../dependencies.ts';
 
@@ -127,38 +129,23 @@ export function toApiError(error: unknown): ApiError {
     const code = error.status === 415 ? 'unsupported_media_type' : 'malformed_request';
     return new ApiError(error.status, code, error.message, { cause: error });
   }
-  return fromDatabaseError(error) ?? new ApiError(500, 'internal', 'Something went wrong here.', { cause: error });
-}
-
-/** https://www.postgresql.org/docs/current/errcodes-appendix.html */
-function fromDatabaseError(error: unknown): ApiError | undefined {
-  const code = errorCode(error);
-  if (code === undefined) return undefined;
-  // 22: data the column type cannot hold; 54000: an index entry above its limit. Validation refuses both earlier, field by field.
-  if (/^22[0-9A-Z]{3}$/.test(code) || code === '54000') {
-    return new ApiError(422, 'invalid_input', 'A value cannot be stored.', { cause: error });
+  const fault = databaseFault(error);
+  switch (fault) {
+    case 'away':
+    case 'cancelled':
+      return new ApiError(503, 'database_unavailable', 'The database cannot be reached now; try again.', {
+        headers: { 'Retry-After': '2' },
+        cause: error,
+      });
+    case 'unstorable':
+      // Validation refuses it earlier, field by field.
+      return new ApiError(422, 'invalid_input', 'A value cannot be stored.', { cause: error });
+    case 'conflict':
+    case 'misconfigured':
+    case 'forbidden':
+    case 'other':
+      return new ApiError(500, 'internal', 'Something went wrong here.', { cause: error });
+    default:
+      return exhausted(fault);
   }
-  if (isDatabaseAway(error)) {
-    return new ApiError(503, 'database_unavailable', 'The database cannot be reached now; try again.', {
-      headers: { 'Retry-After': '2' },
-      cause: error,
-    });
-  }
-  return undefined;
-}
-
-/**
- * Connection lost or refused, starting up or shutting down, too many connections, statement cancelled; read only (25006): a
- * standby that is being promoted, or a host's answer to a full disk.
- */
-export function isDatabaseAway(error: unknown): boolean {
-  const code = errorCode(error);
-  if (code !== undefined)
-    return /^(08|53|57)[0-9A-Z]{3}$|^25006$|^(ECONN\w+|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)$/.test(code);
-  return error instanceof Error && /timeout exceeded when trying to connect|Connection terminated/.test(error.message);
-}
-
-function errorCode(error: unknown): string | undefined {
-  const code = (error as { code?: unknown } | null)?.code;
-  return typeof code === 'string' ? code : undefined;
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { ApnsEnvironment } from '../../domain/device.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
+import { within } from '../../domain/within.ts';
 import type { Http2Request, Http2Response } from '../../http2/exchange.ts';
 import type { HeaderTemplate } from '../../http2/header-template.ts';
 import { Http2Pool } from '../../http2/pool.ts';
@@ -12,7 +13,6 @@ import { expired, verdictOnUnanswered, verdictOnUnsent } from '../no-answer.ts';
 import type { NotificationContent } from '../payload/content.ts';
 import { PayloadError } from '../payload/payload-error.ts';
 import type { DeviceAddress, PreparedMessage, PushProvider, UnregisteredVerdict, Verdict } from '../provider.ts';
-import { within } from '../within.ts';
 import type { ApnsCertificate } from './certificate.ts';
 import type { ApnsKey } from './key.ts';
 import { apnsPushTypeRules, buildApnsContent } from './payload.ts';

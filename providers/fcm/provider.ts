@@ -1,4 +1,5 @@
 import type { ProxyChoice } from '../../domain/proxy.ts';
+import { within } from '../../domain/within.ts';
 import type { Http2Request } from '../../http2/exchange.ts';
 import { HeaderTemplate } from '../../http2/header-template.ts';
 import { Http2Pool } from '../../http2/pool.ts';
@@ -10,7 +11,6 @@ import { expired, verdictOnUnanswered, verdictOnUnsent } from '../no-answer.ts';
 import type { NotificationContent } from '../payload/content.ts';
 import type { PayloadError } from '../payload/payload-error.ts';
 import type { DeviceAddress, PreparedMessage, PushProvider, Verdict } from '../provider.ts';
-import { within } from '../within.ts';
 import { type AccessToken, type AccessTokenResult, AccessTokenSource, maxRefusedInARow } from './access-token.ts';
 import { defaultFcmWaits, type FcmReading, type FcmWaits, fcmVerdict, readFcmAnswer } from './errors.ts';
 import { PreparedFcmMessage } from './prepared-message.ts';

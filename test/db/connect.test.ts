@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { sql } from 'kysely';
 import { connect, transactionWithClient } from '../../db/connect.ts';
-import { isTransientDatabaseError } from '../../db/retry-database.ts';
+import { isTransientDatabaseError } from '../../db/database-error.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;
