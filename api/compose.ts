@@ -5,17 +5,17 @@ import { connect } from '../db/connect.ts';
 import { databaseFault, describeDatabaseError, probeDatabase } from '../db/database-error.ts';
 import type { Database } from '../db/schema.ts';
 import { type Environment, loadConfig } from '../domain/config.ts';
+import type { Logger } from '../domain/logger.ts';
 import { within } from '../domain/within.ts';
 import { createJwtVerifier } from './access/jwt.ts';
 import { createApp } from './app.ts';
-import type { DocsAssets, Log } from './dependencies.ts';
-import { loadDocsAssets } from './document/docs-assets.ts';
+import { type DocsAssets, loadDocsAssets } from './document/docs-assets.ts';
 import { createTemporalWaker } from './notifications/temporal-waker.ts';
 
 /** What PostgreSQL has to say is said by then, unless it is away: the API starts without it, and is not ready. */
 const databaseAnswerMs = 3_000;
 
-async function checkDatabase(db: Kysely<Database>, log: Log): Promise<void> {
+async function checkDatabase(db: Kysely<Database>, log: Logger): Promise<void> {
   const notYet = (reason: string) => log.warn({ reason }, 'the database cannot be used yet');
   try {
     const isHere = await within(

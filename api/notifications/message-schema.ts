@@ -3,7 +3,7 @@ import type { Audience, Condition } from '../../domain/audience.ts';
 import { type Platform, type ProviderName, providerNames } from '../../domain/device.ts';
 import { apnsPushTypes, type Message, maxTtlSeconds, messagePriorities } from '../../domain/message.ts';
 import { checkMessage } from '../../providers/payload/check.ts';
-import { jsonObject } from '../http/schemas.ts';
+import { jsonObject } from '../http/json-object.ts';
 
 const dataLimits = { maxKeys: 100, maxKeyBytes: 128, maxBytes: 16_384, maxDepth: 8 };
 const text = z.string().max(4_096);
