@@ -1,4 +1,4 @@
-/** The promise's value, or undefined when `timeoutMs` pass first. A rejection after that is seen by those who wait for the promise itself. */
+/** The promise's value, or undefined when `timeoutMs` pass first. What rejects after that is seen by its other waiters only. */
 export async function within<T>(promise: Promise<T>, timeoutMs: number): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const timeUp = new Promise<undefined>((resolve) => {

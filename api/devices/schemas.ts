@@ -117,7 +117,8 @@ export const devicePageSchema = z
   .openapi('DevicePage');
 
 /**
- * `warnings` name the fields that a phone reports of itself and whose values are not known here: the device is worth more than its locale.
+ * `warnings` name the fields that a phone reports of itself and whose values are not known here: the device is worth more than
+ * its locale.
  * @throws {ApiError} 422 for what a schema cannot see: rules between fields, the form of the token.
  */
 export function toRegistration(

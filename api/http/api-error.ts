@@ -18,7 +18,7 @@ type ProblemCode =
   | 'identity_provider_unavailable'
   | 'internal';
 
-/** One thing wrong with one field; `field` is its path as the caller wrote it: `message.data.from`, `audience.condition.and[1].value`. */
+/** One thing wrong with one field; `field` is its path as the caller wrote it: `audience.condition.and[1].value`. */
 export interface FieldProblem {
   field: string;
   message: string;

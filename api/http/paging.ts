@@ -37,7 +37,7 @@ export const nextCursor = z
   .nullable()
   .openapi({ description: 'For the page after this one; null on the last page.' });
 
-/** A page of what `read` returns in order. It is asked for one item more than the page holds, which tells whether another page follows. */
+/** A page of what `read` returns in order. It is asked for one item more than a page holds: that item tells of a next page. */
 export async function readPage<T>(
   limit: number,
   read: (limit: number) => Promise<T[]>,

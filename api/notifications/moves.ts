@@ -16,8 +16,9 @@ import { checkedId, fromNotification, launchSchema, notificationParams, notifica
 import { wakeAfter } from './wake-after.ts';
 
 /**
- * Launch, unschedule, pause, resume, cancel: one conditional change in PostgreSQL, which every worker obeys from its next window on, then a
- * call that wakes the workflow. When Temporal cannot be reached the answer is the same, and the reconciler makes up for it.
+ * Launch, unschedule, pause, resume, cancel: one conditional change in PostgreSQL, which every worker obeys from its next window
+ * on, then a call that wakes the workflow. When Temporal cannot be reached the answer is the same, and the reconciler makes up
+ * for it.
  */
 function moveRoute<Verb extends 'launch' | 'unschedule' | 'pause' | 'resume' | 'cancel'>(
   verb: Verb,

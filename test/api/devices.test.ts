@@ -189,7 +189,7 @@ describe('devices', () => {
     );
   });
 
-  test('a locale or time zone that nobody knows is left out and said; the device is registered', async () => {
+  test('an unknown locale or time zone is left out and said; the device is registered', async () => {
     const odd = { platform: 'web', locale: 'not a locale', time_zone: 'Mars/Olympus', user_id: 'anna' };
     const answer = await put('odd', odd);
     assert.equal(answer.status, 201, answer.text);
