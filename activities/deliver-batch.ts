@@ -1,9 +1,10 @@
 import { Context } from '@temporalio/activity';
 import { type Claim, claimBatch, hasUntriedDevices } from '../db/batches.ts';
+import { isRefusedByDatabase } from '../db/database-error.ts';
 import { haltNotificationOfAnyApp } from '../db/notification-moves.ts';
 import { getNotificationOfAnyApp, getSummaryOfAnyApp } from '../db/notifications.ts';
 import { rehearseRecording } from '../db/record-deliveries.ts';
-import { isRefusedByDatabase, retryDatabase } from '../db/retry-database.ts';
+import { retryDatabase } from '../db/retry-database.ts';
 import { settleBatch } from '../db/settle-batch.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import type { Notification } from '../domain/notification.ts';

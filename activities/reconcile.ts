@@ -1,10 +1,11 @@
 import { type Client, isGrpcServiceError, WorkflowNotFoundError } from '@temporalio/client';
+import { isTransientDatabaseError } from '../db/database-error.ts';
 import { haltNotificationOfAnyApp } from '../db/notification-moves.ts';
 import { listUnfinishedOfAllApps, type UnfinishedNotification } from '../db/notification-steering.ts';
 import { getNotificationOfAnyApp } from '../db/notifications.ts';
-import { isTransientDatabaseError, pause } from '../db/retry-database.ts';
 import { notificationWorkflowId, sendNotificationWorkflowType } from '../domain/ids.ts';
 import { labelsOf, notificationStart } from '../domain/notification-start.ts';
+import { pause } from '../domain/pause.ts';
 import type { ActivityDeps } from './activities.ts';
 
 /** A change this young may still be on its way by the API's own signal. */
@@ -16,6 +17,7 @@ const deadlineMs = 5_000;
  * One round of healing: every notification that should have a workflow is held against Temporal, by id. Missing or ended too
  * early: started; a change that nobody looked at: woken; terminated or failed: shown as `halted`, for `resume` to start again.
  * A repeat is harmless, and so are two workers that do this at once.
+ * @internal
  */
 export async function reconcile(
   deps: ActivityDeps,

@@ -1,8 +1,8 @@
 import { claimBatch, listOpenBatches } from '../db/batches.ts';
+import { isRefusedByDatabase } from '../db/database-error.ts';
 import { ensureDeliveryPartition } from '../db/delivery-partitions.ts';
 import { getSummaryOfAnyApp } from '../db/notifications.ts';
 import { findPlan, planNextPage } from '../db/plan.ts';
-import { isRefusedByDatabase } from '../db/retry-database.ts';
 import { settleBatch } from '../db/settle-batch.ts';
 import type { ActivityDeps } from './activities.ts';
 import { closeBooks } from './close-books.ts';

@@ -1,34 +1,35 @@
 import process from 'node:process';
-import { setTimeout } from 'node:timers/promises';
 import type { Kysely } from 'kysely';
 import { pino } from 'pino';
 import { connect } from '../db/connect.ts';
-import { describeDatabaseError, isWrongDatabase, probeDatabase } from '../db/database-error.ts';
+import { databaseFault, describeDatabaseError, probeDatabase } from '../db/database-error.ts';
 import type { Database } from '../db/schema.ts';
 import { loadConfig } from '../domain/config.ts';
+import type { Logger } from '../domain/logger.ts';
 import type { Environment } from '../domain/settings.ts';
+import { within } from '../domain/within.ts';
 import { createJwtVerifier } from './access/jwt.ts';
 import { createApp } from './app.ts';
-import type { DocsAssets, Log } from './dependencies.ts';
-import { loadDocsAssets } from './document/docs-assets.ts';
+import { type DocsAssets, loadDocsAssets } from './document/docs-assets.ts';
 import { createTemporalWaker } from './notifications/temporal-waker.ts';
 
 /** What PostgreSQL has to say is said by then, unless it is away: the API starts without it, and is not ready. */
 const databaseAnswerMs = 3_000;
 
-async function checkDatabase(db: Kysely<Database>, log: Log): Promise<void> {
-  const late = new Error(`no answer within ${databaseAnswerMs} ms`);
-  const timer = new AbortController();
-  const silence = setTimeout(databaseAnswerMs, late, { signal: timer.signal });
-  const error = await Promise.race([probeDatabase(db).catch((error: unknown) => error), silence]);
-  timer.abort();
-  silence.catch(() => {});
-  if (error === undefined) return;
-  if (isWrongDatabase(error)) {
+async function checkDatabase(db: Kysely<Database>, log: Logger): Promise<void> {
+  const notYet = (reason: string) => log.warn({ reason }, 'the database cannot be used yet');
+  try {
+    const isHere = await within(
+      probeDatabase(db).then(() => true),
+      databaseAnswerMs,
+    );
+    if (!isHere) notYet(`no answer within ${databaseAnswerMs} ms`);
+  } catch (error) {
+    const reason = describeDatabaseError(error);
+    if (databaseFault(error) !== 'misconfigured') return notYet(reason);
     await db.destroy();
-    throw new Error(describeDatabaseError(error));
+    throw new Error(reason);
   }
-  log.warn({ reason: describeDatabaseError(error) }, 'the database cannot be used yet');
 }
 
 /** For the entries: one line instead of a stack trace. */

@@ -15,7 +15,11 @@ export interface NotificationLabels {
   audience: string;
 }
 
-export function labelsOf({ appId, title, audience }: Notification): NotificationLabels {
+export function labelsOf({
+  appId,
+  title,
+  audience,
+}: Pick<Notification, 'appId' | 'title' | 'audience'>): NotificationLabels {
   return { appId, title, audience: audienceInWords(audience) };
 }
 

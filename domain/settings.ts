@@ -1,6 +1,9 @@
 export type Environment = Record<string, string | undefined>;
 
-/** Wrong or missing settings, all of them at once, each by its variable's name. */
+/**
+ * Wrong or missing settings, all of them at once, each by its variable's name.
+ * @internal
+ */
 export class ConfigError extends Error {
   readonly code = 'config_invalid';
 

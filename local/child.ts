@@ -49,7 +49,10 @@ export interface Child {
   kill(signal?: NodeJS.Signals): Promise<void>;
 }
 
-/** Starts a process. It is running, not yet ready, when this returns. Throws when it cannot be started at all. */
+/**
+ * Starts a process. It is running, not yet ready, when this returns. Throws when it cannot be started at all.
+ * @internal
+ */
 export async function startChild(options: ChildOptions): Promise<Child> {
   mkdirSync(path.dirname(options.logFile), { recursive: true });
   const log = openSync(options.logFile, 'a');

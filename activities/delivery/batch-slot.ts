@@ -1,5 +1,5 @@
 import type { Claim } from '../../db/batches.ts';
-import { pause } from '../../db/retry-database.ts';
+import { pause } from '../../domain/pause.ts';
 import type { SendingSlots } from '../sending-slots.ts';
 import { unprovenInFlight } from './batch-hosts.ts';
 import type { BatchRun } from './batch-run.ts';

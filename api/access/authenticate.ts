@@ -1,7 +1,8 @@
 import type { MiddlewareHandler } from 'hono';
 import { findApiKey } from '../../db/api-keys.ts';
-import type { ApiDependencies, ApiEnv, Caller } from '../dependencies.ts';
-import { ApiError } from '../http/problems.ts';
+import type { ApiDependencies } from '../dependencies.ts';
+import { ApiError } from '../http/api-error.ts';
+import type { ApiEnv, Caller } from '../http/env.ts';
 
 const maxCachedKeys = 1_000;
 

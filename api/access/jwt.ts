@@ -2,13 +2,13 @@ import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyGetKey, jwtV
 import type { Kysely } from 'kysely';
 import { findAppByName } from '../../db/apps.ts';
 import type { Database } from '../../db/schema.ts';
-import type { Caller } from '../dependencies.ts';
-import { ApiError } from '../http/problems.ts';
+import { ApiError } from '../http/api-error.ts';
+import type { Caller } from '../http/env.ts';
 
 /** Undefined: the JWT is not valid here. @throws {ApiError} 503 when the issuer's keys cannot be fetched. */
 export type JwtVerifier = (jwt: string) => Promise<Caller | undefined>;
 
-export interface JwtOptions {
+interface JwtOptions {
   /** Where the issuer publishes its keys. */
   jwksUrl: string;
   issuer: string;

@@ -2,14 +2,11 @@ import { createRoute, z } from '@hono/zod-openapi';
 import { countAudience } from '../../db/audience-size.ts';
 import { platforms, providerNames } from '../../domain/device.ts';
 import type { ApiDependencies } from '../dependencies.ts';
+import { count, countsBy } from '../http/counts.ts';
 import { requireBody } from '../http/json-body.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
 import { createRouter } from '../http/router.ts';
 import { audienceSchema, fromListed, listedSchema, toAudience } from './schemas.ts';
-
-const count = z.int().min(0);
-const counts = <K extends string>(keys: readonly K[]) =>
-  z.object(Object.fromEntries(keys.map((key) => [key, count])) as Record<K, typeof count>);
 
 const estimateRoute = createRoute({
   method: 'post',
@@ -27,8 +24,8 @@ const estimateRoute = createRoute({
           schema: z
             .object({
               devices: count,
-              by_provider: counts(providerNames),
-              by_platform: counts(platforms),
+              by_provider: countsBy(providerNames),
+              by_platform: countsBy(platforms),
               listed: listedSchema.optional(),
             })
             .openapi('AudienceSize'),
@@ -39,7 +36,7 @@ const estimateRoute = createRoute({
   },
 });
 
-export function audience({ db }: ApiDependencies) {
+export function audiences({ db }: ApiDependencies) {
   return createRouter().openapi(estimateRoute, async (c) => {
     const size = await countAudience(db, c.var.caller.appId, toAudience(c.req.valid('json')));
     const { devices, byProvider, byPlatform, listed } = size;

@@ -1,77 +1,12 @@
 import { z } from '@hono/zod-openapi';
-import {
-  type Audience,
-  type Condition,
-  canonicalFieldValue,
-  comparisonOperators,
-  type DeviceField,
-  type DeviceFieldCondition,
-  deviceFields,
-  type PropertyCondition,
-} from '../../domain/audience.ts';
-import { apnsEnvironments, platforms, providerNames } from '../../domain/device.ts';
+import type { Audience } from '../../domain/audience.ts';
 import type { Listed } from '../../domain/notification.ts';
-import { instant } from '../http/schemas.ts';
-
-export const maxConditionDepth = 16;
-export const maxConditionNodes = 1_000;
-/** The body limit of 1 MiB usually comes first. */
-export const maxListItems = 100_000;
-
-const scalar = z.union([z.string().max(1_024), z.number(), z.boolean()], { error: 'Must be text, number or boolean.' });
-const value = z.union([scalar, z.array(scalar).min(1).max(maxListItems)]);
-
-const propertyCondition = z
-  .strictObject({
-    property: z.string().min(1).max(128).openapi({ description: 'A key of the properties of a device.' }),
-    operator: z.enum(comparisonOperators).openapi({
-      description:
-        'eq, ne, gt, gte, lt, lte compare values of one JSON type; contains: the property is a list that has the value; in: the value is a list that has the property; exists: value true or false. ne also holds where the property is missing.',
-    }),
-    value,
-  })
-  .superRefine((leaf, context) => refine(propertyValueProblem(leaf as PropertyCondition), context))
-  .openapi('PropertyCondition');
-
-const fieldCondition = z
-  .strictObject({
-    field: z.enum(deviceFields),
-    operator: z.enum(['eq', 'ne', 'gt', 'gte', 'lt', 'lte', 'in', 'exists']),
-    value,
-  })
-  .superRefine((leaf, context) => refine(fieldValueProblem(leaf as DeviceFieldCondition), context))
-  .openapi('DeviceFieldCondition');
-
-const children = () => z.array(conditionSchema).min(1);
-
-export const conditionSchema: z.ZodType<Condition, Condition> = z
-  .lazy(() =>
-    z.union([
-      z.strictObject({ and: children() }),
-      z.strictObject({ or: children() }),
-      z.strictObject({ not: conditionSchema }),
-      propertyCondition,
-      fieldCondition,
-    ]),
-  )
-  .openapi('Condition') as z.ZodType<Condition, Condition>;
+import { count } from '../http/counts.ts';
+import { conditionSchema, maxListItems } from './condition-schema.ts';
 
 const ids = z.array(z.string().min(1).max(255)).min(1).max(maxListItems);
 
-/** The whole condition: its size is limited beside its form. */
-export const wholeCondition = conditionSchema.superRefine((condition, context) => {
-  const size = measure(condition);
-  if (size.depth > maxConditionDepth) {
-    context.addIssue({
-      code: 'custom',
-      message: `Nested ${size.depth} levels deep, ${maxConditionDepth} are allowed.`,
-    });
-  } else if (size.nodes > maxConditionNodes) {
-    context.addIssue({ code: 'custom', message: `Has ${size.nodes} parts, ${maxConditionNodes} are allowed.` });
-  }
-});
-
-/** Generated ones show every field at once, which no request should have. */
+/** Generated examples show every field at once, which no request should have. */
 export const audienceExample = {
   condition: {
     and: [
@@ -84,7 +19,7 @@ export const audienceExample = {
 
 export const audienceSchema = z
   .strictObject({
-    condition: wholeCondition.optional(),
+    condition: conditionSchema.optional(),
     external_ids: ids.optional().openapi({ description: 'Only these devices.' }),
     user_ids: ids.optional().openapi({ description: 'Only devices of these users.' }),
   })
@@ -95,7 +30,7 @@ export const audienceSchema = z
 
 const onlyUploaded = z.literal(true).openapi({
   description:
-    'Only devices of the list that is uploaded for this notification with PUT /v1/notifications/{id}/audience-list: nobody before that.',
+    'Only devices of the list that is uploaded for this notification with PUT /v1/notifications/{id}/audience-list: no device before the upload.',
 });
 
 /** Of a notification, which can have a list of its own. */
@@ -124,8 +59,6 @@ export function fromAudience(audience: Audience): z.infer<typeof notificationAud
   };
 }
 
-const count = z.int().min(0);
-
 // Without names of their own: a reference cannot say that it may be null.
 export const listedCountsSchema = z.object({
   listed: count.openapi({ description: 'Ids: each once, but the lines of an upload as they come.' }),
@@ -144,62 +77,5 @@ export function fromListed(listed: Listed): z.infer<typeof listedSchema> {
     external_ids: listed.externalIds ?? null,
     user_ids: listed.userIds ?? null,
     uploaded: listed.uploaded ?? null,
-  };
-}
-
-function refine(message: string | undefined, context: z.core.$RefinementCtx): void {
-  if (message !== undefined) context.addIssue({ code: 'custom', path: ['value'], message });
-}
-
-function propertyValueProblem({ operator, value: given }: PropertyCondition): string | undefined {
-  switch (operator) {
-    case 'exists':
-      return typeof given === 'boolean' ? undefined : 'exists takes true or false.';
-    case 'in':
-      return Array.isArray(given) ? undefined : 'in takes a list.';
-    case 'eq':
-    case 'ne':
-    case 'contains':
-      return Array.isArray(given) ? `${operator} takes one value, in takes a list.` : undefined;
-    default:
-      return typeof given === 'number' || typeof given === 'string'
-        ? undefined
-        : `${operator} takes a number or a text (dates as ISO 8601).`;
-  }
-}
-
-function fieldValueProblem({ field, operator, value: given }: DeviceFieldCondition): string | undefined {
-  if (operator === 'exists') return typeof given === 'boolean' ? undefined : 'exists takes true or false.';
-  if ((operator === 'in') !== Array.isArray(given))
-    return operator === 'in' ? 'in takes a list.' : `${operator} takes one value.`;
-  const isPossible = [given]
-    .flat()
-    .every(
-      (item) =>
-        canonicalFieldValue({ field, operator }, item) !== undefined &&
-        (field !== 'registered_at' || instant.safeParse(item).success),
-    );
-  return isPossible ? undefined : `${field} is ${possibleValues[field]}.`;
-}
-
-const possibleValues: Record<DeviceField, string> = {
-  platform: `one of ${platforms.join(', ')}`,
-  provider: `one of ${providerNames.join(', ')}`,
-  apns_environment: `one of ${apnsEnvironments.join(', ')}`,
-  locale: 'a language tag such as de or pt-BR',
-  time_zone: 'an IANA time zone such as Europe/Berlin',
-  bucket: 'a whole number from 1 to 10 000',
-  registered_at: 'an ISO 8601 instant with an offset, 1970 or later',
-  external_id: 'a text of 1 to 255 characters',
-  user_id: 'a text of 1 to 255 characters',
-};
-
-function measure(condition: Condition): { depth: number; nodes: number } {
-  const parts =
-    'and' in condition ? condition.and : 'or' in condition ? condition.or : 'not' in condition ? [condition.not] : [];
-  const sizes = parts.map(measure);
-  return {
-    depth: 1 + Math.max(0, ...sizes.map((size) => size.depth)),
-    nodes: 1 + sizes.reduce((sum, size) => sum + size.nodes, 0),
   };
 }

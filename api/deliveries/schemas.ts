@@ -1,7 +1,8 @@
 import { z } from '@hono/zod-openapi';
 import type { Delivery } from '../../db/deliveries.ts';
 import { outcomes } from '../../domain/outcome.ts';
-import { answeredInstant, nextCursor } from '../http/schemas.ts';
+import { answeredInstant } from '../http/instant.ts';
+import { nextCursor } from '../http/paging.ts';
 
 export const deliverySchema = z
   .object({

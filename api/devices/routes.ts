@@ -4,11 +4,12 @@ import { changeProperties, deleteDevice, findDevice, listDevices } from '../../d
 import { inTransaction } from '../../db/transaction.ts';
 import { audienceExample, audienceSchema } from '../audiences/schemas.ts';
 import type { ApiDependencies } from '../dependencies.ts';
+import { invalidField, notFound } from '../http/api-error.ts';
 import { requireBody } from '../http/json-body.ts';
+import { limitProblem } from '../http/json-object.ts';
+import { limitInBody, readPage, rowCursor } from '../http/paging.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
-import { invalidField, notFound } from '../http/problems.ts';
 import { createRouter } from '../http/router.ts';
-import { limitProblem, rowCursor } from '../http/schemas.ts';
 import {
   devicePageSchema,
   deviceRegistrationSchema,
@@ -32,7 +33,7 @@ const putRoute = createRoute({
   tags,
   summary: 'Register a device, or register it again',
   description:
-    'Replaces the registration; only properties stay when they are left out. The token belongs to the last device that registered it: whoever had it before is retired as token_moved.',
+    'Replaces the registration; only properties stay when they are left out. The token belongs to the last device that registered it: the device that had it before is retired as token_moved.',
   request: {
     params,
     body: { required: true, content: { 'application/json': { schema: deviceRegistrationSchema } } },
@@ -95,7 +96,7 @@ const searchRoute = createRoute({
                 .optional()
                 .openapi({ description: 'True: only devices that can be sent to; false: only the others.' }),
               cursor: rowCursor,
-              limit: z.int().min(1).max(1_000).default(100),
+              limit: limitInBody(1_000, 100),
             })
             .openapi('DeviceSearch', { example: { ...audienceExample, live: true, limit: 10 } }),
         },
@@ -142,15 +143,20 @@ export function devices({ db }: ApiDependencies) {
       return c.json(fromDevice(device), 200);
     })
     .openapi(searchRoute, async (c) => {
-      const { condition, external_ids: externalIds, user_ids: userIds, live, cursor, limit } = c.req.valid('json');
-      const found = await listDevices(
-        db,
-        c.var.caller.appId,
-        { condition, externalIds, userIds, isLive: live },
-        { cursor, limit: limit + 1 },
+      const {
+        condition,
+        external_ids: externalIds,
+        user_ids: userIds,
+        live: isLive,
+        cursor,
+        limit,
+      } = c.req.valid('json');
+      const search = { condition, externalIds, userIds, isLive };
+      const { items, next_cursor } = await readPage(
+        limit,
+        (limit) => listDevices(db, c.var.caller.appId, search, { cursor, limit }),
+        (device) => String(device.id),
       );
-      const page = found.slice(0, limit);
-      const next = found.length > limit ? String(page.at(-1)!.id) : null;
-      return c.json({ devices: page.map(fromDevice), next_cursor: next }, 200);
+      return c.json({ devices: items.map(fromDevice), next_cursor }, 200);
     });
 }

@@ -1,19 +1,15 @@
 import { z } from '@hono/zod-openapi';
 import type { Device } from '../../db/devices.ts';
 import { apnsEnvironments, platforms, providerNames, usualProvider } from '../../domain/device.ts';
+import type { JsonObject } from '../../domain/json.ts';
 import { canonicalLocale } from '../../domain/locale.ts';
 import type { DeviceRegistration } from '../../domain/registration.ts';
 import { canonicalTimeZone } from '../../domain/time-zone.ts';
 import { providers } from '../../providers/registry.ts';
-import { type FieldProblem, invalidField } from '../http/problems.ts';
-import {
-  answeredInstant,
-  answeredInstantOrNull,
-  instant,
-  type JsonObject,
-  jsonObject,
-  nextCursor,
-} from '../http/schemas.ts';
+import { type FieldProblem, invalidField } from '../http/api-error.ts';
+import { answeredInstant, answeredInstantOrNull, instant } from '../http/instant.ts';
+import { jsonObject } from '../http/json-object.ts';
+import { nextCursor } from '../http/paging.ts';
 
 export const propertyLimits = { maxKeys: 100, maxKeyBytes: 128, maxBytes: 16_384, maxDepth: 8 };
 
@@ -63,7 +59,7 @@ export const deviceRegistrationSchema = z
   })
   .openapi('DeviceRegistration', { example: registrationExample });
 
-export type DeviceRegistrationBody = z.infer<typeof deviceRegistrationSchema>;
+type DeviceRegistrationBody = z.infer<typeof deviceRegistrationSchema>;
 
 // From the shape, not by extend(): OpenAPI would say that by allOf, where two strict objects exclude each other.
 export const importRowSchema = z
@@ -112,7 +108,7 @@ export const registeredDeviceSchema = z
     warnings: z
       .array(warning)
       .optional()
-      .openapi({ description: 'Fields that were left out because nobody knows their value. The rest is stored.' }),
+      .openapi({ description: 'Fields that were left out because their value is not known. The rest is stored.' }),
   })
   .openapi('RegisteredDevice');
 
@@ -121,7 +117,8 @@ export const devicePageSchema = z
   .openapi('DevicePage');
 
 /**
- * `warnings` name the fields that a phone reports of itself and that nobody knows: the device is worth more than its locale.
+ * `warnings` name the fields that a phone reports of itself and whose values are not known here: the device is worth more than
+ * its locale.
  * @throws {ApiError} 422 for what a schema cannot see: rules between fields, the form of the token.
  */
 export function toRegistration(

@@ -1,7 +1,9 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { DocsAssets } from '../dependencies.ts';
+
+/** By name; Swagger UI's files are served from memory. */
+export type DocsAssets = Record<string, { body: Uint8Array<ArrayBuffer>; contentType: string }>;
 
 const files: Record<string, string> = {
   'swagger-ui.css': 'text/css; charset=utf-8',

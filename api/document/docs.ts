@@ -1,6 +1,7 @@
 import { Hono } from 'hono';
-import type { ApiDependencies, ApiEnv } from '../dependencies.ts';
-import { notFound } from '../http/problems.ts';
+import type { ApiDependencies } from '../dependencies.ts';
+import { notFound } from '../http/api-error.ts';
+import type { ApiEnv } from '../http/env.ts';
 
 /** Everything from this origin; Swagger UI sets styles on elements and has its icons as data URLs. */
 const contentSecurityPolicy = [

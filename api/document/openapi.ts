@@ -1,5 +1,5 @@
 import type { OpenAPIHono } from '@hono/zod-openapi';
-import type { ApiEnv } from '../dependencies.ts';
+import type { ApiEnv } from '../http/env.ts';
 
 /** `/openapi.json`, generated from the schemas that validate, once. Call it after all routes are there. */
 export function openApi(app: OpenAPIHono<ApiEnv>): void {

@@ -1,15 +1,17 @@
 import type { MiddlewareHandler } from 'hono';
-import type { ApiEnv } from '../dependencies.ts';
-import { decodedBody } from './byte-stream.ts';
-import { ApiError, invalidField } from './problems.ts';
-import { findUnstorable, parseJson } from './storable.ts';
+import { within } from '../../domain/within.ts';
+import { ApiError } from './api-error.ts';
+import { decodedBody } from './content-encoding.ts';
+import type { ApiEnv } from './env.ts';
+import { joinBytes } from './join-bytes.ts';
+import { parseJson, refuseUnstorable } from './storable.ts';
 
-export const maxBodyBytes = 1_048_576;
+const maxBodyBytes = 1_048_576;
 
 const jsonMediaType = /^application\/([\w.-]+\+)?json$/i;
 
 /**
- * Reads the body once, for every route but the streaming import, and refuses what no route could store: too large (413), too
+ * Reads the body once, for every route but those that stream it, and refuses what no route could store: too large (413), too
  * slow (408), not UTF-8 (400), not JSON (400), NUL and the like (422 with the field). Routes and their schemas then see plain
  * JSON; an empty body counts as an empty object, so that the schema names what is missing.
  */
@@ -25,7 +27,7 @@ export const readJsonBody =
     }
     const checked = checkedText(bytes);
     c.set('hasBody', checked !== '');
-    // A request without a body has no media type to be wrong: it must stay empty for whoever looks at it next.
+    // A request without a body has no media type to be wrong: it must stay empty for the schemas after this.
     const text = checked === '' && mediaType !== '' ? '{}' : checked;
     // Hono keeps promises there, whatever its type says.
     c.req.bodyCache.text = Promise.resolve(text) as unknown as string;
@@ -47,14 +49,7 @@ function checkedText(bytes: Uint8Array): string {
     throw new ApiError(400, 'invalid_encoding', 'The body is not valid UTF-8.', { cause });
   }
   if (text.trim() === '') return '';
-  let value: unknown;
-  try {
-    value = parseJson(text);
-  } catch (cause) {
-    throw new ApiError(400, 'malformed_json', 'The body is not valid JSON.', { cause });
-  }
-  const problem = findUnstorable(value);
-  if (problem) throw invalidField(problem.field, problem.message);
+  refuseUnstorable(parseJson(text, 'The body is not valid JSON.'));
   return text;
 }
 
@@ -67,36 +62,26 @@ async function readBytes(request: Request, maxBytes: number, timeoutMs: number):
   const body = decodedBody(request);
   if (body === null) return new Uint8Array();
   const reader = body.getReader();
-  let hasTimedOut = false;
-  const timer = setTimeout(() => {
-    hasTimedOut = true;
-    // The read under way then ends as done; a body that broke meanwhile has nothing left to cancel.
-    reader.cancel().catch(() => {});
-  }, timeoutMs);
   const parts: Uint8Array[] = [];
-  let size = 0;
-  try {
-    for (;;) {
+  async function readAll(): Promise<true> {
+    for (let size = 0; ; ) {
       const { done, value } = await reader.read();
-      if (done) break;
+      if (done) return true;
       size += value.length;
       if (size > maxBytes) throw tooLarge();
       parts.push(value);
     }
+  }
+  let isWhole: boolean | undefined;
+  try {
+    isWhole = await within(readAll(), timeoutMs);
   } catch (cause) {
     if (cause instanceof ApiError) throw cause;
     // The caller hung up: its socket's ECONNRESET must not pass for the database's.
     throw new ApiError(400, 'malformed_request', 'The body ended before its end.', { cause });
-  } finally {
-    clearTimeout(timer);
   }
-  if (hasTimedOut) throw new ApiError(408, 'body_timeout', `The body took longer than ${timeoutMs} ms.`);
-  if (parts.length === 1) return parts[0]!;
-  const bytes = new Uint8Array(size);
-  let offset = 0;
-  for (const part of parts) {
-    bytes.set(part, offset);
-    offset += part.length;
-  }
-  return bytes;
+  if (isWhole) return joinBytes(parts);
+  // A body that broke meanwhile has nothing left to cancel.
+  reader.cancel().catch(() => {});
+  throw new ApiError(408, 'body_timeout', `The body took longer than ${timeoutMs} ms.`);
 }

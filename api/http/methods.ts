@@ -1,6 +1,7 @@
 import type { Handler, NotFoundHandler } from 'hono';
-import type { ApiEnv } from '../dependencies.ts';
-import { ApiError, handleNotFound, problemResponse } from './problems.ts';
+import { ApiError } from './api-error.ts';
+import type { ApiEnv } from './env.ts';
+import { handleNotFound, problemResponse } from './problems.ts';
 import type { createRouter } from './router.ts';
 
 /**

@@ -1,7 +1,9 @@
-import { ApiError } from './problems.ts';
+import { utf8Bytes } from '../../domain/json.ts';
+import { ApiError } from './api-error.ts';
+import { joinBytes } from './join-bytes.ts';
 
 /** A line longer than this is refused; the lines after it are read on. */
-export const maxLineBytes = 65_536;
+const maxLineBytes = 65_536;
 
 /** One line that is not blank, counted from 1; `error` says why it has no text. */
 export interface NdjsonLine {
@@ -30,7 +32,7 @@ export async function* ndjsonLines(blocks: AsyncIterable<Uint8Array>): AsyncGene
       start = end + 1;
       isSkipping = false;
     }
-    const bytes = rest.length > 0 ? joined(rest, block) : block.subarray(start);
+    const bytes = rest.length > 0 ? joinBytes([rest, block]) : block.subarray(start);
     const end = bytes.lastIndexOf(lineFeed) + 1;
     if (end > 0) line = addLines(lines, bytes.subarray(0, end - 1), line);
     // Copied: a view would keep the whole block alive, and the runtime may use the block again.
@@ -49,13 +51,6 @@ export async function* ndjsonLines(blocks: AsyncIterable<Uint8Array>): AsyncGene
   }
 }
 
-function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(a.length + b.length);
-  bytes.set(a);
-  bytes.set(b, a.length);
-  return bytes;
-}
-
 /** Decodes all lines at once, and one by one only where that fails. Returns the number of the last line. */
 function addLines(lines: NdjsonLine[], bytes: Uint8Array, lastLine: number): number {
   let line = lastLine;
@@ -68,7 +63,7 @@ function addLines(lines: NdjsonLine[], bytes: Uint8Array, lastLine: number): num
   if (text !== undefined) {
     for (const one of text.split('\n')) {
       line++;
-      if (one.length * 3 > maxLineBytes && Buffer.byteLength(one) > maxLineBytes) {
+      if (one.length * 3 > maxLineBytes && utf8Bytes(one) > maxLineBytes) {
         lines.push({ line, text: '', error: tooLong() });
       } else if (one.trim() !== '') lines.push({ line, text: one });
     }

@@ -1,74 +1,8 @@
 import type { Context, ErrorHandler } from 'hono';
-import { HTTPException } from 'hono/http-exception';
 import { cutText } from '../../domain/cut-text.ts';
-import { PayloadError } from '../../providers/payload/payload-error.ts';
-import type { ApiEnv } from '../dependencies.ts';
-
-/** Stable names of everything that can be wrong: callers switch on them, so they never change their meaning. */
-export type ProblemCode =
-  | 'malformed_request'
-  | 'invalid_encoding'
-  | 'malformed_json'
-  | 'body_too_large'
-  | 'body_timeout'
-  | 'unsupported_media_type'
-  | 'invalid_input'
-  | 'payload_invalid'
-  | 'unauthorized'
-  | 'forbidden'
-  | 'not_found'
-  | 'method_not_allowed'
-  | 'notification_state'
-  | 'idempotency_key_reused'
-  | 'database_unavailable'
-  | 'identity_provider_unavailable'
-  | 'internal';
-
-/** One thing wrong with one field; `field` is its path as the caller wrote it: `message.data.from`, `audience.condition.and[1].value`. */
-export interface FieldProblem {
-  field: string;
-  message: string;
-}
-
-export interface ApiErrorOptions {
-  /** The first field at fault. */
-  field?: string | undefined;
-  errors?: FieldProblem[];
-  headers?: Record<string, string>;
-  /** Further members of the problem document. */
-  extra?: Record<string, unknown>;
-  cause?: unknown;
-}
-
-/** The caller is wrong, or the service cannot answer now. Becomes a problem document (RFC 9457) in `onError`. */
-export class ApiError extends Error {
-  readonly status: number;
-  readonly code: ProblemCode;
-  readonly field: string | undefined;
-  readonly errors: FieldProblem[] | undefined;
-  readonly headers: Record<string, string>;
-  readonly extra: Record<string, unknown>;
-
-  constructor(status: number, code: ProblemCode, message: string, options: ApiErrorOptions = {}) {
-    super(message, { cause: options.cause });
-    this.name = 'ApiError';
-    this.status = status;
-    this.code = code;
-    this.field = options.field ?? options.errors?.[0]?.field;
-    this.errors = options.errors;
-    this.headers = options.headers ?? {};
-    this.extra = options.extra ?? {};
-  }
-}
-
-/** 422 for one field. */
-export function invalidField(field: string, message: string, code: ProblemCode = 'invalid_input'): ApiError {
-  return new ApiError(422, code, message, { field, errors: [{ field, message }] });
-}
-
-export function notFound(what: string): ApiError {
-  return new ApiError(404, 'not_found', `There is no such ${what}.`);
-}
+import { ApiError } from './api-error.ts';
+import type { ApiEnv } from './env.ts';
+import { toApiError } from './to-api-error.ts';
 
 const titles: Record<number, string> = {
   400: 'Bad Request',
@@ -97,68 +31,19 @@ export function handleNotFound(c: Context<ApiEnv>): Response {
   return problemResponse(c, new ApiError(404, 'not_found', `There is no ${cutText(c.req.path, 200)} here.`));
 }
 
-/** The document that `problem` becomes, also inside a stream that has begun. */
-export function problemDocument(problem: ApiError): Record<string, unknown> {
-  return {
-    type: 'about:blank',
-    title: titles[problem.status] ?? 'Error',
-    status: problem.status,
-    detail: problem.message,
-    code: problem.code,
-    ...(problem.field !== undefined && { field: problem.field }),
-    ...(problem.errors && { errors: problem.errors }),
-    ...problem.extra,
-  };
-}
-
 export function problemResponse(c: Context<ApiEnv>, problem: ApiError): Response {
-  const body = JSON.stringify({ ...problemDocument(problem), request_id: c.var.requestId });
-  return c.body(body, problem.status as 400, { ...problem.headers, 'Content-Type': 'application/problem+json' });
-}
-
-/** Every error that a route may throw, brought to one shape. What is not known here is a fault of ours: 500, and in the log. */
-export function toApiError(error: unknown): ApiError {
-  if (error instanceof ApiError) return error;
-  if (error instanceof PayloadError) {
-    const field = error.field === 'message' ? 'message' : `message.${error.field}`;
-    return invalidField(field, error.message, 'payload_invalid');
-  }
-  if (error instanceof HTTPException) {
-    const code = error.status === 415 ? 'unsupported_media_type' : 'malformed_request';
-    return new ApiError(error.status, code, error.message, { cause: error });
-  }
-  return fromDatabaseError(error) ?? new ApiError(500, 'internal', 'Something went wrong here.', { cause: error });
-}
-
-/** https://www.postgresql.org/docs/current/errcodes-appendix.html */
-function fromDatabaseError(error: unknown): ApiError | undefined {
-  const code = errorCode(error);
-  if (code === undefined) return undefined;
-  // 22: data the column type cannot hold; 54000: an index entry above its limit. Validation refuses both earlier, field by field.
-  if (/^22[0-9A-Z]{3}$/.test(code) || code === '54000') {
-    return new ApiError(422, 'invalid_input', 'A value cannot be stored.', { cause: error });
-  }
-  if (isDatabaseAway(error)) {
-    return new ApiError(503, 'database_unavailable', 'The database cannot be reached now; try again.', {
-      headers: { 'Retry-After': '2' },
-      cause: error,
-    });
-  }
-  return undefined;
-}
-
-/**
- * Connection lost or refused, starting up or shutting down, too many connections, statement cancelled; read only (25006): a
- * standby that is being promoted, or a host's answer to a full disk.
- */
-export function isDatabaseAway(error: unknown): boolean {
-  const code = errorCode(error);
-  if (code !== undefined)
-    return /^(08|53|57)[0-9A-Z]{3}$|^25006$|^(ECONN\w+|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)$/.test(code);
-  return error instanceof Error && /timeout exceeded when trying to connect|Connection terminated/.test(error.message);
-}
-
-function errorCode(error: unknown): string | undefined {
-  const code = (error as { code?: unknown } | null)?.code;
-  return typeof code === 'string' ? code : undefined;
+  const { status, code, field, errors, extra } = problem;
+  const body = {
+    type: 'about:blank',
+    title: titles[status] ?? 'Error',
+    status,
+    detail: problem.message,
+    code,
+    ...(field !== undefined && { field }),
+    ...(errors && { errors }),
+    ...extra,
+    request_id: c.var.requestId,
+  };
+  const headers = { ...problem.headers, 'Content-Type': 'application/problem+json' };
+  return c.body(JSON.stringify(body), status as 400, headers);
 }

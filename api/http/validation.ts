@@ -1,16 +1,17 @@
 import type { z } from '@hono/zod-openapi';
-import { ApiError, type FieldProblem } from './problems.ts';
+import { ApiError, type FieldProblem } from './api-error.ts';
 
 type Issue = z.core.$ZodIssue;
 
 /** The `defaultHook` of every route: what a schema refuses is one 422 that names each field. */
 export function refuseInvalid(result: { success: boolean; error?: { issues: unknown } }): void {
-  if (!result.success) throw toApiError(result.error?.issues as Issue[]);
+  if (!result.success) throw validationError(result.error?.issues as Issue[]);
 }
 
 const maxErrors = 20;
 
-export function toApiError(issues: Issue[]): ApiError {
+/** 422 with each field that a schema complains of, the first twenty. */
+export function validationError(issues: Issue[]): ApiError {
   const all = issues.flatMap((issue) => fieldProblems(issue));
   const errors = all.slice(0, maxErrors);
   const first = errors[0] ?? { field: '', message: 'Not valid.' };
@@ -23,7 +24,7 @@ export function toApiError(issues: Issue[]): ApiError {
 }
 
 /** `['audience', 'condition', 'and', 1]` as people write it: `audience.condition.and[1]`. */
-export function fieldPath(path: readonly PropertyKey[]): string {
+function fieldPath(path: readonly PropertyKey[]): string {
   let text = '';
   for (const part of path) {
     if (typeof part === 'number') text += `[${part}]`;

@@ -1,4 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi';
+import type { Kysely } from 'kysely';
 import {
   addToAudienceList,
   beginAudienceList,
@@ -6,21 +7,20 @@ import {
   finishAudienceList,
   type ListedId,
 } from '../../db/audience-lists.ts';
+import { databaseErrorCode } from '../../db/database-error.ts';
 import { findNotification } from '../../db/notifications.ts';
+import type { Database } from '../../db/schema.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import type { ListedCounts } from '../../domain/notification.ts';
 import { listedCountsSchema } from '../audiences/schemas.ts';
 import type { ApiDependencies } from '../dependencies.ts';
-import { checkNdjson } from '../devices/import.ts';
-import { bytesOf, decodedBody } from '../http/byte-stream.ts';
-import { type NdjsonLine, ndjsonLines } from '../http/ndjson-lines.ts';
+import { ApiError, invalidField, notFound } from '../http/api-error.ts';
+import { checkLine, ndjsonBody, parseLine } from '../http/ndjson.ts';
+import type { NdjsonLine } from '../http/ndjson-lines.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
-import { ApiError, invalidField, notFound } from '../http/problems.ts';
 import { createRouter } from '../http/router.ts';
-import { findUnstorable, parseJson } from '../http/storable.ts';
-import { toApiError as toValidationError } from '../http/validation.ts';
-import { stateConflict } from './moves.ts';
 import { checkedId, notificationParams } from './schemas.ts';
+import { stateConflict } from './state-conflict.ts';
 
 /** Ids looked up by one statement. */
 const idsPerStatement = 10_000;
@@ -52,38 +52,38 @@ const uploadRoute = createRoute({
 
 export function audienceList({ db }: ApiDependencies) {
   return createRouter().openapi(uploadRoute, async (c) => {
-    checkNdjson(c.req.header('content-type'));
-    const body = decodedBody(c.req.raw);
+    const lines = ndjsonBody(c.req.raw);
     const { appId } = c.var.caller;
     const notificationId = checkedId(c.req.valid('param').id);
+    const refusal = () => whyRefused(db, appId, notificationId);
     const listId = await beginAudienceList(db, appId, notificationId);
-    if (listId === undefined) throw await refusal(notificationId);
+    if (listId === undefined) throw await refusal();
     try {
-      const counts = await addAll(bytesOf(body), (ids) => addToAudienceList(db, appId, listId, ids));
+      const counts = await addAll(lines, (ids) => addToAudienceList(db, appId, listId, ids));
       const isDone = await inTransaction(db, (trx) => finishAudienceList(trx, appId, notificationId, listId, counts));
-      if (!isDone) throw await refusal(notificationId);
+      if (!isDone) throw await refusal();
       return c.json(counts, 200);
     } catch (error) {
       await dropAudienceList(db, listId).catch(() => {});
-      throw isListGone(error) ? await refusal(notificationId) : error;
-    }
-
-    async function refusal(notification: string): Promise<ApiError> {
-      const found = await findNotification(db, appId, notification);
-      if (!found) return notFound('notification');
-      if (found.state !== 'draft') return stateConflict('another list', found);
-      if (found.audience.uploaded) {
-        return new ApiError(409, 'notification_state', 'Another upload for this notification ended before this one.', {
-          extra: { state: found.state },
-        });
-      }
-      return invalidField('audience.uploaded', 'The audience of this draft does not ask for an uploaded list.');
+      throw isListGone(error) ? await refusal() : error;
     }
   });
 }
 
+async function whyRefused(db: Kysely<Database>, appId: number, notificationId: string): Promise<ApiError> {
+  const found = await findNotification(db, appId, notificationId);
+  if (!found) return notFound('notification');
+  if (found.state !== 'draft') return stateConflict('another list', found);
+  if (!found.audience.uploaded) {
+    return invalidField('audience.uploaded', 'The audience of this draft does not ask for an uploaded list.');
+  }
+  return new ApiError(409, 'notification_state', 'Another upload for this notification ended before this one.', {
+    extra: { state: found.state },
+  });
+}
+
 async function addAll(
-  blocks: AsyncIterable<Uint8Array>,
+  lines: AsyncIterable<NdjsonLine[]>,
   add: (ids: ListedId[]) => Promise<ListedCounts>,
 ): Promise<ListedCounts> {
   const total = { listed: 0, matched: 0, live: 0 };
@@ -95,8 +95,8 @@ async function addAll(
     total.live += live;
     ids = [];
   }
-  for await (const lines of ndjsonLines(blocks)) {
-    for (const line of lines) {
+  for await (const block of lines) {
+    for (const line of block) {
       ids.push(toListedId(line));
       if (ids.length >= idsPerStatement) await flush();
     }
@@ -106,26 +106,22 @@ async function addAll(
 }
 
 /** @throws {ApiError} 400, 413 or 422, naming the line. */
-function toListedId({ line, text, error }: NdjsonLine): ListedId {
-  const field = `line ${line}`;
-  if (error) throw new ApiError(error.status, error.code, `${field}: ${error.message}`, { field });
-  let value: unknown;
+function toListedId(source: NdjsonLine): ListedId {
   try {
-    value = parseJson(text);
-  } catch (cause) {
-    throw new ApiError(400, 'malformed_json', `${field}: Not valid JSON.`, { field, cause });
+    const given = checkLine(parseLine(source), lineSchema);
+    return 'external_id' in given ? { externalId: given.external_id } : { userId: given.user_id };
+  } catch (error) {
+    throw error instanceof ApiError ? ofLine(source.line, error) : error;
   }
-  const unstorable = findUnstorable(value);
-  if (unstorable) throw invalidField(`${field}: ${unstorable.field}`, unstorable.message);
-  const result = lineSchema.safeParse(value);
-  if (!result.success) {
-    const problem = toValidationError(result.error.issues);
-    throw invalidField(problem.field ? `${field}: ${problem.field}` : field, problem.message);
-  }
-  return 'external_id' in result.data ? { externalId: result.data.external_id } : { userId: result.data.user_id };
+}
+
+function ofLine(line: number, { status, code, field, message, cause }: ApiError): ApiError {
+  const name = `line ${line}`;
+  if (status === 422) return invalidField(field ? `${name}: ${field}` : name, message);
+  return new ApiError(status, code, `${name}: ${message}`, { field: name, cause });
 }
 
 /** A list was replaced, or its draft deleted, while it was uploaded: foreign_key_violation. */
 function isListGone(error: unknown): boolean {
-  return (error as { code?: unknown }).code === '23503';
+  return databaseErrorCode(error) === '23503';
 }

@@ -1,18 +1,18 @@
 import { createHash } from 'node:crypto';
-import { databaseNow } from '../../db/clock.ts';
 import { insertNotification } from '../../db/notification-drafts.ts';
 import { launchNotification } from '../../db/notification-moves.ts';
 import { findNotification } from '../../db/notifications.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import { cutText } from '../../domain/cut-text.ts';
 import type { Notification } from '../../domain/notification.ts';
-import { labelsOf } from '../../domain/notification-start.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { toAudience } from '../audiences/schemas.ts';
 import type { ApiDependencies } from '../dependencies.ts';
-import { ApiError, invalidField } from '../http/problems.ts';
-import { checkForAudience, toMessage } from './message-schema.ts';
-import { type NewNotificationBody, toScheduledAt } from './schemas.ts';
+import { ApiError, invalidField } from '../http/api-error.ts';
+import { checkPayload } from './check-payload.ts';
+import { toMessage } from './message-schema.ts';
+import { toScheduledAt } from './schedule.ts';
+import type { NewNotificationBody } from './schemas.ts';
 
 /**
  * Stores a notification and, where asked, launches or schedules it in the same transaction. Under an idempotency key that was
@@ -20,21 +20,21 @@ import { type NewNotificationBody, toScheduledAt } from './schemas.ts';
  * @throws {ApiError} 409 idempotency_key_reused when the earlier request under that key was another one.
  */
 export async function createNotification(
-  { db, waker, now }: ApiDependencies,
+  deps: ApiDependencies,
   appId: number,
   body: NewNotificationBody,
   idempotencyKey: string | undefined,
 ): Promise<{ notification: Notification; isNew: boolean }> {
   const message = toMessage(body.message);
   const audience = toAudience(body.audience);
-  checkForAudience(message, audience);
+  checkPayload(message, audience);
   if (body.launch && body.scheduled_at !== undefined) {
     throw invalidField('scheduled_at', 'Give either launch or scheduled_at.');
   }
   const id = uuidV7();
   const requestHash = idempotencyKey === undefined ? undefined : hashOf(body);
 
-  const { notification, isNew } = await inTransaction(db, async (trx) => {
+  const created = await inTransaction(deps.db, async (trx) => {
     const stored = await insertNotification(trx, {
       id,
       appId,
@@ -46,30 +46,21 @@ export async function createNotification(
       idempotencyKey,
       requestHash,
     });
-    if (!stored.isNew) {
-      if (stored.requestHash !== requestHash) {
-        throw new ApiError(409, 'idempotency_key_reused', 'Another request was made under this Idempotency-Key.', {
-          extra: { notification_id: stored.id },
-        });
-      }
-      return { notification: await getNotification(trx, appId, stored.id), isNew: false };
+    if (!stored.isNew && stored.requestHash !== requestHash) {
+      throw new ApiError(409, 'idempotency_key_reused', 'Another request was made under this Idempotency-Key.', {
+        extra: { notification_id: stored.id },
+      });
     }
+    const isDue = stored.isNew && (body.launch || body.scheduled_at !== undefined);
     // A repeat of a request that scheduled for what is now the past is still the same request: only a new one is checked.
-    const scheduledAt =
-      body.scheduled_at === undefined
-        ? undefined
-        : toScheduledAt(body.scheduled_at, now?.() ?? (await databaseNow(trx)));
-    if (body.launch || scheduledAt) await launchNotification(trx, appId, id, scheduledAt);
-    return { notification: await getNotification(trx, appId, id), isNew: true };
+    const scheduledAt = isDue && body.scheduled_at ? await toScheduledAt(body.scheduled_at, deps, trx) : undefined;
+    const launched = isDue ? await launchNotification(trx, appId, id, scheduledAt) : undefined;
+    const notification = launched?.notification ?? (await findNotification(trx, appId, stored.isNew ? id : stored.id));
+    if (!notification) throw new Error('a notification vanished within the transaction that stored it');
+    return { notification, isNew: stored.isNew };
   });
-  if (isNew && notification.state !== 'draft') await waker.wake(notification.id, labelsOf(notification));
-  return { notification, isNew };
-}
-
-async function getNotification(...args: Parameters<typeof findNotification>): Promise<Notification> {
-  const notification = await findNotification(...args);
-  if (!notification) throw new Error('a notification vanished within the transaction that stored it');
-  return notification;
+  if (created.isNew && created.notification.state !== 'draft') await deps.waker.wake(created.notification);
+  return created;
 }
 
 /** The same for every order of keys. */

@@ -1,15 +1,19 @@
-import { databaseNow } from '../../db/clock.ts';
+import type { Kysely } from 'kysely';
 import { updateDraft } from '../../db/notification-drafts.ts';
-import { launchNotification, setRate } from '../../db/notification-moves.ts';
+import { launchNotification, type Move, setRate } from '../../db/notification-moves.ts';
 import { findNotification } from '../../db/notifications.ts';
+import type { Database } from '../../db/schema.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import type { Notification } from '../../domain/notification.ts';
 import { toAudience } from '../audiences/schemas.ts';
 import type { ApiDependencies } from '../dependencies.ts';
-import { ApiError, invalidField, notFound } from '../http/problems.ts';
-import { checkForAudience, toMessage } from './message-schema.ts';
-import { settle, stateConflict } from './moves.ts';
-import { type NotificationChangeBody, toScheduledAt } from './schemas.ts';
+import { ApiError, invalidField, notFound } from '../http/api-error.ts';
+import { checkPayload } from './check-payload.ts';
+import { toMessage } from './message-schema.ts';
+import { toScheduledAt } from './schedule.ts';
+import type { NotificationChangeBody } from './schemas.ts';
+import { stateConflict } from './state-conflict.ts';
+import { wakeAfter } from './wake-after.ts';
 
 /**
  * What may change and when: everything but the schedule while it is a draft (`unschedule` makes it one again), the time while it
@@ -33,33 +37,37 @@ export async function editNotification(
   const move = await inTransaction(deps.db, async (trx) => {
     const before = await findNotification(trx, appId, id);
     if (!before) throw notFound('notification');
-    if (isContent) {
-      const message = body.message && toMessage(body.message);
-      const audience = body.audience && toAudience(body.audience);
-      checkForAudience(message ?? before.message, audience ?? before.audience);
-      const notification = await updateDraft(trx, appId, id, {
-        ...(body.title !== undefined && { title: body.title }),
-        ...(message && { message }),
-        ...(audience && { audience }),
-        ...(body.in_doubt_policy && { inDoubtPolicy: body.in_doubt_policy }),
-        ...(ratePerSecond !== undefined && { ratePerSecond }),
-      });
-      if (!notification) throw stateConflict('a change of its content', before);
-      return { ok: true, notification };
-    }
-    let last = ratePerSecond === undefined ? undefined : await setRate(trx, appId, id, ratePerSecond);
-    if (last && !last.ok) return last;
-    if (scheduledAt !== undefined) {
-      if (before.state !== 'scheduled') throw stateConflict('another time', before);
-      last = await launchNotification(
-        trx,
-        appId,
-        id,
-        toScheduledAt(scheduledAt, deps.now?.() ?? (await databaseNow(trx))),
-      );
-      if (last && !last.ok) throw stateConflict('another time', last.notification);
-    }
-    return last;
+    if (isContent) return changeDraft(trx, before, body);
+    const rated = ratePerSecond === undefined ? undefined : await setRate(trx, appId, id, ratePerSecond);
+    if (scheduledAt === undefined || rated?.ok === false) return rated;
+    return reschedule(deps, trx, before, scheduledAt);
   });
-  return settle(deps, 'a change', move);
+  return wakeAfter(deps, 'a change', move);
+}
+
+async function changeDraft(db: Kysely<Database>, before: Notification, body: NotificationChangeBody): Promise<Move> {
+  const message = body.message && toMessage(body.message);
+  const audience = body.audience && toAudience(body.audience);
+  checkPayload(message ?? before.message, audience ?? before.audience);
+  const notification = await updateDraft(db, before.appId, before.id, {
+    ...(body.title !== undefined && { title: body.title }),
+    ...(message && { message }),
+    ...(audience && { audience }),
+    ...(body.in_doubt_policy && { inDoubtPolicy: body.in_doubt_policy }),
+    ...(body.rate_per_second !== undefined && { ratePerSecond: body.rate_per_second }),
+  });
+  if (!notification) throw stateConflict('a change of its content', before);
+  return { ok: true, notification };
+}
+
+async function reschedule(
+  deps: ApiDependencies,
+  db: Kysely<Database>,
+  before: Notification,
+  text: string,
+): Promise<Move | undefined> {
+  if (before.state !== 'scheduled') throw stateConflict('another time', before);
+  const move = await launchNotification(db, before.appId, before.id, await toScheduledAt(text, deps, db));
+  if (move && !move.ok) throw stateConflict('another time', move.notification);
+  return move;
 }

@@ -1,11 +1,12 @@
 import { z } from '@hono/zod-openapi';
 import type { Audience, Condition } from '../../domain/audience.ts';
 import { byProvider, type Platform, type ProviderName, providerNames } from '../../domain/device.ts';
+import type { JsonObject } from '../../domain/json.ts';
 import { apnsPushTypes, type Message, maxTtlSeconds, messagePriorities } from '../../domain/message.ts';
 import type { MessageOverride } from '../../providers/description.ts';
 import { measureMessage } from '../../providers/payload/check.ts';
 import { providers } from '../../providers/registry.ts';
-import { type JsonObject, jsonObject } from '../http/schemas.ts';
+import { jsonObject } from '../http/json-object.ts';
 
 const dataLimits = { maxKeys: 100, maxKeyBytes: 128, maxBytes: 16_384, maxDepth: 8 };
 const text = z.string().max(4_096);

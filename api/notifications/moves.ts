@@ -1,32 +1,24 @@
 import { createRoute } from '@hono/zod-openapi';
-import { databaseNow } from '../../db/clock.ts';
 import {
   cancelNotification,
   launchNotification,
-  type Move,
   pauseNotification,
   resumeNotification,
   unscheduleNotification,
 } from '../../db/notification-moves.ts';
 import { findNotification } from '../../db/notifications.ts';
-import type { Notification } from '../../domain/notification.ts';
-import { labelsOf } from '../../domain/notification-start.ts';
 import type { ApiDependencies } from '../dependencies.ts';
+import { notFound } from '../http/api-error.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
-import { ApiError, notFound } from '../http/problems.ts';
 import { createRouter } from '../http/router.ts';
-import {
-  checkedId,
-  fromNotification,
-  launchSchema,
-  notificationParams,
-  notificationSchema,
-  toScheduledAt,
-} from './schemas.ts';
+import { toScheduledAt } from './schedule.ts';
+import { checkedId, fromNotification, launchSchema, notificationParams, notificationSchema } from './schemas.ts';
+import { wakeAfter } from './wake-after.ts';
 
 /**
- * Launch, unschedule, pause, resume, cancel: one conditional change in PostgreSQL, which every worker obeys from its next window on, then a
- * call that wakes the workflow. When Temporal cannot be reached the answer is the same, and the reconciler makes up for it.
+ * Launch, unschedule, pause, resume, cancel: one conditional change in PostgreSQL, which every worker obeys from its next window
+ * on, then a call that wakes the workflow. When Temporal cannot be reached the answer is the same, and the reconciler makes up
+ * for it.
  */
 function moveRoute<Verb extends 'launch' | 'unschedule' | 'pause' | 'resume' | 'cancel'>(
   verb: Verb,
@@ -72,7 +64,7 @@ const resumeRoute = createRoute(
   moveRoute('resume', 'Continue', 'After a pause, or after the fault that halted the send is fixed.'),
 );
 const cancelRoute = createRoute(
-  moveRoute('cancel', 'End it', 'Whoever was not sent to ends as cancelled. A repeat is harmless.'),
+  moveRoute('cancel', 'End it', 'Devices that were not sent to end as cancelled. A repeat is harmless.'),
 );
 
 export function notificationMoves(deps: ApiDependencies) {
@@ -82,60 +74,47 @@ export function notificationMoves(deps: ApiDependencies) {
       const { appId } = c.var.caller;
       const id = checkedId(c.req.valid('param').id);
       const scheduledAt = await toLaunchTime(deps, appId, id, c.req.valid('json')?.scheduled_at);
-      const notification = await settle(deps, 'launch', await launchNotification(db, appId, id, scheduledAt));
+      const notification = await wakeAfter(deps, 'launch', await launchNotification(db, appId, id, scheduledAt));
       return c.json(fromNotification(notification), 202);
     })
     .openapi(unscheduleRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await settle(deps, 'unschedule', await unscheduleNotification(db, c.var.caller.appId, id));
+      const notification = await wakeAfter(
+        deps,
+        'unschedule',
+        await unscheduleNotification(db, c.var.caller.appId, id),
+      );
       // Its workflow sleeps until the time that was taken back. Without this word it does, and ends when it looks.
-      await deps.waker.wake(id, labelsOf(notification));
+      await deps.waker.wake(notification);
       return c.json(fromNotification(notification), 200);
     })
     .openapi(pauseRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await settle(deps, 'pause', await pauseNotification(db, c.var.caller.appId, id));
+      const notification = await wakeAfter(deps, 'pause', await pauseNotification(db, c.var.caller.appId, id));
       return c.json(fromNotification(notification), 200);
     })
     .openapi(resumeRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await settle(deps, 'resume', await resumeNotification(db, c.var.caller.appId, id));
+      const notification = await wakeAfter(deps, 'resume', await resumeNotification(db, c.var.caller.appId, id));
       return c.json(fromNotification(notification), 202);
     })
     .openapi(cancelRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await settle(deps, 'cancel', await cancelNotification(db, c.var.caller.appId, id));
+      const notification = await wakeAfter(deps, 'cancel', await cancelNotification(db, c.var.caller.appId, id));
       return c.json(fromNotification(notification), notification.finishedAt ? 200 : 202);
     });
 }
 
 /** The time that is stored already was checked when it came: a repeat of that launch may come after it. */
 async function toLaunchTime(
-  { db, now }: ApiDependencies,
+  deps: ApiDependencies,
   appId: number,
   id: string,
   text: string | undefined,
 ): Promise<Date | undefined> {
   if (text === undefined) return undefined;
-  const before = await findNotification(db, appId, id);
+  const before = await findNotification(deps.db, appId, id);
   if (!before) throw notFound('notification');
   const isStored = before.scheduledAt?.getTime() === Date.parse(text);
-  return isStored ? new Date(text) : toScheduledAt(text, now?.() ?? (await databaseNow(db)));
-}
-
-/** Wakes the workflow after a move that was allowed. @throws {ApiError} 404, or 409 with the state that forbids it. */
-export async function settle({ waker }: ApiDependencies, verb: string, move: Move | undefined): Promise<Notification> {
-  if (!move) throw notFound('notification');
-  const { notification } = move;
-  if (!move.ok) throw stateConflict(verb, notification);
-  if (notification.launchedAt || notification.scheduledAt) {
-    await waker.wake(notification.id, labelsOf(notification));
-  }
-  return notification;
-}
-
-export function stateConflict(verb: string, { state }: Notification): ApiError {
-  return new ApiError(409, 'notification_state', `A notification that is ${state} does not take ${verb}.`, {
-    extra: { state },
-  });
+  return isStored ? new Date(text) : toScheduledAt(text, deps, deps.db);
 }

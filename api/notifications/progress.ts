@@ -3,11 +3,12 @@ import { type SSEStreamingApi, streamSSE } from 'hono/streaming';
 import { findSummary } from '../../db/notifications.ts';
 import type { NotificationSummary } from '../../domain/notification.ts';
 import { notificationStates } from '../../domain/notification-state.ts';
+import { pause } from '../../domain/pause.ts';
 import type { ApiDependencies } from '../dependencies.ts';
+import { notFound } from '../http/api-error.ts';
+import { answeredInstantOrNull } from '../http/instant.ts';
 import { problems } from '../http/problem-schema.ts';
-import { notFound } from '../http/problems.ts';
 import { createRouter } from '../http/router.ts';
-import { answeredInstantOrNull } from '../http/schemas.ts';
 import { booksSchema, checkedId, fromBooks, haltSchema, notificationParams } from './schemas.ts';
 
 /** Proxies close a connection that is silent for a minute; half of the shortest common limit. */
@@ -37,30 +38,35 @@ const progressRoute = createRoute({
   },
 });
 
-export function progress({ db, stopping, progressIntervalMs = 500 }: ApiDependencies) {
+export function notificationProgress({ db, stopping, progressIntervalMs = 500 }: ApiDependencies) {
   return createRouter().openapi(progressRoute, async (c) => {
     const id = checkedId(c.req.valid('param').id);
-    const { appId } = c.var.caller;
-    const first = await findSummary(db, appId, id);
+    const find = () => findSummary(db, c.var.caller.appId, id);
+    const first = await find();
     if (!first) throw notFound('notification');
     // Nginx collects answers unless told not to.
     c.header('X-Accel-Buffering', 'no');
-    const find = () => findSummary(db, appId, id);
-    return streamSSE(c, (stream) => follow(stream, first, find, progressIntervalMs, stopping)) as never;
+    return streamSSE(c, (stream) => {
+      const gone = new AbortController();
+      stream.onAbort(() => gone.abort());
+      const ended = AbortSignal.any([gone.signal, ...(stopping ? [stopping] : [])]);
+      return follow(stream, first, find, progressIntervalMs, ended);
+    }) as never;
   });
 }
 
+/** Until the send has ended, or `ended`: the client has gone or the process is asked to stop. */
 async function follow(
   stream: SSEStreamingApi,
   first: NotificationSummary,
   find: () => Promise<NotificationSummary | undefined>,
   intervalMs: number,
-  stopping: AbortSignal | undefined,
+  ended: AbortSignal,
 ): Promise<void> {
   let current: NotificationSummary | undefined = first;
   let said = '';
   let saidAt = performance.now();
-  while (current && !stream.aborted && !stopping?.aborted) {
+  while (current && !ended.aborted) {
     const data = describe(current);
     if (current.finishedAt) return stream.writeSSE({ event: 'end', data });
     if (data !== said) {
@@ -71,28 +77,13 @@ async function follow(
       await stream.write(': still here\n\n');
       saidAt = performance.now();
     }
-    await sleep(intervalMs, stream, stopping);
+    await pause(intervalMs, ended);
     // The database may be away for a moment: the stream waits for it instead of ending.
     current = await find().catch(() => current);
   }
 }
 
 function describe(notification: NotificationSummary): string {
-  const { state, halt, finishedAt } = notification;
-  const books = fromBooks(notification.books);
-  return JSON.stringify({ id: notification.id, state, halt, books, finished_at: finishedAt });
-}
-
-/** Ends early when the client goes or the process is asked to stop. */
-function sleep(ms: number, stream: SSEStreamingApi, stopping: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      stopping?.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    stopping?.addEventListener('abort', done);
-    stream.onAbort(done);
-  });
+  const { id, state, halt, finishedAt } = notification;
+  return JSON.stringify({ id, state, halt, books: fromBooks(notification.books), finished_at: finishedAt });
 }

@@ -3,13 +3,12 @@ import { deleteDraft } from '../../db/notification-drafts.ts';
 import { findNotification, listNotifications } from '../../db/notifications.ts';
 import { notificationStates } from '../../domain/notification-state.ts';
 import type { ApiDependencies } from '../dependencies.ts';
+import { notFound } from '../http/api-error.ts';
+import { limitInQuery, notificationCursor, readPage } from '../http/paging.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
-import { notFound } from '../http/problems.ts';
 import { createRouter } from '../http/router.ts';
-import { pageLimit, uuidCursor } from '../http/schemas.ts';
 import { createNotification } from './create.ts';
 import { editNotification } from './edit.ts';
-import { stateConflict } from './moves.ts';
 import {
   checkedId,
   fromNotification,
@@ -20,6 +19,7 @@ import {
   notificationParams,
   notificationSchema,
 } from './schemas.ts';
+import { stateConflict } from './state-conflict.ts';
 
 const tags = ['Notifications'];
 const oneNotification = { content: { 'application/json': { schema: notificationSchema } } };
@@ -57,8 +57,8 @@ const listRoute = createRoute({
   summary: 'List notifications, newest first',
   request: {
     query: z.strictObject({
-      cursor: uuidCursor,
-      limit: pageLimit(100, 20),
+      cursor: notificationCursor,
+      limit: limitInQuery(100, 20),
       state: z.enum(notificationStates).optional(),
     }),
   },
@@ -115,11 +115,12 @@ export function notifications(deps: ApiDependencies) {
     })
     .openapi(listRoute, async (c) => {
       const { limit, state, cursor } = c.req.valid('query');
-      const page = { cursor, limit: limit + 1, state };
-      const found = await listNotifications(db, c.var.caller.appId, page);
-      const shown = found.slice(0, limit);
-      const next = found.length > limit ? shown.at(-1)!.id : null;
-      return c.json({ notifications: shown.map(fromSummary), next_cursor: next }, 200);
+      const { items, next_cursor } = await readPage(
+        limit,
+        (limit) => listNotifications(db, c.var.caller.appId, { cursor, limit, state }),
+        ({ id }) => id,
+      );
+      return c.json({ notifications: items.map(fromSummary), next_cursor }, 200);
     })
     .openapi(getRoute, async (c) => {
       const notification = await findNotification(db, c.var.caller.appId, checkedId(c.req.valid('param').id));

@@ -1,8 +1,7 @@
 import { z } from '@hono/zod-openapi';
-import { providerNames } from '../../domain/device.ts';
-import type { Notification, NotificationSummary, UnreachableHost } from '../../domain/notification.ts';
+import type { Notification, NotificationSummary } from '../../domain/notification.ts';
 import { haltReasons, inDoubtPolicies, notificationStates } from '../../domain/notification-state.ts';
-import { type Outcome, outcomes, sumOfOutcomes } from '../../domain/outcome.ts';
+import { outcomes, sumOfOutcomes } from '../../domain/outcome.ts';
 import {
   audienceExample,
   fromAudience,
@@ -10,13 +9,13 @@ import {
   listedSchema,
   notificationAudienceSchema,
 } from '../audiences/schemas.ts';
-import { invalidField, notFound } from '../http/problems.ts';
-import { answeredInstant, answeredInstantOrNull, instant, isUuid, nextCursor } from '../http/schemas.ts';
+import { fromUnreachableHost, unreachableHostSchema } from '../health/unreachable-host.ts';
+import { notFound } from '../http/api-error.ts';
+import { count, countsBy } from '../http/counts.ts';
+import { answeredInstant, answeredInstantOrNull, instant } from '../http/instant.ts';
+import { nextCursor } from '../http/paging.ts';
+import { isUuid } from '../http/uuid.ts';
 import { fromMessage, messageSchema } from './message-schema.ts';
-
-const maxScheduleAheadMs = 366 * 24 * 3_600_000;
-/** Clocks of callers are a little behind; anything older is a mistake. */
-const maxScheduleBehindMs = 60_000;
 
 const title = z
   .string()
@@ -72,10 +71,7 @@ export type NotificationChangeBody = z.infer<typeof notificationChangeSchema>;
 
 export const launchSchema = z.strictObject({ scheduled_at: scheduledAt.optional() }).openapi('Launch', { example: {} });
 
-const count = z.int().min(0);
-const outcomeCounts = z
-  .object(Object.fromEntries(outcomes.map((outcome) => [outcome, count])) as Record<Outcome, typeof count>)
-  .openapi('OutcomeCounts');
+const outcomeCounts = countsBy(outcomes).openapi('OutcomeCounts');
 
 export const booksSchema = z
   .object({
@@ -89,31 +85,12 @@ export const booksSchema = z
   })
   .openapi('Books');
 
-/** Without a secret: `/readyz` shows it to everyone. */
-export const unreachableHostSchema = z
-  .object({
-    provider: z.enum(providerNames),
-    host: z.string(),
-    since: answeredInstant,
-    last_tried_at: answeredInstant,
-    error: z.string().openapi({ description: 'Of the last attempt.' }),
-  })
-  .openapi('UnreachableHost', {
-    example: {
-      provider: 'apns',
-      host: 'api.push.apple.com',
-      since: '2026-11-26T09:41:00.000Z',
-      last_tried_at: '2026-11-26T09:47:20.000Z',
-      error: 'connect_failed ECONNREFUSED',
-    },
-  });
-
 export const haltSchema = z
   .object({ reason: z.enum(haltReasons), detail: z.string() })
   .nullable()
   .openapi({ description: 'Why the service stopped this send itself; resume continues after the fix.' });
 
-export const notificationSummarySchema = z
+const notificationSummarySchema = z
   .object({
     id: z.uuid(),
     state: z.enum(notificationStates),
@@ -169,16 +146,6 @@ export function checkedId(id: string): string {
   return id;
 }
 
-/** @throws {ApiError} 422 for a time in the past or too far ahead. */
-export function toScheduledAt(text: string, now: Date): Date {
-  const at = new Date(text);
-  if (!(at.getTime() >= now.getTime() - maxScheduleBehindMs)) throw invalidField('scheduled_at', 'Is in the past.');
-  if (at.getTime() > now.getTime() + maxScheduleAheadMs) {
-    throw invalidField('scheduled_at', 'Is more than 366 days ahead.');
-  }
-  return at;
-}
-
 export function fromBooks(books: Notification['books']): z.infer<typeof booksSchema> {
   return {
     audience: books.audience,
@@ -220,9 +187,4 @@ export function fromSummary(notification: NotificationSummary): z.infer<typeof n
     created_at: notification.createdAt.toISOString(),
     updated_at: notification.updatedAt.toISOString(),
   };
-}
-
-export function fromUnreachableHost(host: UnreachableHost): z.infer<typeof unreachableHostSchema> {
-  const { lastTriedAt, since, ...rest } = host;
-  return { ...rest, since: since.toISOString(), last_tried_at: lastTriedAt.toISOString() };
 }

@@ -2,19 +2,19 @@ import { Client, Connection, isGrpcServiceError } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { cutText } from '../../domain/cut-text.ts';
 import { sendNotificationWorkflowType } from '../../domain/ids.ts';
-import { notificationStart } from '../../domain/notification-start.ts';
+import type { Logger } from '../../domain/logger.ts';
+import { labelsOf, notificationStart } from '../../domain/notification-start.ts';
 import type { Environment } from '../../domain/settings.ts';
 import { notificationsTaskQueue } from '../../domain/task-queues.ts';
-import type { Log } from '../dependencies.ts';
 import type { NotificationWaker } from './waker.ts';
 
-export interface TemporalWakerOptions {
+interface TemporalWakerOptions {
   /** `TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, TLS and API key, as `@temporalio/envconfig` reads them. */
   env: Environment;
   taskQueuePrefix: string;
   /** How long one call may take before the change is left to the reconciler. */
   deadlineMs: number;
-  log: Log;
+  log: Logger;
 }
 
 /** Opens no connection yet, and keeps one once it has. `close` before the process ends: its keep-alive would hold it. */
@@ -34,18 +34,18 @@ export function createTemporalWaker(options: TemporalWakerOptions): Notification
   const taskQueue = notificationsTaskQueue(options.taskQueuePrefix);
 
   return {
-    async wake(notificationId, labels) {
+    async wake(notification) {
       try {
         await client.withDeadline(Date.now() + deadlineMs, () =>
           client.workflow.signalWithStart(
             sendNotificationWorkflowType,
-            notificationStart(notificationId, labels, taskQueue),
+            notificationStart(notification.id, labelsOf(notification), taskQueue),
           ),
         );
         return 'woken';
       } catch (err) {
         // The change is in PostgreSQL already, so nothing is lost: the reconciler finds it by its version.
-        log.warn({ err, notificationId }, 'Temporal could not be reached: left to the reconciler');
+        log.warn({ err, notificationId: notification.id }, 'Temporal could not be reached: left to the reconciler');
         return 'deferred';
       }
     },

@@ -1,4 +1,4 @@
-import type { NotificationLabels } from '../../domain/notification-start.ts';
+import type { Notification } from '../../domain/notification.ts';
 
 /**
  * All that the API knows of Temporal. PostgreSQL already has the new state when this is called; whatever happens here, the
@@ -6,7 +6,7 @@ import type { NotificationLabels } from '../../domain/notification-start.ts';
  */
 export interface NotificationWaker {
   /** Never throws. `deferred`: Temporal could not be reached within the deadline. */
-  wake(notificationId: string, labels: NotificationLabels): Promise<'woken' | 'deferred'>;
+  wake(notification: Pick<Notification, 'id' | 'appId' | 'title' | 'audience'>): Promise<'woken' | 'deferred'>;
   /** `reachable`, or in a few words why not. Never throws. */
   check(): Promise<string>;
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { ApnsEnvironment } from '../../domain/device.ts';
 import type { Logger } from '../../domain/logger.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
+import { within } from '../../domain/within.ts';
 import type { Http2Request, Http2Response } from '../../http2/exchange.ts';
 import type { HeaderTemplate } from '../../http2/header-template.ts';
 import { Http2Pool } from '../../http2/pool.ts';
@@ -15,7 +16,6 @@ import type { DeviceAddress, PreparedMessage, PushProvider, UnregisteredVerdict,
 import type { ProviderTokenStore } from '../provider-token-store.ts';
 import { silentLogger, ThrottledLog } from '../throttled-log.ts';
 import { UnknownAnswers } from '../unknown-answers.ts';
-import { within } from '../within.ts';
 import { apnsIdSuffix } from './apns-id.ts';
 import type { ApnsCertificate } from './certificate.ts';
 import type { ApnsKey } from './key.ts';

@@ -1,5 +1,6 @@
 import type { Logger } from '../../domain/logger.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
+import { within } from '../../domain/within.ts';
 import type { Http2Request } from '../../http2/exchange.ts';
 import { HeaderTemplate } from '../../http2/header-template.ts';
 import { Http2Pool } from '../../http2/pool.ts';
@@ -12,7 +13,6 @@ import type { PayloadError } from '../payload/payload-error.ts';
 import type { DeviceAddress, PreparedMessage, PushProvider, Verdict } from '../provider.ts';
 import { silentLogger } from '../throttled-log.ts';
 import { UnknownAnswers } from '../unknown-answers.ts';
-import { within } from '../within.ts';
 import { type AccessToken, type AccessTokenResult, AccessTokenSource, maxRefusedInARow } from './access-token.ts';
 import { defaultFcmWaits, type FcmReading, type FcmWaits, fcmVerdict, readFcmAnswer } from './errors.ts';
 import { PreparedFcmMessage } from './prepared-message.ts';

@@ -17,7 +17,7 @@ describe('access', () => {
   const ask = (app: TestApi['app'], credential: string) =>
     app.request('/v1/notifications', { headers: { authorization: `Bearer ${credential}` } });
 
-  test('the first key is made once, whoever asks at the same time, and only its hash is stored', async () => {
+  test('the first key is made once, however many callers ask at the same time, and only its hash is stored', async () => {
     const { db, pool, close } = await createTestDatabase();
     const keys = await Promise.all(Array.from({ length: 5 }, () => ensureFirstApiKey(db)));
     const made = keys.filter((key) => key !== undefined);

@@ -129,12 +129,12 @@ describe('an audience lists devices', () => {
       assert.equal((await launchAndPlan(id)).length, 300);
     });
 
-    test('that was never made is nobody, not everybody', async () => {
+    test('that was never made has no device, not every device', async () => {
       const { id } = await create({ uploaded: true });
       assert.deepEqual(await launchAndPlan(id), []);
     });
 
-    test('of a user leaves out a phone that went to somebody else since', async () => {
+    test('of a user leaves out a phone that went to another user since', async () => {
       const { id } = await create({ uploaded: true });
       await upload(id, [{ user_id: 'u20' }, { external_id: 'd220' }]);
       for (const [device, token] of [

@@ -48,7 +48,7 @@ describe('devices', () => {
     }
   });
 
-  test('B01: the ways of writing an APNs token are one token, an FCM token is trimmed and keeps its case', async () => {
+  test('the ways of writing an APNs token are one token, an FCM token is trimmed and keeps its case', async () => {
     const hex = 'ABCD1234'.repeat(8);
     const grouped = `<${(hex.toLowerCase().match(/.{8}/g) ?? []).join(' ')}>`;
     for (const [i, token] of [hex, hex.toLowerCase(), grouped].entries()) {
@@ -65,7 +65,7 @@ describe('devices', () => {
     assert.equal((await get('b01-g')).status, 404);
   });
 
-  test('B02: tokens of 108, 160 and 400 hex digits are accepted, odd and non-hex ones are not', async () => {
+  test('tokens of 108, 160 and 400 hex digits are accepted, odd and non-hex ones are not', async () => {
     for (const digits of [64, 108, 160, 400]) {
       assert.equal(
         (await put(`b02-${digits}`, { platform: 'ios', device_token: 'a1'.repeat(digits / 2) })).status,
@@ -87,7 +87,7 @@ describe('devices', () => {
     assert.equal(longest.status, 201);
   });
 
-  test('B04: the last registration owns the token, the former owner is kept as history', async () => {
+  test('the last registration owns the token, the former owner is kept as history', async () => {
     await put('u1', { platform: 'ios', device_token: apnsToken(4), properties: { vip: true } });
     assert.equal((await put('u2', { platform: 'ios', device_token: apnsToken(4) })).status, 201);
     const former = (await get('u1')).body;
@@ -147,7 +147,7 @@ describe('devices', () => {
     assert.match(proto.text, /"__proto__":\{"x":1\}/);
   });
 
-  test('B08: NUL is refused wherever it stands, with the field', async () => {
+  test('NUL is refused wherever it stands, with the field', async () => {
     assertInvalid(await put('b08', { platform: 'web', properties: { 'a\u0000': 1 } }), 'properties.a\\u0000');
     assertInvalid(await put('b08', { platform: 'web', properties: { a: ['x\u0000'] } }), 'properties.a[0]');
     assertInvalid(await put('b08', { platform: 'web', user_id: 'x\u0000' }), 'user_id');
@@ -174,7 +174,7 @@ describe('devices', () => {
     assertInvalid(await api.request('POST', '/v1/devices/search', { cursor: 'nonsense' }), 'cursor');
   });
 
-  test('B07: a search for 70 000 external ids works', async () => {
+  test('a search for 70 000 external ids works', async () => {
     const external_ids = Array.from({ length: 70_000 }, (_, i) => `n-${i}`);
     const answer = await api.request('POST', '/v1/devices/search', { external_ids: [...external_ids, 'page-1'] });
     assert.equal(answer.status, 200, answer.text.slice(0, 300));
@@ -189,7 +189,7 @@ describe('devices', () => {
     );
   });
 
-  test('a locale or time zone that nobody knows is left out and said; the device is registered', async () => {
+  test('an unknown locale or time zone is left out and said; the device is registered', async () => {
     const odd = { platform: 'web', locale: 'not a locale', time_zone: 'Mars/Olympus', user_id: 'anna' };
     const answer = await put('odd', odd);
     assert.equal(answer.status, 201, answer.text);

@@ -1,6 +1,8 @@
 import { createApp } from '../../api/app.ts';
-import type { ApiDependencies, Log } from '../../api/dependencies.ts';
+import type { ApiDependencies } from '../../api/dependencies.ts';
+import type { NotificationWaker } from '../../api/notifications/waker.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
+import type { Logger } from '../../domain/logger.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { createDocument, mediaTypeOf } from './document.ts';
 
@@ -32,11 +34,11 @@ export async function createTestApi(overrides: Partial<ApiDependencies> = {}): P
   const woken: string[] = [];
   const errors: Record<string, unknown>[] = [];
   const nothing = () => {};
-  const log: Log = { debug: nothing, info: nothing, warn: nothing, error: (fields) => errors.push(fields) };
-  const waker = {
-    async wake(id: string) {
+  const log: Logger = { debug: nothing, info: nothing, warn: nothing, error: (fields) => errors.push({ ...fields }) };
+  const waker: NotificationWaker = {
+    async wake({ id }) {
       woken.push(id);
-      return 'woken' as const;
+      return 'woken';
     },
     check: async () => 'reachable',
   };

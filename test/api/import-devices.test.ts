@@ -137,7 +137,7 @@ describe('import', () => {
     assert.deepEqual([device.platform, device.device_token, device.properties.n], ['android', 'second', 2]);
   });
 
-  test('B04 in bulk: a token moves to the last row that brings it, inside a statement and across them', async () => {
+  test('a token moves to the last row that brings it, inside a statement and across them', async () => {
     await send(lines({ external_id: 'bulk-1', platform: 'ios', device_token: apnsToken(7) }));
     await send(
       lines(
@@ -245,7 +245,7 @@ describe('import', () => {
       assert.deepEqual(device.properties, { stored: 'all the same' });
     });
 
-    test('does not take a token from whoever registered it later, in whatever order the rows stand', async () => {
+    test('does not take a token from a device that registered it later, in whatever order the rows stand', async () => {
       const older = row('was-mine', 2_007, { registered_at: daysAgo(5) });
       const newer = row('is-mine', 2_007, { registered_at: daysAgo(4) });
       for (const rows of [[older, newer], [newer, older], [older], [newer]]) {
@@ -275,7 +275,7 @@ describe('import', () => {
     });
   });
 
-  test('what nobody knows of a locale or time zone is left out and said, the device is stored', async () => {
+  test('an unknown locale or time zone is left out and said, the device is stored', async () => {
     const [warning, summary] = await send(
       lines({ external_id: 'odd', platform: 'web', time_zone: 'Mars/Olympus', locale: 'EN_us' }),
     );
@@ -317,7 +317,7 @@ describe('import', () => {
     assert.deepEqual((await show('lose')).properties, {});
   });
 
-  test('B07: 12 000 rows with all their columns', async () => {
+  test('12 000 rows are stored with all their columns', async () => {
     const rows = Array.from({ length: 12_000 }, (_, i) => ({
       external_id: `many-${i}`,
       platform: 'ios',
@@ -419,7 +419,7 @@ describe('import', () => {
   });
 });
 
-test('a long import says how far it is, so that nobody gives up on a silent connection', async (t) => {
+test('a long import says how far it is, so that no client gives up on a silent connection', async (t) => {
   const api = await createTestApi({ importProgressIntervalMs: 0 });
   t.after(() => api.close());
   const rows = Array.from({ length: 12_000 }, (_, n) => JSON.stringify({ external_id: `d-${n}`, platform: 'web' }));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Hono } from 'hono';
-import type { ApiEnv } from '../../api/dependencies.ts';
+import type { ApiEnv } from '../../api/http/env.ts';
 import { readJsonBody } from '../../api/http/json-body.ts';
 import { handleError } from '../../api/http/problems.ts';
 

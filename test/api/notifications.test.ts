@@ -279,7 +279,7 @@ describe('notifications', () => {
     }
   });
 
-  test('B09, B13, B14, B16 and the size: a message that no provider would take is refused with its field', async () => {
+  test('a message that no provider would take is refused with its field', async () => {
     const refused: [object, string][] = [
       [{}, 'message.body'],
       [{ badge: -1 }, 'message.badge'],

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import type { Log } from '../../api/dependencies.ts';
 import { createTemporalWaker } from '../../api/notifications/temporal-waker.ts';
 import { notificationWorkflowId } from '../../domain/ids.ts';
+import type { Logger } from '../../domain/logger.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { connectTestTemporal, type TestTemporal } from '../support/temporal.ts';
 
 const nothing = () => {};
-const log: Log = { debug: nothing, info: nothing, warn: nothing, error: nothing };
-const about = { appId: 1, title: 'Autumn sale', audience: 'every live device' };
+const log: Logger = { debug: nothing, info: nothing, warn: nothing, error: nothing };
+const sale = (id: string) => ({ id, appId: 1, title: 'Autumn sale', audience: {} });
 
 describe('waking a workflow', () => {
   let temporal: TestTemporal;
@@ -29,15 +29,15 @@ describe('waking a workflow', () => {
     const waker = wakerFor(temporal.address, 5_000);
     const id = uuidV7();
     assert.equal(await waker.check(), 'reachable');
-    assert.deepEqual(await Promise.all([waker.wake(id, about), waker.wake(id, about)]), ['woken', 'woken']);
-    assert.equal(await waker.wake(id, about), 'woken');
+    assert.deepEqual(await Promise.all([waker.wake(sale(id)), waker.wake(sale(id))]), ['woken', 'woken']);
+    assert.equal(await waker.wake(sale(id)), 'woken');
     const handle = temporal.client.workflow.getHandle(notificationWorkflowId(id));
     const description = await handle.describe();
     assert.deepEqual(
       [description.status.name, description.type, description.taskQueue],
       ['RUNNING', 'sendNotificationWorkflow', `${temporal.taskQueuePrefix}notifications`],
     );
-    assert.equal(description.memo?.title, about.title);
+    assert.equal(description.memo?.title, 'Autumn sale');
     assert.equal(await description.staticSummary(), 'Autumn sale');
     const { events } = await handle.fetchHistory();
     const count = (kind: 'workflowExecutionStartedEventAttributes' | 'workflowExecutionSignaledEventAttributes') =>
@@ -45,7 +45,7 @@ describe('waking a workflow', () => {
     assert.equal(count('workflowExecutionStartedEventAttributes'), 1);
     assert.equal(count('workflowExecutionSignaledEventAttributes'), 3);
     await handle.terminate();
-    assert.equal(await waker.wake(id, about), 'woken', 'a terminated send can be started again');
+    assert.equal(await waker.wake(sale(id)), 'woken', 'a terminated send can be started again');
     await temporal.client.workflow.getHandle(notificationWorkflowId(id)).terminate();
     await waker.close();
   });
@@ -53,7 +53,7 @@ describe('waking a workflow', () => {
   test('a Temporal that is away costs the deadline and nothing else', async () => {
     const waker = wakerFor('127.0.0.1:1', 300);
     const startedAt = performance.now();
-    assert.equal(await waker.wake(uuidV7(), about), 'deferred');
+    assert.equal(await waker.wake(sale(uuidV7())), 'deferred');
     assert.match(await waker.check(), /^unreachable/);
     assert.ok(performance.now() - startedAt < 2_000);
     await waker.close();

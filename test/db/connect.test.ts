@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { sql } from 'kysely';
 import { connect, transactionWithClient } from '../../db/connect.ts';
-import { isTransientDatabaseError } from '../../db/retry-database.ts';
+import { isTransientDatabaseError } from '../../db/database-error.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 
 let database: TestDatabase;
@@ -14,7 +14,7 @@ after(() => database.close());
 /** What a restart of PostgreSQL does to a connection on which a statement runs. */
 const endOwnSession = sql`select pg_terminate_backend(pg_backend_pid())`;
 
-test('B35: a connection that PostgreSQL ends under a statement fails that statement; the process lives, the pool goes on', async () => {
+test('a connection that PostgreSQL ends under a statement fails that statement; the process lives, the pool goes on', async () => {
   const { db, pool } = database;
   const isTransient = (error: unknown) => isTransientDatabaseError(error);
   await assert.rejects(endOwnSession.execute(db), isTransient);

@@ -51,7 +51,7 @@ async function resumeAfterFix(send: TestSend, provider: ScriptedProvider): Promi
   assert.equal(provider.calls.length - callsBefore, send.deviceIds.length - recorded);
 }
 
-describe('B20: every answer is a configuration fault', () => {
+describe('every answer is a configuration fault', () => {
   test('stops within a handful of calls, halted in plain words; nobody failed, nobody retired; resume sends to all once', async () => {
     const send = await bench.launch({ devices: 1_000 });
     const provider = createScriptedProvider(() => misconfigured);
@@ -180,7 +180,7 @@ describe('tokens that a wrong environment, topic or project would call dead', ()
     assert.deepEqual(new Set(await retiredAmong(send)), dead);
   });
 
-  test('B26: the only one of a send: that token is dead', async () => {
+  test('the only one of a send: that token is dead', async () => {
     const send = await bench.launch({ devices: 30 });
     const [dead] = send.deviceIds;
     const provider = createScriptedProvider(({ deviceId }) =>
@@ -215,7 +215,7 @@ describe('tokens that a wrong environment, topic or project would call dead', ()
   });
 });
 
-describe('B26: the message itself is refused', () => {
+describe('the message itself is refused', () => {
   test('by all: halted (payload) after a few, with the provider’s field text; nobody retired, nobody rejected', async () => {
     const send = await bench.launch({ devices: 500 });
     const provider = createScriptedProvider(() => payloadFault);

@@ -100,7 +100,7 @@ describe('after a crash between sending and recording', () => {
     await send.checkBooks();
   });
 
-  test('B36: the devices recorded before it are not sent to again, and progress is read from the books', async () => {
+  test('the devices recorded before it are not sent to again, and progress is read from the books', async () => {
     const send = await bench.launch({ devices: 100, inDoubtPolicy: 'redeliver' });
     const never = gate();
     const first = createScriptedProvider(async ({ number }) => {

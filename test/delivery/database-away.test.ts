@@ -35,7 +35,7 @@ async function checkSentOnce(send: TestSend, calls: number, devices: number, unr
 }
 
 describe('PostgreSQL goes away', () => {
-  test('B36: in mid-batch, and comes back: the batch goes on by itself, nothing is lost, nothing sent twice', async () => {
+  test('in mid-batch, and comes back: the batch goes on by itself, nothing is lost, nothing sent twice', async () => {
     const send = await bench.launch({ devices: 500 });
     const provider = createScriptedProvider(async ({ number }) => {
       if (number === 120) {

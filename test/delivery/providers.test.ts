@@ -110,7 +110,7 @@ for (const [name, open] of [
   ['fcm', openFcm],
 ] as const) {
   describe(name, () => {
-    test('B30: devices of every kind: each ends as its provider said, and the ledger agrees', async (t) => {
+    test('devices of every kind: each ends as its provider said, and the ledger agrees', async (t) => {
       const send = await launch({ devices: 600, provider: name, behaviourOf: (n) => mixed[n % mixed.length]! });
       await bench.worker({ provider: use(t, open(simulator)) }).deliverToEnd(send.batches[0]!);
       await send.checkBooks({ accepted: 520, unregistered: 80 });
@@ -120,7 +120,7 @@ for (const [name, open] of [
       assert.equal(summary.protocol_errors, 0);
     });
 
-    test('B32: GOAWAY in mid-batch, again and again: nobody is lost, nobody gets it twice', async (t) => {
+    test('GOAWAY in mid-batch, again and again: nobody is lost, nobody gets it twice', async (t) => {
       await control.addRule({ provider: name, every: 40 }, { type: 'goaway' });
       const send = await launch({ devices: 400, provider: name });
       await bench.worker({ provider: use(t, open(simulator)), maxInFlight: 30 }).deliverToEnd(send.batches[0]!);
@@ -131,7 +131,7 @@ for (const [name, open] of [
       assert.ok((await control.ledgerSummary(send.id)).connections_opened > 1);
     });
 
-    test('B35: connections reset with requests under way: the worker lives, those devices alone are in doubt', async (t) => {
+    test('connections reset with requests under way: the worker lives, those devices alone are in doubt', async (t) => {
       await control.addRule({ provider: name, nth: 100 }, { type: 'reset' });
       await control.addRule({ provider: name, nth: 250 }, { type: 'reset' });
       const send = await launch({ devices: 400, provider: name });
@@ -153,7 +153,7 @@ for (const [name, open] of [
       await checkLedger(send);
     });
 
-    test('B34: a connection that goes silent in mid-batch: the batch always ends, those devices alone are in doubt', async (t) => {
+    test('a connection that goes silent in mid-batch: the batch always ends, those devices alone are in doubt', async (t) => {
       const send = await launch({ devices: 300, provider: name });
       const provider = use(t, open(simulator));
       await control.addRule({ provider: name, nth: 120 }, { type: 'blackHole' });
@@ -282,7 +282,7 @@ test('Apple’s sandbox refuses connections: production is sent to; then the san
   assert.ok((await send.rows()).every((row) => row.attempts === 1 && !row.inDoubt));
 });
 
-test('B20: a revoked key: a handful of calls, halted; after the fix resume sends to all 1000 once', async (t) => {
+test('a revoked key: a handful of calls, halted; after the fix resume sends to all 1000 once', async (t) => {
   await control.changeSettings({ revokedKeyIds: [simulator.files.apnsKeyId] });
   const send = await launch({ devices: 1_000 });
   const provider = use(t, openApns(simulator));
@@ -299,7 +299,7 @@ test('B20: a revoked key: a handful of calls, halted; after the fix resume sends
   assert.equal((await control.ledgerSummary(send.id)).repeats, 0);
 });
 
-test('B23: every access token is revoked in mid-batch: refreshed, the refused ones sent again, nobody failed', async (t) => {
+test('every access token is revoked in mid-batch: refreshed, the refused ones sent again, nobody failed', async (t) => {
   const send = await launch({ devices: 400, provider: 'fcm' });
   const provider = use(t, openFcm(simulator));
   await control.addRule({ provider: 'fcm', from: 100, until: 400 }, { type: 'delay', latency: 5 });
@@ -313,7 +313,7 @@ test('B23: every access token is revoked in mid-batch: refreshed, the refused on
   assert.ok(summary.oauth_mints <= 3, `${summary.oauth_mints} access tokens`);
 });
 
-test('B23: the token endpoint is away at the start: the batch waits and goes on', async (t) => {
+test('the token endpoint is away at the start: the batch waits and goes on', async (t) => {
   await control.setOauth({ fault: '503' });
   const send = await launch({ devices: 50, provider: 'fcm' });
   const worker = bench.worker({ provider: use(t, openFcm(simulator, { requestDeadlineMs: 200 })) });

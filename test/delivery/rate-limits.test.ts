@@ -220,7 +220,7 @@ describe('a host that is blocked', () => {
   });
 });
 
-describe('B30: a provider that refuses everybody', () => {
+describe('a provider that refuses everybody', () => {
   const quota = (scope: 'device' | 'provider'): Verdict => ({
     ...{ kind: 'later', httpStatus: 429, reason: 'QUOTA_EXCEEDED', scope, afterMs: 60_000 },
   });

@@ -35,7 +35,7 @@ const deferralsOf = (send: TestSend) =>
 const passTime = (send: TestSend) =>
   bench.database.pool.query(`update deferrals set not_before = to_timestamp(0) where notification_id = $1`, [send.id]);
 
-describe('B30: refused for now', () => {
+describe('refused for now', () => {
   test('twice 500, then 200: three attempts, accepted', async () => {
     const send = await bench.launch({ devices: 10 });
     const provider = createScriptedProvider(({ call }) => (call <= 2 ? later({ httpStatus: 500 }) : accepted));

@@ -45,7 +45,7 @@ async function changeInMidBatch(send: TestSend, at: number, change: () => Promis
   return { provider, result, callsAfter: provider.calls.length - callsBefore };
 }
 
-describe('B38: in mid-batch', () => {
+describe('in mid-batch', () => {
   test('pause: at most what was reserved still goes out; resume sends to the rest, nobody twice, nobody in doubt', async () => {
     const send = await bench.launch({ devices: 400 });
     const { provider, result, callsAfter } = await changeInMidBatch(send, 100, () =>
@@ -96,7 +96,7 @@ describe('B38: in mid-batch', () => {
   });
 });
 
-test('B16: a batch that is reached after the expiry is not sent at all', async () => {
+test('a batch that is reached after the expiry is not sent at all', async () => {
   const send = await bench.launch({ devices: 50, message: { title: 't', ttlSeconds: 60 } });
   await bench.database.pool.query(`update notifications set expires_at = now() where id = $1`, [send.id]);
   const provider = createScriptedProvider();
@@ -106,7 +106,7 @@ test('B16: a batch that is reached after the expiry is not sent at all', async (
   assert.ok((await send.rows()).every((row) => row.attempts === 0 && !row.inDoubt));
 });
 
-test('B16: a ttl of 0 is one attempt by the provider, not an expiry before the first', async () => {
+test('a ttl of 0 is one attempt by the provider, not an expiry before the first', async () => {
   const send = await bench.launch({ devices: 5, message: { title: 't', ttlSeconds: 0 } });
   await bench.worker({ provider: createScriptedProvider() }).deliver(send.batches[0]!);
   await send.checkBooks({ accepted: 5 });

@@ -38,7 +38,7 @@ test('the books it reports are those of the whole notification', async () => {
   assert.equal(books.batchesFinished, 1);
 });
 
-test('B18: a device whose message is refused fails alone, with its own reason; nobody is sent to again', async () => {
+test('a device whose message is refused fails alone, with its own reason; nobody is sent to again', async () => {
   const send = await bench.launch({ devices: 500 });
   const bad = send.deviceIds[250]!;
   const provider = createScriptedProvider(({ deviceId }) =>

@@ -50,7 +50,7 @@ function isStorable(text: string): boolean {
   return !text.includes('\0') && text.isWellFormed() && text.length <= 2_048;
 }
 
-describe('B28: whatever a provider answers', () => {
+describe('whatever a provider answers', () => {
   for (const [name, read] of Object.entries(readers)) {
     test(`${name}: there is a verdict that can be stored, and only a reason from the table drops a device`, () => {
       fc.assert(

@@ -156,7 +156,7 @@ describe('the request', () => {
     assert.equal(new Set(fake.requests.map(({ headers }) => headers['apns-id'])).size, 1_000);
   });
 
-  test('B18: a device token that cannot be sent fails alone, without a call', async () => {
+  test('a device token that cannot be sent fails alone, without a call', async () => {
     const provider = open();
     const prepared = provider.prepare({ notificationId, message: { title: 't' } });
     const tokens = Array.from({ length: 50 }, (_, i) => (i === 25 ? '../../evil\r\n' : deviceToken));
@@ -317,7 +317,7 @@ describe('every reason of APNs has its verdict', () => {
   });
 });
 
-describe('B28: an answer without a reason is read by its status, and nobody is dropped', () => {
+describe('an answer without a reason is read by its status, and nobody is dropped', () => {
   const html = '<html><body>[Error]</body></html>';
   for (const [name, answer, expected] of [
     ['502 with HTML', { status: 502, body: html }, 'unanswered'],
@@ -466,7 +466,7 @@ describe('the provider token', () => {
     assert.equal((await sendOne(provider)).kind, 'accepted');
   });
 
-  test('B21: a token called expired is replaced once for all in flight, on a new connection', async () => {
+  test('a token called expired is replaced once for all in flight, on a new connection', async () => {
     const provider = open();
     await sendOne(provider);
     const old = jwtOf(fake.requests[0]!);
@@ -483,7 +483,7 @@ describe('the provider token', () => {
     ['65 minutes behind', -minutes(65), /65 min behind/],
     ['65 minutes ahead', minutes(65), /65 min ahead of/],
   ] as const) {
-    test(`B21: a clock ${name} ends as misconfigured, and no token is minted in a loop`, async () => {
+    test(`a clock ${name} ends as misconfigured, and no token is minted in a loop`, async () => {
       const clock = new FakeClock();
       clock.wallOffsetMs = offsetMs;
       fake.handler = (request) => {
@@ -507,7 +507,7 @@ describe('the provider token', () => {
     });
   }
 
-  test('B21: a clock that jumps back while running cannot keep an old token alive', async () => {
+  test('a clock that jumps back while running cannot keep an old token alive', async () => {
     const clock = new FakeClock();
     const provider = open({ clock, providerTokenStore: new InMemoryProviderTokenStore(() => clock.monotonicMs()) });
     await sendOne(provider);
@@ -567,7 +567,7 @@ describe('the provider token', () => {
     );
   });
 
-  test('B20: InvalidProviderToken is a fault of the credential, found without a second call', async () => {
+  test('InvalidProviderToken is a fault of the credential, found without a second call', async () => {
     fake.handler = () => refusal(403, 'InvalidProviderToken');
     const verdict = await sendOne(open());
     assert.ok(verdict.kind === 'misconfigured' && verdict.fault === 'credentials');
@@ -575,7 +575,7 @@ describe('the provider token', () => {
     assert.equal(fake.requests.length, 1);
   });
 
-  test('B21: InvalidProviderToken with a clock far off is a fault of the clock', async () => {
+  test('InvalidProviderToken with a clock far off is a fault of the clock', async () => {
     const clock = new FakeClock();
     clock.wallOffsetMs = minutes(65);
     fake.handler = () => refusal(403, 'InvalidProviderToken');

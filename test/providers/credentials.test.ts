@@ -37,7 +37,7 @@ function refusal(run: () => unknown): CredentialError {
   throw new assert.AssertionError({ message: 'was accepted' });
 }
 
-describe('B19: an APNs key is accepted in every shape people have it in', () => {
+describe('an APNs key is accepted in every shape people have it in', () => {
   const shapes: Record<string, string | Uint8Array> = {
     'as downloaded': ec,
     'with literal \\n': ec.replaceAll('\n', '\\n'),
@@ -60,7 +60,7 @@ describe('B19: an APNs key is accepted in every shape people have it in', () => 
   }
 });
 
-describe('B19: a wrong kind of key is named, and its text is not repeated', () => {
+describe('a wrong kind of key is named, and its text is not repeated', () => {
   const wrong: Record<string, [string | Uint8Array, RegExp]> = {
     'an RSA key': [rsa, /RSA key of 2048 bits/],
     'an RSA key without frame': [body(rsa), /RSA key of 2048 bits/],
@@ -99,7 +99,7 @@ describe('B19: a wrong kind of key is named, and its text is not repeated', () =
   });
 });
 
-describe('B19: a service account is accepted in every shape people have it in', () => {
+describe('a service account is accepted in every shape people have it in', () => {
   const shapes: Record<string, string | Uint8Array> = {
     'as downloaded': json,
     'on one line': JSON.stringify(account),

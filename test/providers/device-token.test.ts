@@ -18,7 +18,7 @@ function refused(provider: ProviderName, text: string): string {
   return result.message;
 }
 
-describe('B01: writing variants of one APNs token are one token', () => {
+describe('writing variants of one APNs token are one token', () => {
   const variants = {
     'lower case': hex,
     'upper case': hex.toUpperCase(),
@@ -31,7 +31,7 @@ describe('B01: writing variants of one APNs token are one token', () => {
   }
 });
 
-describe('B02: an APNs token may have any even length', () => {
+describe('an APNs token may have any even length', () => {
   for (const length of [64, 108, 160, 400, 1024]) {
     test(`${length} digits`, () => assert.equal(accepted('apns', 'ab'.repeat(length / 2)).length, length));
   }
@@ -48,7 +48,7 @@ describe('B02: an APNs token may have any even length', () => {
   }
 });
 
-describe('B01: an FCM token is trimmed at its ends and otherwise left alone', () => {
+describe('an FCM token is trimmed at its ends and otherwise left alone', () => {
   const token = 'dQw4w9WgXcQ:APA91bH-AbC_xyz';
   test('case is kept', () => assert.equal(accepted('fcm', token), token));
   test('blanks and line ends around it are cut', () => assert.equal(accepted('fcm', ` \t${token}\n`), token));

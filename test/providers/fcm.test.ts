@@ -384,7 +384,7 @@ describe('every error of FCM has its verdict', () => {
     }
   });
 
-  test("B26: FCM's field text is shown", async () => {
+  test("FCM's field text is shown", async () => {
     send = () => invalid('Invalid value', violation('message.android.ttl'));
     const verdict = await sendOne(open());
     assert.equal(verdict.kind === 'rejected' && verdict.detail, 'Invalid value [message.android.ttl: Invalid value]');
@@ -405,7 +405,7 @@ describe('every error of FCM has its verdict', () => {
   });
 });
 
-describe('B28: an answer that is no JSON is read by its status, and nobody is dropped', () => {
+describe('an answer that is no JSON is read by its status, and nobody is dropped', () => {
   const html = '<!DOCTYPE html><title>Error 404 (Not Found)!!1</title> [x]';
   for (const [name, answer, expected] of [
     ['502 with HTML', { status: 502, body: html }, 'unanswered'],
@@ -440,7 +440,7 @@ function splitInTwo({ body }: FakeAnswer): string[] {
 }
 
 describe('the access token', () => {
-  test('B23: expires in mid-batch: one refresh for all in flight, the refused ones are sent again, none fails', async () => {
+  test('expires in mid-batch: one refresh for all in flight, the refused ones are sent again, none fails', async () => {
     const provider = open();
     await sendOne(provider);
     send = ({ headers }) => (headers.authorization === 'Bearer ya29.1' ? refusal(401, 'UNAUTHENTICATED', 'x') : ok);
@@ -448,7 +448,7 @@ describe('the access token', () => {
     assert.equal(tokenRequests().length, 2);
   });
 
-  test('B23: a token of two seconds is renewed as it goes', async () => {
+  test('a token of two seconds is renewed as it goes', async () => {
     const clock = new FakeClock();
     oauth = () => ({ status: 200, body: { access_token: `ya29.${++minted}`, expires_in: 2 } });
     const provider = open({ clock });
@@ -486,7 +486,7 @@ describe('the access token', () => {
     ['a token that no header can carry', { status: 200, body: { access_token: 'a\r\nb', expires_in: 1 } }],
     ['a torn connection', 'reset'],
   ] as const) {
-    test(`B23: ${name} from the token endpoint: wait, nothing is sent, nobody asks twice`, async () => {
+    test(`${name} from the token endpoint: wait, nothing is sent, nobody asks twice`, async () => {
       oauth = () => answer as FakeAnswer;
       const provider = open();
       const verdicts = await sendMany(provider, 20);
@@ -498,7 +498,7 @@ describe('the access token', () => {
     });
   }
 
-  test('B23: 503 and then health: the send goes on by itself', async () => {
+  test('503 and then health: the send goes on by itself', async () => {
     const clock = new FakeClock();
     const provider = open({ clock });
     const healthy = oauth;
@@ -510,7 +510,7 @@ describe('the access token', () => {
     assert.equal((await sendOne(provider)).kind, 'accepted');
   });
 
-  test('B23: invalid_grant is a fault of the credential', async () => {
+  test('invalid_grant is a fault of the credential', async () => {
     oauth = () => ({ status: 400, body: { error: 'invalid_grant', error_description: 'Invalid JWT Signature.' } });
     const verdict = await sendOne(open());
     assert.ok(verdict.kind === 'misconfigured' && verdict.fault === 'credentials');
@@ -564,7 +564,7 @@ describe('what was not answered', () => {
     assert.equal((await sendOne(provider)).kind, 'unsent');
   });
 
-  test('B18: one strange token in a batch fails alone', async () => {
+  test('one strange token in a batch fails alone', async () => {
     send = ({ body }) =>
       JSON.parse(body).message.token === 'good'
         ? ok

@@ -174,7 +174,7 @@ describe('every field of the message reaches the payload', () => {
   });
 });
 
-describe('B09: 0 and the empty text are values', () => {
+describe('0 and the empty text are values', () => {
   test('badge 0 is sent as 0, an absent one is absent', () => {
     assert.deepEqual(apns({ badge: 0 }).payload.aps, { badge: 0 });
     assert.equal(at(fcm({ title: 't', badge: 0 }), 'apns', 'payload', 'aps', 'badge'), 0);
@@ -193,7 +193,7 @@ describe('B09: 0 and the empty text are values', () => {
   });
 });
 
-describe('B10: size is counted in bytes of the final JSON', () => {
+describe('size is counted in bytes of the final JSON', () => {
   const fill = (provider: ProviderName, bytes: number, extra: Message = {}): Message => {
     const empty = measureMessage({ ...extra, body: '' }, provider);
     return { ...extra, body: 'x'.repeat(bytes - empty) };
@@ -228,7 +228,7 @@ describe('B10: size is counted in bytes of the final JSON', () => {
   });
 });
 
-describe('B12: data values', () => {
+describe('data values', () => {
   const data = { count: 1, ok: true, nested: { a: 1 }, list: [1, 'b'], none: null, text: 'x' };
 
   test('keep their types for APNs', () => {
@@ -253,7 +253,7 @@ describe('B12: data values', () => {
   });
 });
 
-describe('B13: reserved data keys', () => {
+describe('reserved data keys', () => {
   const googleLike = ['my_google', 'google_id', 'google', 'gcm', 'gcmId', 'gcm.id', 'gcm.notificationId'];
   for (const key of ['from', 'message_type', 'google.c.id', 'google.', 'gcm.notification.title']) {
     test(`${key} is refused for FCM, by name`, () => {
@@ -285,7 +285,7 @@ describe('B13: reserved data keys', () => {
   });
 });
 
-describe('B14: push type, priority and content agree', () => {
+describe('push type, priority and content agree', () => {
   const headersOf = (message: Message) => {
     const { 'apns-push-type': type, 'apns-priority': priority } = apns(message).headers;
     return `${type} ${priority}`;
@@ -360,7 +360,7 @@ describe('B14: push type, priority and content agree', () => {
   });
 });
 
-describe('B16: expiry', () => {
+describe('expiry', () => {
   test('is whole seconds for APNs, rounded down', () => {
     assert.equal(
       apns({ title: 't', ttlSeconds: 121 }, inSeconds(120.4)).headers['apns-expiration'],

@@ -69,7 +69,7 @@ describe('the reconciler', () => {
   });
 });
 
-describe('B40: a long send continues as new', () => {
+describe('a long send continues as new', () => {
   test('with its children drained: nobody is lost, nobody is sent to twice', async () => {
     const send = await bench.launch({ devices: 2_000 });
     await send.until('completed');
@@ -133,7 +133,7 @@ describe('a provider that nobody can be sent to', () => {
 });
 
 describe('a worker that stops in mid-send', () => {
-  test('B36: hands over at once: nobody is lost, nobody is sent to twice, nobody is in doubt', async () => {
+  test('hands over at once: nobody is lost, nobody is sent to twice, nobody is in doubt', async () => {
     bench.providers.apns.answer = slowly;
     const send = await bench.launch({ devices: 1_500 });
     await send.untilDone(300);

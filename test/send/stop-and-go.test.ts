@@ -51,7 +51,7 @@ const openChildren = async (send: TestSend) => {
   return open;
 };
 
-describe('B38: stop it now', () => {
+describe('stop it now', () => {
   test('pause: silence, then resume sends to the rest; nobody twice', async () => {
     const send = await inTheMiddle();
     assert.equal(await send.call('pause'), 200);
@@ -224,7 +224,7 @@ describe('in Temporal’s own UI', () => {
   });
 });
 
-test('B20: a wrong key halts the whole send within a handful of calls a batch; after the fix resume sends to all once', async () => {
+test('a wrong key halts the whole send within a handful of calls a batch; after the fix resume sends to all once', async () => {
   bench.providers.apns.answer = () => ({
     ...{ kind: 'misconfigured', httpStatus: 403, reason: 'InvalidProviderToken', fault: 'credentials' },
     detail: 'Check key id and team id.',

@@ -63,7 +63,7 @@ test('no device, no device token and no list of ids is in a history', async () =
   }
 });
 
-describe('B40: urgent', () => {
+describe('urgent', () => {
   test('a small send is on its way after one activity of its workflow', async () => {
     const send = await bench.launch({ devices: 1 });
     await send.until('completed');
@@ -97,7 +97,7 @@ describe('B40: urgent', () => {
   });
 });
 
-describe('B30: a device that must wait for long', () => {
+describe('a device that must wait for long', () => {
   test('holds up no other batch of its send, however many batches have one', async () => {
     // One device of each batch is refused for an hour: more batches than may be open at once.
     const send = await bench.launch({ devices: 1_200, isLaunched: false });

@@ -1,11 +1,12 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { databaseErrorCode, describeDatabaseError, probeDatabase } from '../db/database-error.ts';
-import { listUnreachableHostsOfAllApps } from '../db/provider-hosts.ts';
-import type { UnreachableHost } from '../domain/notification.ts';
-import type { ApiDependencies } from './dependencies.ts';
-import { urlProblems } from './http/problem-schema.ts';
-import { createRouter } from './http/router.ts';
-import { fromUnreachableHost, unreachableHostSchema } from './notifications/schemas.ts';
+import { databaseErrorCode, describeDatabaseError, probeDatabase } from '../../db/database-error.ts';
+import { listUnreachableHostsOfAllApps } from '../../db/provider-hosts.ts';
+import type { UnreachableHost } from '../../domain/notification.ts';
+import { within } from '../../domain/within.ts';
+import type { ApiDependencies } from '../dependencies.ts';
+import { urlProblems } from '../http/problem-schema.ts';
+import { createRouter } from '../http/router.ts';
+import { fromUnreachableHost, unreachableHostSchema } from './unreachable-host.ts';
 
 const healthRoute = createRoute({
   method: 'get',
@@ -48,27 +49,24 @@ const databaseDeadlineMs = 2_000;
 
 /** Open to everyone: they say nothing that a load balancer need not know. */
 export function health({ db, waker, stopping, log }: ApiDependencies) {
-  /** Said once for each fault, not with every question of a load balancer. */
-  let said: string | undefined;
+  /** Logged once for each fault, not with every question of a load balancer. */
+  let loggedFault: string | undefined;
 
   async function checkDatabase(): Promise<{ database: string; unreachable: UnreachableHost[] }> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const failed = (database: string) => ({ database, unreachable: [] });
-    const tooLate = new Promise<ReturnType<typeof failed>>((resolve) => {
-      timer = setTimeout(() => resolve(failed(`no answer within ${databaseDeadlineMs} ms`)), databaseDeadlineMs);
-    });
     const answer = Promise.all([listUnreachableHostsOfAllApps(db), probeDatabase(db)]).then(
       ([unreachable]) => ({ database: 'reachable', unreachable }),
       (error: unknown) => {
-        if (said !== databaseErrorCode(error)) {
+        const fault = databaseErrorCode(error);
+        if (loggedFault !== fault) {
           log.error({ reason: describeDatabaseError(error) }, 'not ready: the database cannot be used');
         }
-        said = databaseErrorCode(error);
-        return failed(`unusable (${said})`);
+        loggedFault = fault;
+        return { database: `unusable (${fault})`, unreachable: [] };
       },
     );
-    const state = await Promise.race([answer, tooLate]).finally(() => clearTimeout(timer));
-    if (state.database === 'reachable') said = undefined;
+    const late = { database: `no answer within ${databaseDeadlineMs} ms`, unreachable: [] };
+    const state = (await within(answer, databaseDeadlineMs)) ?? late;
+    if (state.database === 'reachable') loggedFault = undefined;
     return state;
   }
 

@@ -1,4 +1,4 @@
-/** The promise's value, or undefined when `timeoutMs` pass first. A later rejection is not lost: whoever else waits for it sees it. */
+/** The promise's value, or undefined when `timeoutMs` pass first. What rejects after that is seen by its other waiters only. */
 export async function within<T>(promise: Promise<T>, timeoutMs: number): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const timeUp = new Promise<undefined>((resolve) => {

@@ -1,0 +1,49 @@
+import { z } from '@hono/zod-openapi';
+import { uuidPattern } from './uuid.ts';
+
+/** `limit` of a listing that is asked for by its URL. */
+export function limitInQuery(max: number, fallback: number) {
+  return z
+    .string()
+    .regex(/^\d{1,6}$/, 'Must be a whole number.')
+    .transform(Number)
+    .refine((limit) => limit >= 1 && limit <= max, `Must be between 1 and ${max}.`)
+    .default(fallback)
+    .openapi({ type: 'integer', minimum: 1, maximum: max, default: fallback, description: 'Items a page.' });
+}
+
+/** `limit` of a listing that is asked for by a body. */
+export function limitInBody(max: number, fallback: number) {
+  return z.int().min(1).max(max).default(fallback);
+}
+
+/** `cursor` of listings in order of row ids. What it holds may change; what it looks like is in the document, to be exact. */
+export const rowCursor = cursorOf(/^[0-9]{1,15}$/)
+  .transform(Number)
+  .optional();
+
+/** `cursor` of listings in order of notification ids. */
+export const notificationCursor = cursorOf(uuidPattern).optional();
+
+function cursorOf(pattern: RegExp) {
+  return z
+    .string()
+    .regex(pattern, 'Must be the next_cursor of an earlier page.')
+    .openapi({ type: 'string', pattern: pattern.source, description: '`next_cursor` of the page before.' });
+}
+
+export const nextCursor = z
+  .string()
+  .nullable()
+  .openapi({ description: 'For the page after this one; null on the last page.' });
+
+/** A page of what `read` returns in order. It is asked for one item more than a page holds: that item tells of a next page. */
+export async function readPage<T>(
+  limit: number,
+  read: (limit: number) => Promise<T[]>,
+  cursorAfter: (item: T) => string,
+): Promise<{ items: T[]; next_cursor: string | null }> {
+  const found = await read(limit + 1);
+  const items = found.slice(0, limit);
+  return { items, next_cursor: found.length > limit ? cursorAfter(items.at(-1)!) : null };
+}

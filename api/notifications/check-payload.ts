@@ -1,0 +1,16 @@
+import type { Audience } from '../../domain/audience.ts';
+import type { Message } from '../../domain/message.ts';
+import { PayloadError } from '../../providers/payload/payload-error.ts';
+import { invalidField } from '../http/api-error.ts';
+import { checkForAudience } from './message-schema.ts';
+
+/** Refuses a message that a provider of its audience would not take. @throws {ApiError} 422 payload_invalid */
+export function checkPayload(message: Message, audience: Audience): void {
+  try {
+    checkForAudience(message, audience);
+  } catch (error) {
+    if (!(error instanceof PayloadError)) throw error;
+    const field = error.field === 'message' ? 'message' : `message.${error.field}`;
+    throw invalidField(field, error.message, 'payload_invalid');
+  }
+}
