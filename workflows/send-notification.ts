@@ -17,6 +17,7 @@ import {
 import type { Activities, BatchPage, FirstLook, NotificationView } from '../activities/activities.ts';
 import type { ProviderName } from '../domain/device.ts';
 import { batchWorkflowId } from '../domain/ids.ts';
+import { exhausted } from '../domain/never.ts';
 import { deliveryTaskQueue, taskQueuePrefix } from '../domain/task-queues.ts';
 import { batchSummary, deliverBatchWorkflow, mustWait } from './deliver-batch.ts';
 import { count, describeBooks, shorten } from './details.ts';
@@ -76,7 +77,7 @@ export async function sendNotificationWorkflow(input: SendNotificationInput): Pr
       woken = false;
       const view: FirstLook | undefined = await (isFirst ? firstLook : readNotification)(notificationId);
       if (view) setCurrentDetails(describe(view));
-      if (view === undefined || view.isFinished || view.state === 'draft') {
+      if (view === undefined || view.isFinished || view.state === 'draft' || view.state === 'completed') {
         // A signal that came during the read is seen here: the server refuses to close a workflow behind its back.
         if (woken) continue;
         return view && { state: view.state, title: view.title, books: view.books };
@@ -103,8 +104,12 @@ export async function sendNotificationWorkflow(input: SendNotificationInput): Pr
         case 'halted':
           await condition(() => woken, idleLook, { summary: shorten(whatItWaitsFor(view)) });
           break;
-        default:
+        case 'cancelled':
           await settleCancelled(notificationId);
+          break;
+        default:
+          // Fails this task, not the workflow: Temporal tries it again until a worker takes it that knows the state.
+          exhausted(view.state);
       }
       if (workflowInfo().continueAsNewSuggested) {
         await condition(allHandlersFinished);
