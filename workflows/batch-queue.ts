@@ -147,7 +147,6 @@ export class BatchQueue {
   #startableAt({ batch, dueAt, host }: Entry): number {
     const provider = gateOf(this.#providers, batch.provider);
     if (host === undefined) return Math.max(dueAt, provider.freeAt);
-    if (host.open > 0) return Number.POSITIVE_INFINITY;
     return Math.max(host.freeAt, provider.freeAt);
   }
 

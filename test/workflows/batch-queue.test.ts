@@ -146,12 +146,22 @@ const rules: Record<string, Record<string, string>> = {
        20 | a2 waiting 10 at test |       | 30
        30 |                       | a2    | 60
        60 |                       | a1    | none`,
-    'is free when the one that tried was sent: who waited for it goes on before its time': `
-        0 | plan a1 a2            | a1 a2 | none
+    'is free when the one that tried was sent: all that waited for it go on, before their time': `
+        0 | plan a1 a2 a3         | a1 a2 a3 | none
        10 | a1 waiting 50 at prod |       | 60
-       20 | a2 waiting 10 at prod |       | 30
+       10 | a2 waiting 80 at prod |       | 90
+       20 | a3 waiting 10 at prod |       | 30
        30 |                       | a1    | a report
-       40 | a1 finished           | a2    | none`,
+       40 | a1 finished           | a2 a3 | none`,
+    'is blocked again when one of those that went on says so, until another one is sent': `
+        0 | plan a1 a2 a3         | a1 a2 a3 | none
+       10 | a1 waiting 50 at prod |       | 60
+       10 | a2 waiting 50 at prod |       | 60
+       10 | a3 waiting 50 at prod |       | 60
+       60 |                       | a1    | a report
+       70 | a1 finished           | a2 a3 | none
+       80 | a2 waiting 50 at prod |       | a report
+       90 | a3 finished           | a2    | none`,
     'is free when the one that tried waits for something else': `
         0 | plan a1 a2            | a1 a2 | none
        10 | a1 waiting 50 at prod |       | 60
