@@ -3,21 +3,29 @@ import type { ProviderName } from '../domain/device.ts';
 import { exhausted } from '../domain/never.ts';
 
 export type Batch = Omit<DeliverBatchInput, 'notificationId'>;
+export type BatchReport = Pick<DeliverBatchResult, 'status' | 'waitMs' | 'host'>;
 
-/** What a run that continues as new knows: milliseconds since 1970 before which it is no use to start a batch. */
+/**
+ * What a run that continues as new knows: milliseconds since 1970 before which it is no use to start a batch. Providers and hosts
+ * are blocked also when their time is over: one batch at a time tries.
+ */
 export interface Waits {
   /** By seq. */
   batches: Record<number, number>;
-  /** Those that a batch was last kept waiting by, also when that time is over: one batch at a time tries. */
   providers: Partial<Record<ProviderName, number>>;
+  /** By provider and host, with the seqs of the batches that wait for it. Absent: none. */
+  hosts?: Record<string, { until: number; batches: number[] }>;
 }
 
-interface Entry {
-  batch: Batch;
-  /** 0: has not been started yet. */
+interface Wait {
+  /** 0: has not been started yet, or waits for the host only. */
   dueAt: number;
-  /** All devices left in the batch are sent to by this host: the batch goes on when another one finds the host free. */
-  host?: Gate;
+  /** All devices left in the batch are sent to by this one: the batch goes on when another one finds the host free. */
+  host?: string;
+}
+
+interface Entry extends Wait {
+  batch: Batch;
 }
 
 /** A provider or a host, as the reports of batches tell it: while it is blocked, one batch at a time tries. */
@@ -38,8 +46,8 @@ class Gate {
  * Which batch of a send is started next, and when. Pure: time comes in, batches and their reports come in, and the same
  * sequence always gives the same answers, as a workflow's replay needs.
  *
- * A batch is started again until it reports that it is finished. One that was refused for now waits for its own time. A provider
- * that nobody can be sent to keeps its own batches waiting, not the other's; a host, those that have devices for no other host.
+ * A batch is started again until it reports that it is finished. One that was refused for now waits for its own time. A blocked
+ * provider keeps its own batches waiting, not those of another; a blocked host, the batches that have devices for no other host.
  */
 export class BatchQueue {
   readonly #fresh: Entry[] = [];
@@ -48,13 +56,16 @@ export class BatchQueue {
   readonly #open = new Map<number, Entry>();
   readonly #providers = new Map<ProviderName, Gate>();
   readonly #hosts = new Map<string, Gate>();
-  /** Of the run before. */
-  readonly #carriedOver: Waits['batches'];
+  /** Of the run before, by seq of batches that have not been added yet. */
+  readonly #carriedOver = new Map<number, Wait>();
 
   constructor(waits?: Waits) {
-    this.#carriedOver = waits?.batches ?? {};
-    for (const [provider, until] of Object.entries(waits?.providers ?? {})) {
-      gateOf(this.#providers, provider).blockedUntil = until;
+    const { batches = {}, providers = {}, hosts = {} } = waits ?? {};
+    for (const [seq, dueAt] of Object.entries(batches)) this.#carriedOver.set(Number(seq), { dueAt });
+    for (const [provider, until] of Object.entries(providers)) gateOf(this.#providers, provider).blockedUntil = until;
+    for (const [host, { until, batches }] of Object.entries(hosts)) {
+      gateOf(this.#hosts, host).blockedUntil = until;
+      for (const seq of batches) this.#carriedOver.set(seq, { dueAt: 0, host });
     }
   }
 
@@ -70,9 +81,10 @@ export class BatchQueue {
 
   add(batches: Batch[]): void {
     for (const batch of batches) {
-      const dueAt = this.#carriedOver[batch.seq];
-      if (dueAt === undefined) this.#fresh.push({ batch, dueAt: 0 });
-      else this.#waiting.push({ batch, dueAt });
+      const wait = this.#carriedOver.get(batch.seq);
+      this.#carriedOver.delete(batch.seq);
+      if (wait === undefined) this.#fresh.push({ batch, dueAt: 0 });
+      else this.#waiting.push({ batch, ...wait });
     }
   }
 
@@ -82,11 +94,9 @@ export class BatchQueue {
       const at = entries.findIndex((entry) => this.#startableAt(entry) <= now);
       if (at < 0) continue;
       const [entry] = entries.splice(at, 1) as [Entry];
-      const { batch, host } = entry;
-      this.#open.set(batch.seq, entry);
-      gateOf(this.#providers, batch.provider).open += 1;
-      if (host) host.open += 1;
-      return batch;
+      this.#open.set(entry.batch.seq, entry);
+      for (const gate of this.#gatesOf(entry)) gate.open += 1;
+      return entry.batch;
     }
     return undefined;
   }
@@ -101,10 +111,9 @@ export class BatchQueue {
   }
 
   /** How an open batch ended. One that was stopped is not started again: what stopped it stops the send. */
-  report(batch: Batch, { status, waitMs, host }: DeliverBatchResult, now: number): void {
-    const tried = this.#close(batch).host;
+  report(batch: Batch, { status, waitMs, host }: BatchReport, now: number): void {
+    const [provider, tried] = this.#close(batch);
     if (status === 'stopped') return;
-    const provider = gateOf(this.#providers, batch.provider);
     const dueAt = now + waitMs;
     if (tried) tried.blockedUntil = undefined;
     switch (status) {
@@ -115,12 +124,16 @@ export class BatchQueue {
         provider.blockedUntil = undefined;
         this.#waiting.push({ batch, dueAt });
         break;
-      case 'waiting': {
-        const gate = host === undefined ? provider : gateOf(this.#hosts, host);
-        gate.blockedUntil = dueAt;
-        this.#waiting.push({ batch, dueAt, ...(gate !== provider && { host: gate }) });
+      case 'waiting':
+        if (host === undefined) {
+          provider.blockedUntil = dueAt;
+          this.#waiting.push({ batch, dueAt });
+        } else {
+          const name = `${batch.provider} ${host}`;
+          gateOf(this.#hosts, name).blockedUntil = dueAt;
+          this.#waiting.push({ batch, dueAt: 0, host: name });
+        }
         break;
-      }
       default:
         exhausted(status);
     }
@@ -134,28 +147,37 @@ export class BatchQueue {
 
   /** For the queue of a run that continues as new, once no batch is open. */
   waits(now: number): Waits {
-    const batches = { ...this.#carriedOver };
-    for (const { batch, dueAt } of this.#waiting) batches[batch.seq] = dueAt;
-    for (const [seq, dueAt] of Object.entries(batches)) if (dueAt <= now) delete batches[Number(seq)];
-    const providers: Waits['providers'] = {};
+    const waits: Required<Waits> = { batches: {}, providers: {}, hosts: {} };
     for (const [name, { blockedUntil }] of this.#providers) {
-      if (blockedUntil !== undefined) providers[name] = blockedUntil;
+      if (blockedUntil !== undefined) waits.providers[name] = blockedUntil;
     }
-    return { batches, providers };
+    const waiting = this.#waiting.map((entry) => [entry.batch.seq, entry] as const);
+    for (const [seq, { dueAt, host }] of [...this.#carriedOver, ...waiting]) {
+      if (dueAt > now) waits.batches[seq] = dueAt;
+      if (host === undefined) continue;
+      const until = gateOf(this.#hosts, host).blockedUntil;
+      if (until === undefined) continue;
+      waits.hosts[host] ??= { until, batches: [] };
+      waits.hosts[host].batches.push(seq);
+    }
+    return waits;
   }
 
-  #startableAt({ batch, dueAt, host }: Entry): number {
+  #startableAt(entry: Entry): number {
+    return Math.max(entry.dueAt, ...this.#gatesOf(entry).map((gate) => gate.freeAt));
+  }
+
+  /** All that must be free for it. */
+  #gatesOf({ batch, host }: Entry): [provider: Gate, ...host: Gate[]] {
     const provider = gateOf(this.#providers, batch.provider);
-    if (host === undefined) return Math.max(dueAt, provider.freeAt);
-    return Math.max(host.freeAt, provider.freeAt);
+    return host === undefined ? [provider] : [provider, gateOf(this.#hosts, host)];
   }
 
-  #close(batch: Batch): Entry {
-    const entry = this.#open.get(batch.seq)!;
+  #close(batch: Batch): [provider: Gate, ...host: Gate[]] {
+    const gates = this.#gatesOf(this.#open.get(batch.seq)!);
     this.#open.delete(batch.seq);
-    gateOf(this.#providers, batch.provider).open -= 1;
-    if (entry.host) entry.host.open -= 1;
-    return entry;
+    for (const gate of gates) gate.open -= 1;
+    return gates;
   }
 }
 

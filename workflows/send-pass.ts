@@ -18,7 +18,7 @@ import { type DeliverBatchWorkflowResult, deliverBatchWorkflow } from './deliver
 import { count, describeBatch, describeNotification, shorten } from './details.ts';
 import { closeBooks, nextBatches, readNotification } from './notification-activities.ts';
 
-/** Set by the signal, cleared by whoever is about to read the state. */
+/** Set by the signal, cleared before each read of the state. */
 export interface Wake {
   isPending: boolean;
 }
@@ -42,8 +42,11 @@ export class SendPass {
   /** The places and their children. */
   readonly #scope = new CancellationScope();
   #view: NotificationView;
+  /** Until it is in the queue. */
   #firstPage: BatchPage | undefined;
+  /** Seq of the last batch in the queue; … */
   #listedTo = 0;
+  /** … it is the last of the send. */
   #isListed = false;
   #isUrgent = false;
   #started = 0;
@@ -87,7 +90,7 @@ export class SendPass {
         continue;
       }
       this.#started += 1;
-      // Planning runs ahead of sending. A failure here is met again, and handled, by whoever finds the queue empty.
+      // Planning runs ahead of sending. A failure here is met again, and handled, by the place that finds the queue empty.
       if (!this.#isListed && this.#queue.fresh < this.#view.settings.openBatches) this.#listMore().catch(() => {});
       await this.#deliver(batch);
     }
@@ -114,7 +117,7 @@ export class SendPass {
       });
     } catch (error) {
       if (!isCancellation(error)) {
-        // An orphan of a terminated parent still runs, or somebody terminated the child: the batch's row decides, later.
+        // An orphan of a terminated parent still runs, or an operator terminated the child: the batch's row decides, later.
         if (!(error instanceof WorkflowExecutionAlreadyStartedError))
           log.warn('batch ended without a report', { seq: batch.seq });
         this.#queue.retryAt(batch, Date.now() + batchRetryDelayMs);
