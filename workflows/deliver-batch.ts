@@ -10,7 +10,7 @@ import {
 } from '@temporalio/workflow';
 import type { Activities } from '../activities/activities.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
-import { count, describeBooks, shorten } from './details.ts';
+import { count, describeBatch, describeBooks, shorten } from './details.ts';
 
 export interface DeliverBatchWorkflowInput extends DeliverBatchInput {
   /** The delivery queue of the provider. */
@@ -32,24 +32,19 @@ const longestWaitHereMs = 1_000;
  * cancellation is answered by a report, not by a failure.
  */
 export async function deliverBatchWorkflow(input: DeliverBatchWorkflowInput): Promise<DeliverBatchWorkflowResult> {
+  const { taskQueue, heartbeatTimeoutMs, ...batch } = input;
   const activities = proxyActivities<Activities>({
-    taskQueue: input.taskQueue,
+    taskQueue,
     startToCloseTimeout,
-    heartbeatTimeout: input.heartbeatTimeoutMs,
+    heartbeatTimeout: heartbeatTimeoutMs,
     // Otherwise the workflow would end while the activity still sends.
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '30s' },
   });
-  const batch: DeliverBatchInput = {
-    notificationId: input.notificationId,
-    seq: input.seq,
-    provider: input.provider,
-    size: input.size,
-  };
-  const summary = batchSummary(input);
+  const summary = describeBatch(batch);
   let result: DeliverBatchWorkflowResult;
   setCurrentDetails(
-    `**${summary}**\n\nIs being sent, or waits for a worker of queue ${input.taskQueue}. Live counts: Pending Activities, heartbeat details.`,
+    `**${summary}**\n\nIs being sent, or waits for a worker of queue ${taskQueue}. Live counts: Pending Activities, heartbeat details.`,
   );
   try {
     for (;;) {
@@ -68,13 +63,8 @@ export async function deliverBatchWorkflow(input: DeliverBatchWorkflowInput): Pr
   }
 }
 
-/** One line for Temporal's UI. */
-export function batchSummary({ provider, seq, size }: DeliverBatchInput): string {
-  return `${provider} · batch ${seq} · ${count(size)} devices`;
-}
-
 /** Whether the batch is to be tried again after `waitMs`. */
-export function mustWait({ status }: DeliverBatchResult): boolean {
+function mustWait({ status }: DeliverBatchResult): boolean {
   return status === 'deferred' || status === 'waiting';
 }
 

@@ -1,4 +1,6 @@
+import type { NotificationView } from '../activities/activities.ts';
 import { shortenText } from '../domain/cut-text.ts';
+import type { DeliverBatchInput } from '../domain/delivery.ts';
 import type { Books } from '../domain/notification.ts';
 import { outcomes } from '../domain/outcome.ts';
 
@@ -24,6 +26,29 @@ export function describeBooks(books: Books, headline: string, notes: string[] = 
     '',
     `As of ${new Date().toISOString()}.`,
   ].join('\n');
+}
+
+/** The books of a notification, with what it waits for. */
+export function describeNotification(view: NotificationView, books = view.books, more: string[] = []): string {
+  const notes = [...more];
+  if (view.state === 'scheduled') notes.push(`Begins at ${view.scheduledAt}.`);
+  if (view.state === 'paused' || view.state === 'halted') notes.push(`${whatItWaitsFor(view)}.`);
+  for (const { provider, host, since, error } of view.unreachable ?? []) {
+    notes.push(`${provider} cannot be reached at ${host} since ${since}: ${error}`);
+  }
+  if (view.ratePerSecond !== null) notes.push(`Its own limit: ${count(view.ratePerSecond)} devices a second.`);
+  return describeBooks(books, `${view.title ?? 'Notification'}: ${view.state}`, notes);
+}
+
+/** Of one that is paused or halted. */
+export function whatItWaitsFor(view: NotificationView): string {
+  if (view.state === 'paused') return 'Paused: waits for resume or cancel';
+  return `Halted, waits for resume after the fix, or for cancel. ${(view.haltDetail ?? '').replace(/\.$/, '')}`;
+}
+
+/** One line. */
+export function describeBatch({ provider, seq, size }: Pick<DeliverBatchInput, 'provider' | 'seq' | 'size'>): string {
+  return `${provider} · batch ${seq} · ${count(size)} devices`;
 }
 
 /** 1234567 as people read it: 1 234 567. */
