@@ -71,7 +71,7 @@ export class BodyWriter {
     }
   }
 
-  /** SETTINGS_INITIAL_WINDOW_SIZE, which changes the streams that are open as well (RFC 9113 §6.9.2). @throws {Http2ProtocolError} */
+  /** SETTINGS_INITIAL_WINDOW_SIZE, which changes open streams as well (RFC 9113 §6.9.2). @throws {Http2ProtocolError} */
   setStreamWindow(bytes: number, open: Iterable<Exchange>): void {
     if (bytes > LARGEST_WINDOW_BYTES) throw new Http2ProtocolError(ErrorCode.flowControlError, 'window too large');
     const change = bytes - this.#streamWindow;
