@@ -14,7 +14,7 @@ import { round, tableRow } from './figures.ts';
 import { startBenchStack } from './stack.ts';
 
 /**
- * Microseconds of the sender's CPU for each device. `send` is what a batch costs more than one that sends nothing; `record`
+ * Microseconds of the sender's CPU for each device. `send_us` is what a batch costs more than one that sends nothing; `record_us`
  * (windows and outcomes) is what the latter costs beyond reading and building.
  */
 export interface DeliverFigures {

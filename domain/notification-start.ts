@@ -4,7 +4,7 @@ import { notificationWorkflowId, wakeSignalName } from './ids.ts';
 import { jsonBytes, utf8Bytes } from './json.ts';
 import type { Notification } from './notification.ts';
 
-/** Of JSON: Temporal's limit for a summary (`limit.userMetadataSummarySize`). */
+/** Temporal's limit for a summary, in bytes of JSON (`limit.userMetadataSummarySize`). */
 const maxSummaryBytes = 400;
 
 /** What an operator sees of a send in Temporal's Web UI. The title is the caller's own text; no ids of people, no device tokens. */
@@ -47,7 +47,7 @@ export function notificationStart(notificationId: string, labels: NotificationLa
 function cutToSummary(text: string): string {
   let cut = text;
   for (let excess = jsonBytes(cut) - maxSummaryBytes; excess > 0; excess = jsonBytes(cut) - maxSummaryBytes) {
-    // JSON writes a byte in six at most.
+    // JSON writes a byte as six at most.
     cut = cutTextToBytes(cut, utf8Bytes(cut) - Math.ceil(excess / 6));
   }
   return cut;
