@@ -30,7 +30,7 @@ export async function benchApi(quick: boolean, say: (line: string) => void): Pro
       repeats.push(await measureImport(stack, rows, `new-${round}`));
     }
     const backend = new Backend(stack);
-    // Every device is there before one is read.
+    // Every device is registered before one is read.
     await backend.measure(requests, backend.register);
     const rates = { put: [] as number[], get: [] as number[], both: [] as number[] };
     for (let round = 0; round < rounds; round++) {
@@ -54,7 +54,7 @@ export async function benchApi(quick: boolean, say: (line: string) => void): Pro
   }
 }
 
-/** Rows a second. The same name brings the same devices. */
+/** Rows a second. The same name gives the same devices. */
 async function measureImport(stack: Stack, rows: number, name: string): Promise<number> {
   const audience = { name, devices: rows, providers: ['fcm'] as const, deadPercent: 0, transientPercent: 0 };
   const startedAt = performance.now();

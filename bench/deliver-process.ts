@@ -37,7 +37,7 @@ export interface Speed {
 /** Medians; microseconds of CPU for each device. */
 export interface DeliverReport {
   atOnce: { tracked: Speed; bare: Speed };
-  /** Every answer takes 20 to 80 ms, and no more than one connection's 1 000 requests are under way. */
+  /** Every answer takes 20 to 80 ms, and at most one connection's 1 000 requests are under way. */
   likeAProvider: { tracked: Speed; bare: Speed };
   parts: { readUs: number; buildUs: number; withoutSendingUs: number };
 }
@@ -87,7 +87,7 @@ const control = new SimulatorControl(task.controlUrl);
 const quietly = { logger: new DefaultLogger('ERROR') };
 
 const addresses = await readAddresses();
-// What is compiled and cached first must not count.
+// The first pass compiles and fills caches; it must not count.
 await measurePair();
 await measureParts();
 const atOnce = await repeat(measurePair);

@@ -1,6 +1,6 @@
 /**
- * `deliverBatch` alone, on a prepared database and without Temporal, against the same engine sending the same messages and
- * keeping no books. The sender is a process of its own (`deliver-process.ts`), whose CPU is what is measured.
+ * `deliverBatch` alone, on a prepared database and without Temporal, against the same engine sending the same messages without
+ * books. The sender is a process of its own (`deliver-process.ts`), whose CPU is measured.
  */
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
@@ -14,8 +14,8 @@ import { round, tableRow } from './figures.ts';
 import { startBenchStack } from './stack.ts';
 
 /**
- * Microseconds of the sender's CPU for each device. Sending is what a batch costs more than one that sends nothing; recording,
- * windows and outcomes, is what the latter costs beside reading and building.
+ * Microseconds of the sender's CPU for each device. `send_us` is what a batch costs more than one that sends nothing; `record_us`
+ * (windows and outcomes) is what the latter costs beyond reading and building.
  */
 export interface DeliverFigures {
   cpu_us: number;

@@ -1,7 +1,7 @@
 /**
- * The engine alone against other senders: the same server, payload and device tokens, each sender in a process of its
- * own, in turn. CPU of the client process is what is compared; requests a second are the server's too, so the table
- * says how busy the server was.
+ * The engine alone against other senders: the same server, payload and device tokens, each sender in a process of its own, in
+ * turn. CPU of the client process is compared; requests a second also depend on the server, so the table says how busy the server
+ * was.
  */
 import { execFile, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -33,9 +33,9 @@ interface Sender {
   name: SenderName | 'carillon_fcm';
   title: string;
   protocol: 'apns' | 'fcm';
-  /** Of the round's requests, so that every sender is busy for a second or two: a fast one sends more. */
+  /** Share of the round's requests, so that every sender is busy for a second or two: a fast sender sends more. */
   share: number;
-  /** Makes it ready to run: the command, or why it cannot be had. */
+  /** Makes the sender ready to run: the command, or why there is none. */
   prepare(): Command | Unavailable;
 }
 
@@ -49,7 +49,7 @@ interface Unavailable {
 }
 
 interface Round extends SenderFigures {
-  /** Of one core. */
+  /** Share of one core. */
   serverBusy: number;
 }
 
@@ -126,7 +126,7 @@ class EngineBench {
     });
   }
 
-  /** One round of one sender. One that fails is not asked again, and has no figures. */
+  /** One round of one sender. A sender that fails is not run again, and has no figures. */
   async run(sender: Sender, requestsOfRound: number): Promise<void> {
     const command = this.#commands.get(sender);
     if (command === undefined) return;
@@ -245,7 +245,7 @@ class EngineBench {
     };
   }
 
-  /** The libraries are installed once, when the first sender asks. Undefined: they are there. */
+  /** Installs the libraries once, when the first sender asks. Undefined: they are installed. */
   #installPeers(): Unavailable | undefined {
     this.#npmPeers ??= { reason: this.#tryToInstallPeers() };
     const { reason } = this.#npmPeers;
@@ -261,7 +261,7 @@ class EngineBench {
     const { status, stderr, error } =
       npm && node ? spawnSync(node, [npm, ...args], options) : spawnSync('npm', args, options);
     if (status === 0 && peersAreInstalled()) return undefined;
-    // npm's first lines are codes, and its last one says where its log is.
+    // npm's first lines are codes, and its last line says where its log is.
     const complaint = stderr?.match(/^npm error (?!code |errno |syscall |path |A complete log)(.+)$/m)?.[1];
     return `npm ci in bench/peers failed: ${complaint ?? error?.message ?? `exit status ${status}`}`;
   }
@@ -292,7 +292,7 @@ const message = {
   ttlSeconds: 3600,
 };
 
-/** As the lock file has them. */
+/** Whether they are installed as the lock file has them. */
 function peersAreInstalled(): boolean {
   const read = (file: string) => (existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')).packages : undefined);
   const wanted: Record<string, { version?: string; optional?: boolean }> = read(join(peers, 'package-lock.json'));
@@ -302,7 +302,7 @@ function peersAreInstalled(): boolean {
   );
 }
 
-/** Its standard output. @throws with the last line of its standard error when it fails. */
+/** Returns the program's standard output. @throws with the last line of its standard error when it fails. */
 function runProgram(file: string, args: string[]): Promise<string> {
   return new Promise((resolve, reject) => {
     execFile(file, args, { encoding: 'utf8', timeout: roundTimeoutMs }, (error, stdout, stderr) => {

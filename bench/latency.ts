@@ -1,5 +1,5 @@
 /**
- * How soon an operator and a small send get through while a large one is running: from the answer to `pause` until the last
+ * How soon an operator and a small send get through while a large send is running: from the answer to `pause` until the last
  * request that reached a provider, and from the launch of a send to one device until its request.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -17,11 +17,11 @@ export interface LatencyFigures {
   overtake_ms: number;
 }
 
-/** Sending before each pause. */
+/** How long the send runs before each pause. */
 const runMs = 400;
-/** Looked at so long after a pause for the last request, … */
+/** How long after a pause the last request is looked for, … */
 const silenceMs = 1_500;
-/** … and so long for anything that comes. */
+/** … and how long any other event is waited for. */
 const patienceMs = 30_000;
 const pollMs = 5;
 
@@ -51,7 +51,7 @@ export async function benchLatency(
       return id;
     };
     let large = await launchLarge();
-    /** One that is half done makes place for the next, so that it cannot end in the middle of a measurement. */
+    /** A send that is half done is replaced by a new one, so that it cannot end in the middle of a measurement. */
     const running = async () => {
       const { books } = await api.get<NotificationView>(`/v1/notifications/${large}`);
       if (books.is_planned && books.pending < devices / 2) {
@@ -111,7 +111,9 @@ async function launch(api: ApiClient, audience: object): Promise<string> {
   return (await api.post<NotificationView>('/v1/notifications', { message, audience, launch: true })).id;
 }
 
-/** Waits for the closed books too: recording who was not sent to is work that would slow down what is measured next. */
+/**
+ * Also waits for the closed books: recording the devices that were not sent to is work that would slow down the next measurement.
+ */
 async function end(api: ApiClient, id: string): Promise<void> {
   const view = () => api.get<NotificationView>(`/v1/notifications/${id}`);
   if ((await view()).finished_at === null) await api.post(`/v1/notifications/${id}/cancel`, {});

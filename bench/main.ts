@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: measures the engine alone, a slow provider, one batch, the whole stack, latencies and the API, each with a check of its own
- * that what was measured was also done. Figures of one run may be compared with each other, not with those of another day.
+ * `npm run bench`: measures the engine alone, a slow provider, one batch, the whole stack, latencies and the API, and checks each
+ * time that the measured work was done. Compare figures of one run with each other, not with those of another day.
  */
 import { readCommandLine } from '../domain/command-line.ts';
 import { stopSignal } from '../domain/stop-signal.ts';

@@ -1,4 +1,4 @@
-/** What the senders of `bench/peers` share: the description they are started with, and how their CPU is counted. */
+/** What the senders of `bench/peers` share: the description that starts them, and the count of their CPU. */
 import { readFileSync } from 'node:fs';
 
 /** Written by `bench/engine.ts` as JSON; `bench/peers/apns2/main.go` reads the same. */
@@ -16,7 +16,7 @@ export interface SenderTask {
   service_account_file: string;
   oauth_token_url: string;
   notification_id: string;
-  /** What Carillon makes the payload from. */
+  /** The message from which Carillon makes the payload. */
   message: { title: string; body: string; sound: string; badge: number; deepLink: string; ttlSeconds: number };
   /** UNIX milliseconds. */
   expires_at_ms: number;

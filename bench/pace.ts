@@ -1,6 +1,6 @@
 /**
- * A provider that takes only so many requests a second and queues the others: the sender must give it all it takes and no
- * more than it answers in time. What is looked for is a request in doubt or a repeat, with nothing broken.
+ * A provider that takes a set number of requests a second and queues the others: the sender must give it all that it takes and no
+ * more than it answers in time. Nothing is broken, so a request in doubt or a repeat is a fault.
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -19,10 +19,10 @@ export interface PaceFigures {
   /** Requests a second that the provider takes, over the whole run, and those that it answered. */
   takes: number;
   reached: number;
-  /** Requests without an answer, and messages that it got twice. */
+  /** Requests without an answer, and messages that the provider got twice. */
   in_doubt: number;
   repeats: number;
-  /** Requests that were at the provider at once, at most. */
+  /** Most requests that were at the provider at once. */
   most_waiting: number;
 }
 
@@ -71,7 +71,7 @@ async function measure({ name, rates, burstMs = 0, seconds }: Peer): Promise<Pac
   const provider = createProvider(simulator);
   try {
     const sender = new Sender(provider, provider.prepare({ notificationId: uuidV7(), message }));
-    // Connecting, and what the first requests spend on compiling, is no matter of pace.
+    // Connecting and the compiling during the first requests are no matter of pace.
     await sender.run(10 * burstMs + 500);
     const startedAt = performance.now();
     const before = sender.answered;
@@ -117,7 +117,7 @@ class Sender {
     await sleep(ms);
   }
 
-  /** @throws for whatever is neither accepted nor in doubt: then something else was measured. */
+  /** @throws for a request that is neither accepted nor in doubt: then something else was measured. */
   async end(): Promise<void> {
     this.#isSending = false;
     while (this.#inFlight > 0) await sleep(10);

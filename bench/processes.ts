@@ -4,10 +4,10 @@ import { readdirSync, readFileSync } from 'node:fs';
 /** The unit of times in `/proc/<pid>/stat` on every Linux that Node supports. */
 const msPerTick = 10;
 
-/** Whether this system tells CPU and memory of other processes. */
+/** Whether this system shows CPU and memory of other processes. */
 export const canMeasureProcesses = process.platform === 'linux';
 
-/** Milliseconds of CPU that a process and all below it have used, children that have ended included. */
+/** Milliseconds of CPU that a process and all its descendants have used, ended children included. */
 export function cpuMs(pid: number): number {
   let ticks = 0;
   for (const member of processTree(pid)) {

@@ -1,6 +1,6 @@
 /**
- * The whole stack: PostgreSQL, Temporal, simulator, API and one worker on this machine, an audience of each size in turn, on
- * a stack of its own. What must hold is that the cost of a device does not depend on the size of the audience.
+ * The whole stack: PostgreSQL, Temporal, simulator, API and one worker on this machine, an audience of each size in turn, on a
+ * stack of its own. The cost of a device must not depend on the size of the audience.
  */
 import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -14,7 +14,10 @@ import { round, tableRow } from './figures.ts';
 import { canMeasureProcesses, cpuMs, residentMb } from './processes.ts';
 import { countTemporalWork, type TemporalWork } from './temporal-work.ts';
 
-/** One object of the JSON line. Memory in MB, bytes of the whole database by device: its row in the registry and its outcome. */
+/**
+ * One object of the JSON line. Memory in MB; bytes of the whole database for each device: its row in the registry and its
+ * outcome.
+ */
 export interface StackFigures {
   devices: number;
   devices_per_second: number;
@@ -67,7 +70,7 @@ export function startBenchStack(workers: number): Promise<Stack> {
     ports: 'free',
     hasWebUi: false,
     workers,
-    // Refused devices come back at once: what is measured is work, not waiting.
+    // Refused devices are tried again at once: the bench measures work, not waiting.
     env: { LOG_LEVEL: 'warn', CARILLON_RETRY_BASE_MS: '200', CARILLON_RETRY_MAX_MS: '1000' },
   });
 }

@@ -8,7 +8,9 @@ export interface TemporalWork {
   /** Workflow runs: the notification's own, each continuation, each batch. */
   executions: number;
   events: number;
-  /** Billable on Temporal Cloud by its list (https://docs.temporal.io/cloud/actions), without heartbeats, which leave no event. */
+  /**
+   * Billable actions by Temporal Cloud's list (https://docs.temporal.io/cloud/actions), without heartbeats, which leave no event.
+   */
   actions: number;
 }
 
@@ -21,7 +23,7 @@ const actionEvents = new Set<unknown>([
   EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED,
   EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES,
 ]);
-/** The listing of a server is behind by a moment. */
+/** A server's listing lags by a moment. */
 const listingPatienceMs = 15_000;
 
 /** Reads the histories of a send that has ended. */

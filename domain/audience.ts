@@ -20,7 +20,7 @@ export interface Audience {
   externalIds?: string[];
   /** Only devices of these users. */
   userIds?: string[];
-  /** Only devices of the list that was uploaded for the notification; nobody as long as there is none. */
+  /** Only devices of the list uploaded for the notification; no device as long as there is no list. */
   uploaded?: true;
 }
 
@@ -37,9 +37,9 @@ export type ComparisonOperator = (typeof comparisonOperators)[number];
 export type ConditionScalar = string | number | boolean;
 
 /**
- * A property of the device compared with a value. A comparison holds only between values of one JSON type: `gt 5` never
- * holds for the text "6". Dates are ISO 8601 texts and compare as text. `contains`: the property is a list that has the
- * value. `exists`: value true or false. `ne` also holds where the property is missing.
+ * A property of the device compared with a value. A comparison holds only between values of one JSON type: `gt 5` never holds for
+ * the text "6". Dates are ISO 8601 texts and compare as text. `contains`: the property is a list that holds the value. `exists`:
+ * value true or false. `ne` also holds where the property is missing.
  */
 export interface PropertyCondition {
   property: string;
@@ -71,8 +71,8 @@ export interface DeviceFieldCondition {
 }
 
 /**
- * The form in which devices have what a condition asks for; undefined when no device can have it. What is only compared by
- * its order need not be a value itself: `locale gte "de"`, `bucket lt 10001`.
+ * The form in which devices store the value that a condition asks for; undefined when no device can have it. A value that is only
+ * compared by order need not be one that a device can have: `locale gte "de"`, `bucket lt 10001`.
  */
 export function canonicalFieldValue(
   { field, operator }: Pick<DeviceFieldCondition, 'field' | 'operator'>,

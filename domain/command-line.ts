@@ -1,11 +1,11 @@
 import process from 'node:process';
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
 
-/** For programs alone: whatever is wrong with the arguments ends the process with status 2, `--help` with 0. */
+/** For programs only: any wrong argument ends the process with status 2, `--help` with 0. */
 export interface CommandLine<Values> {
   values: Values;
   positionals: string[];
-  /** A whole number of the option, where it is given; `_` may stand between digits. */
+  /** The option as a whole number, where it is given; `_` may stand between digits. */
   wholeNumber(name: keyof Values & string, min: number, max?: number): number | undefined;
   percent(name: keyof Values & string): number | undefined;
   /** Words with commas between them, each one of `known`. */
@@ -14,7 +14,7 @@ export interface CommandLine<Values> {
   refuse(message: string): never;
 }
 
-/** Reads the arguments of this process, all of them: an option or a word that nobody asked for is refused. */
+/** Reads all arguments of this process: an unknown option or a further word is refused. */
 export function readCommandLine<const T extends ParseArgsOptionsConfig>(
   usage: string,
   options: T,
@@ -32,7 +32,7 @@ export function readCommandLine<const T extends ParseArgsOptionsConfig>(
       const help = { type: 'boolean', short: 'h' } as const;
       return parseArgs({ options: { ...options, help }, allowPositionals: true, strict: true });
     } catch (error) {
-      // The first sentence says what is wrong; others are about how Node would take it.
+      // The first sentence says what is wrong; the others say how Node would take it.
       return refuse(`${(error as Error).message.split(/\.\s/)[0]!.replace(/\.$/, '')}.`);
     }
   }

@@ -16,8 +16,8 @@ export interface Config {
   /** `LOG_LEVEL`: debug, info, warn, error; default info. */
   logLevel: string;
   /**
-   * `HTTPS_PROXY` (`http://` or `https://`, with user and password where it asks for them) and `NO_PROXY`: the way to Apple
-   * and Google. Also in lower case, which then counts.
+   * `HTTPS_PROXY` (`http://` or `https://`, with user and password where the proxy asks for them) and `NO_PROXY`: the way to
+   * Apple and Google. A name in lower case goes before the same in capitals.
    */
   proxy: ProxySettings | undefined;
   api: ApiConfig;
@@ -29,7 +29,7 @@ export interface ApiConfig {
   host: string;
   /** `PORT`, default 8080. */
   port: number;
-  /** `CARILLON_TEMPORAL_DEADLINE_MS`: how long a call to Temporal may take before the launch is left to the reconciler; default 1 500. */
+  /** `CARILLON_TEMPORAL_DEADLINE_MS`: how long a call to Temporal may take before it is left to the reconciler; default 1 500. */
   temporalDeadlineMs: number;
   /** `CARILLON_JWKS_URL`, `CARILLON_JWT_ISSUER`, `CARILLON_JWT_AUDIENCE`: JWTs of an outside issuer; unset: API keys only. */
   jwt: { jwksUrl: string; issuer: string; audience: string } | undefined;
@@ -44,27 +44,27 @@ export interface WorkerConfig {
   windowSize: number;
   /** `CARILLON_MAX_IN_FLIGHT`: requests under way at once for one batch, default 2 000. */
   maxInFlight: number;
-  /** `CARILLON_REQUEST_DEADLINE_MS`: a provider that has not answered by then leaves the device in doubt; default 15 000. */
+  /** `CARILLON_REQUEST_DEADLINE_MS`: a provider that has not answered after this leaves the device in doubt; default 15 000. */
   requestDeadlineMs: number;
   /** `CARILLON_CONCURRENT_BATCHES`: batches that one process sends at once for one provider, default 2. */
   concurrentBatches: number;
   /** `CARILLON_OPEN_BATCHES`: batch workflows that one notification keeps open at once, default 20. */
   openBatches: number;
-  /** `CARILLON_BATCHES_PER_RUN`: the send continues as new after so many; default 0: when Temporal suggests it. */
+  /** `CARILLON_BATCHES_PER_RUN`: batches after which the send continues as new; default 0: when Temporal suggests it. */
   batchesPerRun: number;
-  /** `CARILLON_HEARTBEAT_TIMEOUT_MS`: a silent delivery is tried by another worker after this; default 10 000. */
+  /** `CARILLON_HEARTBEAT_TIMEOUT_MS`: how long a worker may be silent before another takes over its batch; default 10 000. */
   heartbeatTimeoutMs: number;
   /** `CARILLON_RETRY_BASE_MS`: the first wait after a transient refusal, doubled each time; default 10 000. */
   retryBaseMs: number;
-  /** `CARILLON_RETRY_MAX_MS`: the longest wait, whoever asks for it; default 3 600 000 (one hour). */
+  /** `CARILLON_RETRY_MAX_MS`: the longest wait, also where a provider asks for more; default 3 600 000 (one hour). */
   retryMaxMs: number;
   /** `CARILLON_MAX_ATTEMPTS` for one device, default 8. */
   maxAttempts: number;
-  /** `CARILLON_MAX_DOUBTS`: how often a device without an answer is sent to again, default 2. */
+  /** `CARILLON_MAX_DOUBTS`: how often a device in doubt is sent to again, default 2. */
   maxDoubts: number;
   /** `CARILLON_RECONCILE_INTERVAL_MS`, default 5 000. */
   reconcileIntervalMs: number;
-  /** `CARILLON_SHUTDOWN_GRACE_MS`: for answers under way when the worker is asked to stop; default 15 000. */
+  /** `CARILLON_SHUTDOWN_GRACE_MS`: how long a stopping worker waits for answers under way; default 15 000. */
   shutdownGraceMs: number;
   /** `CARILLON_WORKFLOW_CACHE`: workflows kept in memory, default 300. */
   maxCachedWorkflows: number;
@@ -72,7 +72,10 @@ export interface WorkerConfig {
   workflowBundlePath: string | undefined;
 }
 
-/** Of a process's environment: `process.env`, or Deno's. @throws {ConfigError} naming every variable that is missing or malformed. */
+/**
+ * Reads a process's environment: `process.env`, or Deno's. @throws {ConfigError} naming every variable that is missing or
+ * malformed.
+ */
 export function loadConfig(env: Environment): Config {
   return readSettings(env, readConfig);
 }

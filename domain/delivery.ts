@@ -13,20 +13,20 @@ export interface DeliverBatchInput {
 export interface DeliverBatchResult {
   /**
    * - `finished`: every device of the batch has its outcome.
-   * - `deferred`: everybody left was refused for now; call again in `waitMs`. Other batches have no reason to wait.
-   * - `waiting`: nobody can be sent to for `waitMs`, in no batch of this provider; call again then. With a `host`: everybody left
-   *   in this batch is sent to by that one, and others may be sent to by another.
+   * - `deferred`: all devices left were refused for now; call again in `waitMs`. Other batches have no reason to wait.
+   * - `waiting`: no device in any batch of this provider can be sent to for `waitMs`; call again then. With a `host`: all devices
+   *   left in this batch belong to that host; batches with devices of another host may go on.
    * - `stopped`: the notification's state forbids sending, or a later claim owns the batch.
    */
   status: 'finished' | 'deferred' | 'waiting' | 'stopped';
-  /** 0 unless deferred or waiting; also 0 when the worker shuts down and another should go on at once. */
+  /** 0 unless deferred or waiting; also 0 when the worker shuts down and another worker should go on at once. */
   waitMs: number;
   host?: string;
-  /** Absent: all can be reached. */
+  /** Absent: all hosts can be reached. */
   unreachable?: HostInTrouble[];
   /** Devices of this batch that wait for another attempt. */
   deferred: number;
-  /** Why, in a word or two, for people who look at Temporal's UI. */
+  /** Why the call ended, in a word or two, for people who look at Temporal's UI. */
   reason: string;
   /** The whole notification's books when this call ended. */
   books: Books;

@@ -10,7 +10,7 @@ export function byProvider<T>(make: (provider: ProviderName) => T): Record<Provi
 export const platforms = ['ios', 'android', 'web'] as const;
 export type Platform = (typeof platforms)[number];
 
-/** Who reaches a device that does not say. */
+/** The provider of a device that names none. */
 export const usualProvider: Record<Platform, ProviderName> = { ios: 'apns', android: 'fcm', web: 'fcm' };
 
 export const apnsEnvironments = ['production', 'sandbox'] as const;

@@ -1,10 +1,8 @@
-/**
- * Temporal's ids and names. Made and taken apart here and nowhere else. This file is imported by workflows, so it must stay free of Node.
- */
+/** Temporal's ids and names, made and taken apart only here. Workflows import this file, so it must stay free of Node. */
 
 export const sendNotificationWorkflowType = 'sendNotificationWorkflow';
 
-/** Wakes `sendNotificationWorkflow` to read its state from PostgreSQL. It carries nothing: PostgreSQL is the authority. */
+/** Wakes `sendNotificationWorkflow` to read its state. The signal carries nothing: PostgreSQL is the authority. */
 export const wakeSignalName = 'wakeSignal';
 
 export function notificationWorkflowId(notificationId: string): string {

@@ -3,7 +3,7 @@ export type JsonObject = { [key: string]: JsonValue };
 
 const encoder = new TextEncoder();
 
-/** Bytes of a text in UTF-8, which is what both providers count; never its length in characters. */
+/** A text's length in UTF-8 bytes, which both providers count; never its length in characters. */
 export function utf8Bytes(text: string): number {
   return encoder.encode(text).length;
 }
@@ -17,8 +17,8 @@ export function isJsonObject(value: JsonValue | undefined): value is JsonObject 
 }
 
 /**
- * Lays an override over what was built: objects are merged key by key, everything else replaces, null takes a key away.
- * A subtree that exists only in the override is taken as it is, nulls included.
+ * Lays an override over what was built: objects are merged key by key, any other value replaces, null removes a key. A subtree
+ * that exists only in the override is taken as it is, nulls included.
  */
 export function mergeOver(base: JsonObject, override: JsonObject): JsonObject {
   const merged: JsonObject = { ...base };

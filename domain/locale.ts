@@ -1,6 +1,6 @@
 /**
- * Language tags in the one form of RFC 5646 §2.1.1: hyphens, `de-DE`, `zh-Hans-CN`. Only the form is looked at, not which
- * languages there are: what a runtime's data knows changes with its version, and a device's tag must not.
+ * Language tags in the one form of RFC 5646 §2.1.1: hyphens, `de-DE`, `zh-Hans-CN`. Only the form is checked, not which languages
+ * exist: a runtime's list of them changes with its version, and a device's tag must not.
  */
 const languageTag = new RegExp(
   [
@@ -17,7 +17,7 @@ const maxLength = 35;
 /** Codes that old Android and Java report, with their successors in the IANA registry of language subtags. */
 const renamedLanguages: Record<string, string> = { iw: 'he', in: 'id', ji: 'yi', jw: 'jv', mo: 'ro' };
 
-/** The one form of a language tag, written with hyphens or underscores in any case; undefined when it is none. */
+/** The one form of a language tag that may come with hyphens or underscores in any case; undefined for any other text. */
 export function canonicalLocale(text: string): string | undefined {
   const tag = text.replaceAll('_', '-').toLowerCase();
   if (tag.length > maxLength || !languageTag.test(tag)) return undefined;

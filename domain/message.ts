@@ -4,8 +4,8 @@ import type { JsonObject } from './json.ts';
 export type { JsonValue } from './json.ts';
 
 /**
- * The message of a notification, as stored and as the providers read it. Validated by the API before it is stored. By the name
- * of a provider: what the neutral fields cannot say, laid over what that provider makes of them.
+ * The message of a notification, as stored and as the providers read it. Validated by the API before it is stored. The member
+ * named after a provider holds what the neutral fields cannot say, and is laid over what that provider makes of them.
  */
 export type Message = NeutralMessage & { [P in ProviderName]?: JsonObject };
 
@@ -31,7 +31,10 @@ export interface NeutralMessage {
   threadId?: string;
   /** A newer notification with the same id replaces the older one on the phone. At most 64 bytes of UTF-8. */
   collapseId?: string;
-  /** Seconds from launch, or from the time it is scheduled for, 0 to 2 419 200 (four weeks). 0: one attempt by the provider, never stored. */
+  /**
+   * Seconds from the launch, or from the scheduled time, 0 to 2 419 200 (four weeks). 0: one attempt by the provider, never
+   * stored.
+   */
   ttlSeconds?: number;
   priority?: MessagePriority;
   /** Wakes the app without showing anything: no title, body, sound or badge. */

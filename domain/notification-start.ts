@@ -4,10 +4,10 @@ import { notificationWorkflowId, wakeSignalName } from './ids.ts';
 import { jsonBytes, utf8Bytes } from './json.ts';
 import type { Notification } from './notification.ts';
 
-/** Of JSON: Temporal's limit for a summary (`limit.userMetadataSummarySize`). */
+/** Temporal's limit for a summary, in bytes of JSON (`limit.userMetadataSummarySize`). */
 const maxSummaryBytes = 400;
 
-/** What a person sees of a send in Temporal's Web UI. Titles are the operators' own words; no ids of people, no device tokens. */
+/** What an operator sees of a send in Temporal's Web UI. The title is the caller's own text; no ids of people, no device tokens. */
 export interface NotificationLabels {
   appId: number;
   title: string | null;
@@ -24,8 +24,8 @@ export function labelsOf({
 }
 
 /**
- * The options of Temporal's signal-with-start: the one way in which a workflow is started or woken, by the API and by the
- * reconciler. A run that ended or was terminated is followed by another, whose first step reads the state and may return.
+ * The options of Temporal's signal-with-start: the one way in which the API and the reconciler start or wake a workflow. It
+ * starts a new run where the last one ended or was terminated; the run's first step reads the state and may return.
  */
 export function notificationStart(notificationId: string, labels: NotificationLabels, taskQueue: string) {
   const { title, appId, audience } = labels;
@@ -51,7 +51,7 @@ export function notificationStart(notificationId: string, labels: NotificationLa
 function cutToSummary(text: string): string {
   let cut = text;
   for (let excess = jsonBytes(cut) - maxSummaryBytes; excess > 0; excess = jsonBytes(cut) - maxSummaryBytes) {
-    // JSON writes a byte in six at most.
+    // JSON writes a byte as six at most.
     cut = cutTextToBytes(cut, utf8Bytes(cut) - Math.ceil(excess / 6));
   }
   return cut;

@@ -2,13 +2,13 @@
  * The states of a notification. PostgreSQL is the authority; each move is one conditional UPDATE in `db/notification-moves.ts`.
  *
  * - `draft`: stored, nothing happens. In: creation, unschedule. Out: launch, cancel. A crash leaves it as it is.
- * - `scheduled`: waits for `scheduled_at`. In: launch with a time. Out: the workflow at that time (→ sending), unschedule, cancel. After a
- *   crash the reconciler starts the workflow again.
+ * - `scheduled`: waits for `scheduled_at`. In: launch with a time. Out: the workflow at that time (→ sending), unschedule,
+ *   cancel. After a crash the reconciler starts the workflow again.
  * - `sending`: workers may dispatch. In: launch, resume, the schedule. Out: pause, cancel, halt, the last outcome (→ completed).
  *   After a crash the next claim of each batch continues at the device where it stopped.
- * - `paused`: no window may be reserved. In: pause. Out: resume, cancel. What was in flight is recorded when its answer comes.
- * - `halted`: as paused, but the service stopped itself: a configuration fault, or its workflow was terminated. `halt` says
- *   why. Nobody is lost. In: a worker or the reconciler. Out: resume, cancel.
+ * - `paused`: no window may be reserved. In: pause. Out: resume, cancel. A request in flight is recorded when its answer comes.
+ * - `halted`: as paused, but the service stopped itself: a configuration fault, or its workflow was terminated. `halt` says why.
+ *   No device is lost. In: a worker or the reconciler. Out: resume, cancel.
  * - `completed`: every device has its outcome. Final.
  * - `cancelled`: no window may be reserved; `finished_at` is set once the rest of the audience is recorded. Final.
  */
@@ -24,8 +24,8 @@ export const notificationStates = [
 export type NotificationState = (typeof notificationStates)[number];
 
 /**
- * What to do with a device that may have got the message although no answer was recorded. `redeliver`: the same apns-id and
- * collapse id again, and the delivery is marked `in_doubt`. `skip`: it ends as `unknown`.
+ * What to do with a device that may have got the message although no answer was recorded. `redeliver`: send again with the same
+ * apns-id and collapse id, and mark the delivery `in_doubt`. `skip`: the device ends as `unknown`.
  */
 export const inDoubtPolicies = ['redeliver', 'skip'] as const;
 export type InDoubtPolicy = (typeof inDoubtPolicies)[number];

@@ -4,7 +4,7 @@ import type { Message } from './message.ts';
 import type { HaltReason, InDoubtPolicy, NotificationState } from './notification-state.ts';
 import type { Outcome, OutcomeCounts } from './outcome.ts';
 
-/** A notification without what can be large, with its books as they stood when it was read. */
+/** A notification without its large parts, with its books as they stood when it was read. */
 export interface NotificationSummary {
   /** UUID v7. */
   id: string;
@@ -22,7 +22,7 @@ export interface NotificationSummary {
   /** Set once the books are closed: every device of the audience has its outcome. */
   finishedAt: Date | null;
   halt: { reason: HaltReason; detail: string } | null;
-  /** While it is sending: hosts of the providers that it still has devices for. */
+  /** While the notification is sending: unreachable hosts of providers that it still has devices for. */
   unreachable: UnreachableHost[];
   books: Books;
   /** Counted from the rows when the books closed; null until then. */
@@ -31,33 +31,33 @@ export interface NotificationSummary {
   updatedAt: Date;
 }
 
-/** A provider's host to which no connection is to be had. */
+/** A provider's host that cannot be reached. */
 export interface UnreachableHost {
   provider: ProviderName;
   host: string;
   since: Date;
   lastTriedAt: Date;
-  /** Of the last attempt; no secret. */
+  /** The error of the last attempt; no secret. */
   error: string;
 }
 
-/** The whole of it: an audience may list tens of thousands of external ids. */
+/** The whole notification, with its audience, which may list tens of thousands of external ids. */
 export interface Notification extends NotificationSummary {
   message: Message;
   audience: Audience;
-  /** Null when the audience lists nobody by id. Counted when the audience was last written or uploaded, and at the launch. */
+  /** Null when the audience lists no ids. Counted when the audience was last written or uploaded, and at the launch. */
   listed: Listed | null;
 }
 
-/** By the part of the audience that lists them. */
+/** Counts by the part of the audience that lists the ids. */
 export type Listed = Partial<Record<'externalIds' | 'userIds' | 'uploaded', ListedCounts>>;
 
 export interface ListedCounts {
-  /** Ids: each once, but the lines of an upload as they come. */
+  /** Ids, each counted once; of an upload, the lines. */
   listed: number;
   /** Ids that have a device. */
   matched: number;
-  /** Ids that have a device that can be sent to. */
+  /** Ids that have a device to which messages can be sent. */
   live: number;
 }
 

@@ -2,13 +2,13 @@
  * How a delivery ended. A closed set: every device of an audience ends with exactly one of these.
  *
  * - `accepted`: the provider took the message. It says nothing about the phone's screen.
- * - `rejected`: this message can never be taken for this device.
+ * - `rejected`: this device can never take this message.
  * - `unregistered`: the device token is dead; the device is retired with it.
  * - `expired`: the message's own expiry came first.
  * - `failed`: the provider refused for now until the attempts were spent.
- * - `skipped`: there was nothing to send to (device deleted, token gone).
+ * - `skipped`: there was no address to send to (device deleted, token gone).
  * - `cancelled`: the notification was cancelled before this device's turn.
- * - `unknown`: may have been delivered, and the policy or the limit on repeats forbids sending again.
+ * - `unknown`: the message may have been delivered, and the policy or the limit on repeats forbids sending again.
  */
 export const outcomes = [
   'accepted',

@@ -2,15 +2,15 @@
 export interface HttpProxy {
   host: string;
   port: number;
-  /** Whether the way to the proxy is TLS itself. */
+  /** Whether the connection to the proxy itself uses TLS. */
   isTls: boolean;
-  /** The value of `proxy-authorization`; undefined: it asks for none. A secret. */
+  /** The value of `proxy-authorization`; undefined: the proxy asks for none. A secret. */
   authorization: string | undefined;
 }
 
 export interface ProxySettings {
   proxy: HttpProxy;
-  /** Hosts that are reached without it, in lower case; a host covers its subdomains, `*` is everything. */
+  /** Hosts that are reached without the proxy, in lower case; a host covers its subdomains, `*` is everything. */
   exceptions: string[];
 }
 
@@ -48,7 +48,7 @@ export function chooseProxy(settings: ProxySettings | undefined, url: URL): Http
   const port = url.port === '' ? '443' : url.port;
   const isException = settings.exceptions.some((entry) => {
     if (entry === '*') return true;
-    // A bare IPv6 address is all colons; otherwise what follows one is a port.
+    // A bare IPv6 address is full of colons; in any other entry a port follows the colon.
     const [, name = entry, ofPort] = /^(\[[^\]]+\]|[^:]+)(?::(\d+))?$/.exec(entry) ?? [];
     const wanted = withoutBrackets(name.replace(/^\*?\./, ''));
     return (ofPort === undefined || ofPort === port) && (host === wanted || host.endsWith(`.${wanted}`));

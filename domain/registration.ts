@@ -9,15 +9,15 @@ export interface DeviceRegistration {
   platform: Platform;
   deviceToken: string | null;
   apnsEnvironment: ApnsEnvironment | null;
-  /** Undefined keeps what is stored. */
+  /** Undefined keeps the stored properties. */
   properties: Record<string, JsonValue> | undefined;
   locale: string | null;
   timeZone: string | null;
-  /** When the app registered this token, where the row of an import says so. */
+  /** When the app registered this token, if the import's row says so. */
   registeredAt?: Date | undefined;
 }
 
-/** Where a device is reached, and whether. */
+/** A device's address, and whether it is live. */
 export interface Registered {
   externalId: string;
   provider: ProviderName;
@@ -38,22 +38,25 @@ export interface RegistrationResult extends Registered {
   locale: string | null;
   timeZone: string | null;
   properties: Record<string, JsonValue> | undefined;
-  /** `kept`: as it is stored; `now`: the moment of the transaction, which PostgreSQL knows more exactly; `said`: by the row. */
+  /**
+   * When the device was registered. `kept`: as stored; `now`: the moment of the transaction, which PostgreSQL knows more exactly;
+   * `said`: as the row says.
+   */
   registration: 'kept' | 'now' | 'said';
 }
 
 /**
- * Applies registrations in their order to what is stored, `known`: their own devices and the owners of their tokens. Returns each of
- * the devices once, and `formerOwners`: those that only lost their token. However a list is cut into calls, the devices end
- * the same.
+ * Applies registrations in their order to `known`: the stored devices themselves and the owners of their tokens. Returns each of
+ * the devices once, and `formerOwners`: devices that only lost their token. However a list is cut into calls, the devices end the
+ * same.
  *
- * An app's own registration (`isOwn`) counts as of now. The row of an import is a copy of one, of an age that is unknown unless
- * it says `registeredAt`:
- * - The token that the device has already changes neither when it was registered nor that it is retired, unless the row says
- *   that it is newer. A 410 that is dated after that retires the device again, one that is dated before it no longer does.
- * - Another token registers, unless the row says that it is older than what is stored.
- * - A token belongs to whoever registered it last: a row that says it is older than the owner's registration makes a former
- *   owner, and a device that lost its token gets it back only by a registration after that.
+ * An app's own registration (`isOwn`) counts as of now. A row of an import is a copy of a registration, of unknown age unless it
+ * says `registeredAt`:
+ * - The token that the device already has changes neither its registration time nor its retirement, unless the row says that it
+ *   is newer. A 410 dated after that time retires the device again, one dated before it no longer does.
+ * - Another token registers, unless the row says that it is older than the stored registration.
+ * - A token belongs to the device that registered it last: a row that says it is older than the owner's registration makes its
+ *   device a former owner, and a device that lost its token gets it back only by a registration after that.
  */
 export function applyRegistrations(
   registrations: DeviceRegistration[],
@@ -107,7 +110,7 @@ export function applyRegistrations(
   }
 }
 
-/** Of a row older than what is stored, and with another token, the address is not taken. */
+/** The address of a row with another token is not taken when the row is older than the stored registration. */
 function addressOf(said: DeviceRegistration, before: Registered | undefined) {
   const { provider, platform, deviceToken, apnsEnvironment } =
     before && !hasToken(said, before) && !isNews(said, before) ? before : said;
@@ -130,12 +133,12 @@ function hasToken(said: DeviceRegistration, before: Registered): boolean {
   return said.provider === before.provider && said.deviceToken === before.deviceToken;
 }
 
-/** Can be sent to. */
+/** Whether the device can be sent to. */
 export function isLive({ deviceToken, retiredAt }: Pick<Registered, 'deviceToken' | 'retiredAt'>): boolean {
   return deviceToken !== null && retiredAt === null;
 }
 
-/** What only one live device of an app may have. */
+/** The key that only one live device of an app may have. */
 export function tokenKey({ provider, deviceToken }: Pick<Registered, 'provider' | 'deviceToken'>): string {
   return `${provider} ${deviceToken}`;
 }

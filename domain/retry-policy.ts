@@ -2,15 +2,15 @@
 export interface RetryPolicy {
   /** The wait after the first attempt, before jitter. */
   baseMs: number;
-  /** The longest wait, also for what a provider asks for. */
+  /** The longest wait, also where a provider asks for more. */
   maxMs: number;
   maxAttempts: number;
 }
 
 /**
- * The wait after attempt number `attempts` (from 1): "full jitter", a random share of a ceiling that doubles with each
- * attempt, so that devices refused together do not come back together. Never shorter than what the provider asked for, and
- * never longer than the policy's maximum, whoever asks.
+ * The wait after attempt number `attempts` (from 1): "full jitter", a random share of a ceiling that doubles with each attempt,
+ * so that devices refused together do not come back together. Never shorter than the provider asked for, and never longer than
+ * the policy's maximum, even if the provider asks for more.
  */
 export function retryDelayMs(
   policy: RetryPolicy,

@@ -1,7 +1,7 @@
 export type Environment = Record<string, string | undefined>;
 
 /**
- * Wrong or missing settings, all of them at once, each by its variable's name.
+ * All wrong or missing settings at once, each by its variable's name.
  * @internal
  */
 export class ConfigError extends Error {
@@ -24,7 +24,7 @@ export function readSettings<T>(env: Environment, read: (settings: Settings) => 
   return values;
 }
 
-/** Environment variables by name; an empty text counts as unset. What is wrong is noted in `problems`, and reading goes on. */
+/** Environment variables by name; an empty text counts as unset. Faults are noted in `problems`, and reading goes on. */
 export class Settings {
   readonly problems: string[] = [];
   readonly #env: Environment;

@@ -1,13 +1,13 @@
 import process from 'node:process';
 
-/** Ctrl-C under npm comes twice within a moment: from the terminal, and handed on by npm. */
+/** Ctrl-C under npm comes twice within a moment: from the terminal, and passed on by npm. */
 const sameSignalMs = 500;
 const parentLookMs = 500;
 
 /**
- * For programs: aborted at the first Ctrl-C, SIGTERM or closed terminal, and when the npm that runs this program dies without
- * a word, which would leave it behind as an orphan. A second signal ends this process at once; its leash, where it has one,
- * then ends what it started.
+ * For programs: aborted at the first Ctrl-C, SIGTERM or closed terminal, and when the npm that runs this program dies silently,
+ * which would leave the program as an orphan. A second signal ends this process at once; its leash, where it has one, then ends
+ * the processes that it started.
  */
 export function stopSignal(): AbortSignal {
   const controller = new AbortController();

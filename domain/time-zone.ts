@@ -1,6 +1,6 @@
 /**
- * Time zones under one name each. Phones, runtimes and versions of their data disagree about which alias is the right one
- * (`Asia/Calcutta` or `Asia/Kolkata`), so the choice is made here: the name that IANA's zone.tab gives the zone's country
+ * Time zones under one name each. Phones, runtimes and versions of their data disagree on which alias is right (`Asia/Calcutta`
+ * or `Asia/Kolkata`), so the choice is made here: the name that IANA's zone.tab gives the zone's country
  * (https://data.iana.org/time-zones/tzdb/zone.tab), among the names that CLDR takes for one zone. tzdb also links zones of
  * different countries to each other, as `Europe/Oslo` to `Europe/Berlin`: those stay two.
  */
@@ -103,7 +103,7 @@ Pacific/Pohnpei Pacific/Ponape
 UTC Etc/GMT Etc/GMT+0 Etc/GMT-0 Etc/GMT0 Etc/Greenwich Etc/UCT Etc/UTC Etc/Universal Etc/Zulu GMT GMT+0 GMT-0 GMT0 Greenwich UCT Universal Zulu
 `;
 
-/** Right names by lower-case names. Zones with one name only are added as they are asked for: asking Intl costs 50 µs. */
+/** Right names by lower-case names. Zones with one name only are added when first asked for: asking Intl costs 50 µs. */
 const canonicalNames = new Map<string, string>();
 for (const line of aliases.trim().split('\n')) {
   const [canonical, ...others] = line.split(' ');

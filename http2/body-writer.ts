@@ -1,4 +1,4 @@
-/** Request bodies, written as far as the peer's windows allow; the rest follows as they grow (RFC 9113 §5.2, §6.9). */
+/** Writes request bodies as far as the peer's windows allow, and the rest as the windows grow (RFC 9113 §5.2, §6.9). */
 import type { Exchange } from './exchange.ts';
 import {
   DEFAULT_MAX_FRAME_BYTES,
@@ -19,14 +19,17 @@ export class BodyWriter {
   #window = DEFAULT_WINDOW_BYTES;
   /** What a new stream begins with. */
   #streamWindow = DEFAULT_WINDOW_BYTES;
-  /** Exchanges whose bodies wait for a window, in order. */
+  /** Exchanges whose bodies wait for a window to grow, in order. */
   #blocked: Exchange[] = [];
 
   constructor(writer: FrameWriter) {
     this.#writer = writer;
   }
 
-  /** Whether the connection's window is open: a request that begins without one only queues here, out of the pool's reach. */
+  /**
+   * Whether the connection's window is open. A request begun while it is closed only queues here, where the pool cannot take it
+   * back.
+   */
   get isOpen(): boolean {
     return this.#window > 0;
   }
@@ -44,13 +47,13 @@ export class BodyWriter {
     if (exchange.unsent !== undefined) this.#blocked.push(exchange);
   }
 
-  /** Goes on with the bodies that wait. */
+  /** Continues the bodies that wait. */
   resume(write: number): void {
     for (const exchange of this.#blocked) this.#write(exchange, write);
     this.#blocked = this.#blocked.filter((exchange) => exchange.unsent !== undefined);
   }
 
-  /** Its stream has ended; what is left of its body is not sent. */
+  /** For an exchange whose stream has ended: the rest of its body is not sent. */
   forget(exchange: Exchange): void {
     if (exchange.unsent !== undefined) this.#blocked = this.#blocked.filter((other) => other !== exchange);
   }
@@ -68,7 +71,7 @@ export class BodyWriter {
     }
   }
 
-  /** SETTINGS_INITIAL_WINDOW_SIZE, which changes the streams that are open as well (RFC 9113 §6.9.2). @throws {Http2ProtocolError} */
+  /** SETTINGS_INITIAL_WINDOW_SIZE, which changes open streams as well (RFC 9113 §6.9.2). @throws {Http2ProtocolError} */
   setStreamWindow(bytes: number, open: Iterable<Exchange>): void {
     if (bytes > LARGEST_WINDOW_BYTES) throw new Http2ProtocolError(ErrorCode.flowControlError, 'window too large');
     const change = bytes - this.#streamWindow;

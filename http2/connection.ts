@@ -1,12 +1,12 @@
 /**
  * One HTTP/2 client connection (RFC 9113) for many small POSTs, written by hand over a socket.
  *
- * Requests handed to `start` wait unencoded until the next flush; a flush writes them all with one `write`, and the next
- * flush waits for that write's callback. So whatever has not been encoded has certainly not been sent, can be given back
- * to the pool at any moment, and the busier the connection is, the more requests share a write.
+ * Requests handed to `start` wait unencoded until the next flush; a flush writes them all with one `write`, and the next flush
+ * waits for that write's callback. So a request that has not been encoded has certainly not been sent and can be given back to
+ * the pool at any moment, and the busier the connection is, the more requests share a write.
  *
- * The connection has no timers of its own: its owner calls `tick`. It never throws and never emits; it reports to its
- * owner, and its socket always has an error listener.
+ * The connection has no timers of its own: its owner calls `tick`. It never throws and never emits; it reports to its owner, and
+ * its socket always has an error listener.
  */
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
@@ -51,13 +51,13 @@ import type { Opening } from './tunnel.ts';
 export interface ConnectionOwner {
   /** The peer's first SETTINGS have come. */
   connectionReady(connection: Http2Connection): void;
-  /** `spare` may have grown, or requests came back; called once for everything read at once. */
+  /** `spare` may have grown, or requests came back. Called once for all that was read together. */
   connectionFreed(connection: Http2Connection): void;
-  /** No new request may go on it: retired, GOAWAY, out of stream ids. Called once. */
+  /** The connection takes no new requests: it is retired, got GOAWAY, or is out of stream ids. Called once. */
   connectionRetired(connection: Http2Connection): void;
   /** The last call. Every exchange has been settled or given back before it. */
   connectionClosed(connection: Http2Connection, ending: ConnectionEnding): void;
-  /** The exchange was never written, and may go elsewhere. */
+  /** The exchange was never written, and may go to another connection. */
   exchangeReturned(exchange: Exchange): void;
   exchangeAnswered(exchange: Exchange, isBodyWhole: boolean, connection: Http2Connection): void;
   exchangeNotProcessed(exchange: Exchange, cause: NotProcessedCause, evidence: Evidence): void;
@@ -75,9 +75,9 @@ type State = 'connecting' | 'open' | 'closed';
 const MAX_WRITE_BYTES = 256 * 1024;
 const MAX_WAITING_CONTROL_BYTES = 1024 * 1024;
 const MAX_GOAWAY_DEBUG_BYTES = 1024;
-/** Octets the peer may send on the whole connection before we say more. */
+/** Octets that the peer may send on the whole connection before it is granted more. */
 const RECEIVE_WINDOW_BYTES = 4 * 1024 * 1024;
-/** Answers to later requests, for each that is under way, that make a request one that was lost. */
+/** How many answers to later requests, for each request under way, make a request count as lost. */
 const OVERTAKEN_FACTOR = 3;
 
 export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
@@ -190,7 +190,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     return this.#state === 'connecting';
   }
 
-  /** When the PING was sent that nothing has answered yet; 0: none is. */
+  /** When the unanswered PING was sent; 0: there is none. */
   get pingSentAt(): number {
     return this.#pingSentAt;
   }
@@ -199,12 +199,12 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     return this.#streams.size + this.#waiting.length;
   }
 
-  /** Requests it could still open; 2^30 on a new connection. */
+  /** Streams that the connection can still open; 2^30 on a new one. */
   get streamIdsLeft(): number {
     return (LARGEST_WINDOW_BYTES - this.#nextStreamId + 2) / 2;
   }
 
-  /** Less than a thousandth of its stream ids is left: time for a replacement, while it still works. */
+  /** Less than a thousandth of the stream ids is left: time to open a replacement, while this connection still works. */
   get isNearlySpent(): boolean {
     return this.streamIdsLeft * 2000 < LARGEST_WINDOW_BYTES - this.#limits.firstStreamId;
   }
@@ -212,7 +212,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   /** How many more requests may be handed to `start` now. */
   get spare(): number {
     if (this.#state !== 'open' || this.isRetired) return 0;
-    // What is written into a connection that has died unnoticed will be in doubt: first a sign of life.
+    // A request written into a connection that has died unnoticed would be in doubt: a sign of life must come first.
     if (this.#pingSentAt > 0) return 0;
     if (!this.#bodies.isOpen) return 0;
     return Math.max(0, Math.min(this.#streamLimit - this.inFlight, this.streamIdsLeft - this.#waiting.length));
@@ -222,7 +222,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     return Math.min(this.#peerMaxStreams, this.#limits.maxStreams);
   }
 
-  /** Takes the exchange over: it will be reported to the owner exactly once. Only while `spare` is above 0. */
+  /** Takes the exchange over and reports it to the owner exactly once. Only while `spare` is above 0. */
   start(exchange: Exchange): void {
     if (this.inFlight === 0) this.#busySince = this.#clock();
     this.#waiting.push(exchange);
@@ -231,7 +231,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     this.#scheduleFlush();
   }
 
-  /** No new requests; those in flight end (bounded); then it is closed. */
+  /** Takes no new requests, lets those in flight end (bounded), then closes the connection. */
   retire(): void {
     if (this.#state === 'closed' || this.isRetired) return;
     this.isRetired = true;
@@ -241,7 +241,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     this.#endWhenDone();
   }
 
-  /** Ends it at once. Requests in flight are unanswered. */
+  /** Ends the connection at once. Requests in flight are unanswered. */
   destroy(): void {
     this.#end('closed', undefined);
   }
@@ -252,8 +252,8 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   }
 
   /**
-   * Requests that wait in no queue of the peer's: on a connection that gives no sign of life, or overtaken by so many that
-   * were written after them that no answer is to be expected.
+   * Requests that no longer wait in the peer's queue: all on a connection that gives no sign of life, else those overtaken by so
+   * many later requests that no answer is to be expected.
    */
   countLost(): number {
     if (this.#pingSentAt > 0) return this.inFlight;
@@ -261,7 +261,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     const before = this.#answers - OVERTAKEN_FACTOR * waiting;
     this.#overtaken = 0;
     for (const exchange of this.#streams.values()) {
-      // In order of writing.
+      // Exchanges are in the order of writing.
       if (exchange.answersBefore > before) break;
       this.#overtaken++;
     }
@@ -270,7 +270,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
 
   /**
    * To be called at regular, short intervals.
-   * @param patienceMs for a sign of life after a PING, if more than `pingTimeoutMs`
+   * @param patienceMs how long to wait for a sign of life after a PING, if more than `pingTimeoutMs`
    */
   tick(now: number, patienceMs = 0): void {
     if (this.#state === 'closed') return;
@@ -368,7 +368,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     this.#isWriting = true;
     const bytes = this.#writer.take();
     this.#socket!.write(bytes, () => {
-      // On failure too: nobody reads the buffer any more, and the error has its own event.
+      // Also on failure: the socket no longer reads the buffer, and the error has its own event.
       this.#buffers.release(bytes);
       this.#isWriting = false;
       this.#writesDone++;
@@ -388,7 +388,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
       this.#open(waiting[taken++]!);
     }
     this.#waiting = [];
-    // Limits and windows may have shrunk since these were taken.
+    // Limits and windows may have shrunk since these exchanges were taken.
     for (let i = taken; i < waiting.length; i++) this.#owner.exchangeReturned(waiting[i]!);
     if (taken < waiting.length) this.#owner.connectionFreed(this);
     if (this.streamIdsLeft < 1) this.retire();
@@ -403,7 +403,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     const streamId = this.#nextStreamId;
     this.#nextStreamId += 2;
     exchange.streamId = streamId;
-    // From here on its time counts: what it waited before is the pool's affair.
+    // The request's time counts from here on; the pool times its wait before.
     exchange.since = this.lastUsedAt;
     exchange.answersBefore = this.#answers;
     const deadlineAt = exchange.since + exchange.timeoutMs;
@@ -515,7 +515,10 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     }
   }
 
-  /** The stream's exchange; undefined when it has ended, which is no error: what we cancelled may still be on its way. */
+  /**
+   * The stream's exchange; undefined once the stream has ended. That is no error: frames of a stream that we cancelled may still
+   * arrive.
+   */
   #stream(streamId: number): Exchange | undefined {
     const exchange = this.#streams.get(streamId);
     if (exchange !== undefined) return exchange;
@@ -531,12 +534,12 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     const exchange = this.#stream(streamId);
     const response = this.#response;
     response.reset();
-    // Decoded even when nobody waits for it: the table must see every block (RFC 9113 §4.3).
+    // Decoded even when its exchange has ended: the table must see every block (RFC 9113 §4.3).
     this.#decoder.decode(block, start, end, response);
     if (exchange === undefined) return;
 
     if (exchange.status > 0) {
-      // Trailers: they end the stream and carry no status. We have no use for their fields.
+      // Trailers end the stream and carry no status. Their fields are not used.
       if (isEndStream && response.status === 0 && !response.isMalformed) this.#finish(exchange);
       else this.#cutMalformed(exchange);
       return;
@@ -648,7 +651,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
         this.#encoder.setMaxTableSize(value);
         break;
       case Setting.enablePush:
-        // A server may only say no (RFC 9113 §6.5.2).
+        // A server may only send 0 (RFC 9113 §6.5.2).
         if (value !== 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'ENABLE_PUSH from a server');
         break;
       case Setting.maxConcurrentStreams:
@@ -670,7 +673,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     if (streamId !== 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'PING on a stream');
     if (end - start !== 8) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'PING length');
     this.#countIdleFrame();
-    // Any octet read is the sign of life that our own PING asked for, so an acknowledgement needs no look.
+    // Any octet read is the sign of life that our PING asked for, so the acknowledgement itself is not looked at.
     if ((flags & Flag.ack) !== 0) return;
     this.#writer.ping(buffer.subarray(start, end), true);
     this.#scheduleFlush();
@@ -680,7 +683,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     if (streamId !== 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'GOAWAY on a stream');
     if (end - start < 8) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'GOAWAY length');
     this.#countIdleFrame();
-    // The last id must not grow (RFC 9113 §6.8); a peer that raises it has already let us send those streams again.
+    // The last id must not grow (RFC 9113 §6.8): a lower one has already let us send the streams above it again.
     const lastStreamId = Math.min(
       readUint32(buffer, start) & LARGEST_WINDOW_BYTES,
       this.#goaway?.goawayLastStreamId ?? LARGEST_WINDOW_BYTES,
@@ -725,7 +728,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     this.#hasFreed = true;
   }
 
-  /** Its stream ended before its time. With a status it is a response all the same. */
+  /** The exchange's stream ended early. If a status had come, the exchange still counts as answered. */
   #settleCut(exchange: Exchange, cause: UnansweredCause, errorCode: number | undefined): void {
     if (exchange.status > 0) this.#answer(exchange, false);
     else
@@ -770,7 +773,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     else this.#end('connect_failed', error ?? new Error('the peer hung up before its first SETTINGS'));
   }
 
-  /** The peer broke a rule: says which by GOAWAY, then ends (RFC 9113 §5.4.1). */
+  /** Ends the connection over a rule that the peer broke, named in a GOAWAY (RFC 9113 §5.4.1). */
   #refuse(error: unknown): void {
     let errorCode: number = ErrorCode.internalError;
     if (error instanceof Http2ProtocolError) errorCode = error.errorCode;
@@ -805,7 +808,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     this.#owner.connectionClosed(this, error === undefined ? { cause } : { cause, error });
   }
 
-  /** With a last GOAWAY where the peer may still read it; a peer that does not take it within a second loses it. */
+  /** Sends a last GOAWAY where the peer may still read it, and gives the peer a second to take it. */
   #closeSocket(sayGoodbye: boolean, errorCode: number | undefined): void {
     const socket = this.#socket;
     if (socket === undefined) {
@@ -816,7 +819,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
       socket.destroy();
       return;
     }
-    // Whatever was collected and not written stays unwritten: a request among it has been reported so.
+    // Frames that were collected and not written stay unwritten: their requests have been reported as unwritten.
     this.#writer.take();
     this.#writer.goaway(0, errorCode ?? ErrorCode.noError);
     const patience = setTimeout(() => socket.destroy(), 1000);

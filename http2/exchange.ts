@@ -9,13 +9,13 @@ import type { HeaderTemplate } from './header-template.ts';
 export interface Http2Request {
   /** Everything in the header block that many requests share. */
   readonly template: HeaderTemplate;
-  /** `:path`, ASCII. Never remembered by the peer or by anyone on the way: it may hold a device token. */
+  /** `:path`, ASCII. Never indexed, by the peer or by a proxy on the way: it may hold a device token. */
   readonly path: string;
-  /** Values of the template's `ownNames`, in that order, ASCII. Never remembered either. */
+  /** Values of the template's `ownNames`, in that order, ASCII. Never indexed either. */
   readonly ownValues?: readonly string[];
   /** A string is sent as UTF-8. Bytes are read when the request is written, so they must not change until it ends. */
   readonly body: Uint8Array | string;
-  /** From the writing of the request to its end. Milliseconds; default: the pool's `requestTimeoutMs`. */
+  /** Time from the writing of the request to its end. Milliseconds; default: the pool's `requestTimeoutMs`. */
   readonly timeoutMs?: number;
 }
 
@@ -27,16 +27,19 @@ export interface Http2Response {
   readonly status: number;
   readonly headers: ResponseHeaders;
   readonly body: Buffer;
-  /** False when the body was over the limit or cut by a reset, a lost connection or the deadline: the status stands. */
+  /**
+   * False when the body was over the limit or cut by a reset, a lost connection or the deadline. The status is valid all the
+   * same.
+   */
   readonly isBodyWhole: boolean;
-  /** The connection it came on, for example to retire it. */
+  /** The connection that the response came on, for example to retire it. */
   readonly connection: ConnectionHandle;
 }
 
 export interface ConnectionHandle {
   /** Counts up from 1 in each pool. */
   readonly id: number;
-  /** No new request goes on it; those in flight end; then it is closed. A repeat is harmless. */
+  /** Takes no new requests, lets those in flight end, then closes the connection. A repeat is harmless. */
   retire(): void;
 }
 
@@ -50,9 +53,9 @@ export interface NotProcessed {
 /**
  * - `refused`: RST_STREAM with REFUSED_STREAM.
  * - `goaway`: the stream's id is above the last one a GOAWAY promises to look at.
- * - `deadline`: `queueTimeoutMs` were up before it could be written; connections were there but full.
- * - `connect_failed`: no connection could be had for as long as the request may take; `evidence.error` says why.
- * - `closed`: the pool was closed before it could be written.
+ * - `deadline`: `queueTimeoutMs` passed before the request could be written; there were connections, but all were full.
+ * - `connect_failed`: there was no connection for as long as the request may take; `evidence.error` says why.
+ * - `closed`: the pool was closed before the request could be written.
  */
 export type NotProcessedCause = 'refused' | 'goaway' | 'deadline' | 'connect_failed' | 'closed';
 
@@ -68,7 +71,7 @@ export interface Unanswered {
  * - `reset`: RST_STREAM with any code but REFUSED_STREAM, or a stream ended without a status.
  * - `malformed`: the response broke the rules of HTTP (RFC 9113 §8.1.1).
  * - `connection_lost`: FIN, TCP reset, TLS failure (`evidence.errno`), or cut by `close` after its time.
- * - `ping_timeout`: the connection was open and dead.
+ * - `ping_timeout`: the connection was open, but did not answer a PING.
  * - `protocol_error`: the peer broke the rules of the connection, so we ended it; `evidence.errorCode`.
  * - `drain_timeout`: a retired connection's time for last answers was up.
  */
@@ -92,7 +95,7 @@ export interface Evidence {
   /** From the last GOAWAY on that connection. */
   readonly goawayLastStreamId?: number;
   readonly goawayErrorCode?: number;
-  /** Its debug data as text, at most 1 KiB; APNs puts `{"reason":…}` there. */
+  /** The GOAWAY's debug data as text, at most 1 KiB; APNs puts `{"reason":…}` there. */
   readonly goawayDebug?: string;
   /** The operating system's or TLS's code: ECONNRESET, ECONNREFUSED, … */
   readonly errno?: string;
@@ -120,24 +123,24 @@ export class ResponseHeaders {
 const NO_HEADERS: ResponseHeaders = new ResponseHeaders([]);
 const NO_BODY = Buffer.alloc(0);
 
-/** A request on its way. The pool makes it and resolves it; the connection it is on keeps the rest up to date. */
+/** A request on its way. The pool makes and resolves it; the connection that carries it keeps the rest up to date. */
 export class Exchange {
   readonly request: Http2Request;
   readonly resolve: (result: Http2Result) => void;
   readonly timeoutMs: number;
-  /** On the pool's clock, in milliseconds: since when it has waited to be written, or when it was. */
+  /** On the pool's clock, in milliseconds: since when the request has waited to be written; then, when it was written. */
   since: number;
-  /** How often it was taken from a connection to be sent again. */
+  /** How often the request was taken from a connection to be sent again. */
   resends = 0;
 
   streamId = 0;
   /** How much more of the body the peer's stream window allows; may be negative (RFC 9113 §6.9.2). */
   sendWindow = 0;
-  /** What is left of the body, waiting for a window; undefined: END_STREAM has been written. */
+  /** The rest of the body, waiting for a window; undefined: END_STREAM has been written. */
   unsent: Uint8Array | undefined;
   /** Number of the connection's `write` that carries END_STREAM. */
   lastWrite = 0;
-  /** Answers that the connection had given when it was written. */
+  /** How many answers the connection had given when this request was written. */
   answersBefore = 0;
 
   /** 0 until the final status has come. */

@@ -1,25 +1,30 @@
 /**
  * How many requests may be under way at once: learnt from how fast the peer answers, as TCP learns its window.
  *
- * In a peer that takes what it can and queues the rest, requests beyond that number only wait, and whatever waits for long
- * ends in doubt. So the limit is the rate of answers times the time that requests may spend under way (Little's law). Where
- * that time is all network and no queue, the rate grows with the limit and the limit with the rate, up to the most that
- * connections allow; where the peer is the bottleneck, both stay where they are.
+ * A peer takes what it can and queues the rest. Requests beyond its pace only wait, and a request that waits long ends in doubt.
+ * So the limit is the rate of answers times the time that requests may spend under way (Little's law). Where that time is all
+ * network and no queue, rate and limit raise each other, up to the most that connections allow; where the peer is the bottleneck,
+ * both stay where they are.
  *
- * The rate is measured over one request at a time, a probe: the answers that came while it was under way, divided by that
- * time (as BBR does, draft-ietf-ccwg-bbr §4.1). So the cost of one request is a comparison or two.
+ * The rate is measured over one request at a time, the probe: the answers that came while it was under way, divided by that time
+ * (as BBR does, draft-ietf-ccwg-bbr §4.1). So a request costs a comparison or two.
  */
 export interface FlowLimitOptions {
-  /** To begin with. Never below `fewestRequests`. */
+  /** The first limit. Never below `fewestRequests`. */
   readonly initial: number;
   readonly max: number;
-  /** Requests may spend this long under way, whatever the network's share of it is. Milliseconds. */
+  /** How long requests may spend under way, whatever the network's share of it is. Milliseconds. */
   readonly targetMs: number;
 }
 
-/** So few are always allowed. Also as many as tell how long an answer takes when next to nothing waits in front of it. */
+/**
+ * The limit is never below this. With so few under way next to no queue forms, so they show how long an answer takes without one.
+ */
 export const fewestRequests = 20;
-/** Above the time that answers take without a queue: while the limit looks for its place, and once it has found it. */
+/**
+ * Multiples of the time that an answer takes without a queue: while the limit still looks for its place, and once it has found
+ * it.
+ */
 const seekingGain = 2;
 const steadyGain = 1.25;
 
@@ -29,11 +34,11 @@ export class FlowLimit<T extends object> {
   #probe: T | undefined;
   #probeStartedAt = 0;
   #isProbeAnswered = false;
-  /** Since the probe was started. */
+  /** Answers since the probe was started. */
   #answers = 0;
-  /** Under way when the first of these answers came. */
+  /** Requests under way when the first of these answers came. */
   #underWay = 0;
-  /** What an answer takes with next to no queue. */
+  /** How long an answer takes with next to no queue. */
   #baseMs = 0;
   #answerMs = 0;
   #lastRate = 0;
@@ -48,7 +53,7 @@ export class FlowLimit<T extends object> {
     return this.#limit;
   }
 
-  /** What an answer took when it was last measured; 0: never yet. */
+  /** How long an answer took when last measured; 0: never yet. */
   get answerMs(): number {
     return this.#answerMs;
   }
@@ -57,7 +62,7 @@ export class FlowLimit<T extends object> {
     return this.#probe === undefined;
   }
 
-  /** `request` is started now: the next that shows how fast answers come. */
+  /** Makes `request`, which starts now, the next probe. */
   probe(request: T, now: number): void {
     this.#probe = request;
     this.#probeStartedAt = now;
@@ -66,27 +71,27 @@ export class FlowLimit<T extends object> {
     this.#underWay = 0;
   }
 
-  /** @param underWay this request included */
+  /** @param underWay requests under way, this one included */
   answered(request: T, underWay: number): void {
     if (this.#answers++ === 0) this.#underWay = underWay;
     if (request === this.#probe) this.#isProbeAnswered = true;
   }
 
-  /** The request ended in another way, or was given back: as a probe it tells nothing. */
+  /** The request ended without an answer, or was given back: as a probe it tells nothing. */
   ended(request: T): void {
     if (request === this.#probe) this.#probe = undefined;
   }
 
-  /** No answer is due: what comes later is measured afresh. */
+  /** No answer is due: the next answers are measured afresh. */
   rest(): void {
     this.#probe = undefined;
   }
 
-  /** To be called once for all the answers that came together: a burst counts as a whole. */
+  /** To be called once for all answers that came together: a burst counts as a whole. */
   adapt(now: number): void {
     if (this.#probe === undefined || this.#answers === 0) return;
-    // A probe at the head of a queue comes back before it tells anything of those behind it; and one that twice as many have
-    // overtaken is never answered.
+    // A probe at the head of a queue comes back before it tells anything of the requests behind it; a probe that twice as many
+    // requests have overtaken will not be answered.
     if (this.#answers < this.#underWay) return;
     if (!this.#isProbeAnswered && this.#answers < 2 * this.#underWay) return;
     this.#probe = undefined;
@@ -108,7 +113,7 @@ export class FlowLimit<T extends object> {
     this.#limit = Math.max(fewestRequests, Math.floor(this.#limit));
   }
 
-  /** To be called now and then: a peer that slows down is not given more until the probe comes back. */
+  /** To be called now and then: lowers the limit for a peer that slows down before the probe comes back. */
   checkProbe(now: number): void {
     if (this.#probe === undefined) return;
     const elapsedMs = now - this.#probeStartedAt;

@@ -85,7 +85,7 @@ export interface FrameReaderOptions {
 }
 
 /**
- * Cuts a byte stream into frames. Frames lying whole in a chunk are handed on where they lie; only one that straddles
+ * Cuts a byte stream into frames. A frame that lies whole in a chunk is handed on where it lies; only a frame that straddles
  * chunks is copied, into a buffer that never outgrows one frame.
  */
 export class FrameReader {
@@ -103,7 +103,7 @@ export class FrameReader {
     this.#prefaceLeft = options.expectsPreface ? CLIENT_PREFACE.length : 0;
   }
 
-  /** Nothing more is handed on, not even frames left in the chunk being read. */
+  /** Hands on nothing more, not even frames left in the chunk being read. */
   stop(): void {
     this.#isStopped = true;
   }
@@ -131,7 +131,7 @@ export class FrameReader {
     return length;
   }
 
-  /** Copies from `chunk` what the waiting frame lacks; returns where the next frame begins. */
+  /** Copies from `chunk` what the partial frame lacks; returns where the next frame begins. */
   #completePartial(chunk: Buffer, start: number): number {
     let at = start;
     if (this.#partialBytes < FRAME_HEADER_BYTES) {
@@ -164,7 +164,7 @@ export class FrameReader {
     this.#partialBytes = needed;
   }
 
-  /** Length of the frame whose header is at `at`; checked here, before any of it is stored. */
+  /** Length of the frame whose header is at `at`; checked here, before any of the frame is stored. */
   #payloadBytes(buffer: Buffer, at: number): number {
     const length = (buffer[at]! << 16) | (buffer[at + 1]! << 8) | buffer[at + 2]!;
     if (length > this.#maxFrameBytes) {
@@ -228,7 +228,10 @@ export function writeFrameHeader(
 
 const POOLED_BUFFER_BYTES = 64 * 1024;
 
-/** Buffers of one size for reuse. `release` only what nobody reads any more: after the callback of the `write`. */
+/**
+ * Buffers of one size for reuse. Call `release` only after the callback of the `write`, when the socket no longer reads the
+ * buffer.
+ */
 export class BufferPool {
   readonly #free: Buffer[] = [];
   readonly #maxFree: number;
@@ -250,8 +253,8 @@ export class BufferPool {
 }
 
 /**
- * Collects frames. `buffer` and `offset` are public for hot paths, which call `reserve`, write in place and move
- * `offset`; all else uses the methods, one per frame.
+ * Collects frames. `buffer` and `offset` are public for hot paths, which call `reserve`, write in place and move `offset`; all
+ * other code uses the methods, one per frame.
  */
 export class FrameWriter {
   buffer: Buffer;
@@ -272,7 +275,7 @@ export class FrameWriter {
     this.buffer = larger;
   }
 
-  /** Hands over all that was collected and starts anew. Give it back to the pool once it is written. */
+  /** Hands over all collected frames and starts anew. Give the buffer back to the pool once it is written. */
   take(): Buffer {
     const taken = this.buffer.subarray(0, this.offset);
     this.buffer = this.#pool.acquire();

@@ -6,13 +6,13 @@ export interface HeaderBlockHandler {
   headerBlock(streamId: number, isEndStream: boolean, buffer: Buffer, start: number, end: number): void;
 }
 
-/** Of one block, encoded. */
+/** Largest block, encoded. */
 const MAX_BLOCK_BYTES = 64 * 1024;
 
-/** A block in one frame, which is nearly every one, is handed on where it lies; only a longer one is copied. */
+/** A block in one frame, as nearly every one is, is handed on where it lies; only a longer block is copied. */
 export class HeaderBlockReader {
   readonly #handler: HeaderBlockHandler;
-  /** Of the block whose END_HEADERS has not come; 0: there is none. */
+  /** The stream of the block whose END_HEADERS has not come; 0: there is none. */
   #streamId = 0;
   #isEndStream = false;
   #parts: Buffer[] = [];
@@ -22,7 +22,7 @@ export class HeaderBlockReader {
     this.#handler = handler;
   }
 
-  /** Every frame asks here first. @throws {Http2ProtocolError} inside a block for all but its own CONTINUATION. */
+  /** To be called first for every frame. @throws {Http2ProtocolError} inside a block for all but the block's own CONTINUATION. */
   checkTurn(type: number, streamId: number): void {
     if (this.#streamId > 0 && (type !== FrameType.continuation || streamId !== this.#streamId)) {
       throw new Http2ProtocolError(ErrorCode.protocolError, 'a frame inside a header block');
@@ -39,7 +39,7 @@ export class HeaderBlockReader {
       this.#handler.headerBlock(streamId, isEndStream, buffer, blockStart, blockEnd);
       return;
     }
-    // Here and not with the whole block, as 0 stands for no block.
+    // Checked here and not with the whole block, as 0 stands for no block.
     if (streamId === 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'HEADERS on stream 0');
     this.#streamId = streamId;
     this.#isEndStream = isEndStream;

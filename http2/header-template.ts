@@ -9,7 +9,7 @@ import { type HpackEncoder, type Indexing, maxFieldBytes } from './hpack.ts';
 export interface TemplateField {
   readonly name: string;
   readonly value: string;
-  /** Default `incremental`: the peer remembers it. `without` for what changes with nearly every template. */
+  /** Default `incremental`: the peer remembers the field. `without` for fields that change with nearly every template. */
   readonly indexing?: Indexing;
 }
 
@@ -25,7 +25,7 @@ export interface HeaderTemplateOptions {
 }
 
 const NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/;
-// Visible ASCII with inner spaces: the providers need no more, and nothing that could split a field gets through.
+// Visible ASCII with inner spaces: the providers need no more, and no character that could split a field gets through.
 const VALUE = /^(?:[!-~](?:[ -~]*[!-~])?)?$/;
 const FORBIDDEN = new Set(['connection', 'proxy-connection', 'keep-alive', 'transfer-encoding', 'upgrade']);
 const PATH_NEVER_INDEXED = 0x14; // literal, never indexed, name of static entry 4 (RFC 7541 §6.2.3)
@@ -34,7 +34,7 @@ export class HeaderTemplate {
   readonly fields: readonly TemplateField[];
   /** Literal, never indexed, new name: the octets that stand before each own value. */
   readonly ownPrefixes: readonly Buffer[];
-  /** Room that a block of this template takes at most, without path and own values. In octets. */
+  /** The most room that a block of this template takes, without path and own values. In octets. */
   readonly maxBytes: number;
 
   /** @throws {TypeError} for a field that HTTP/2 does not allow (RFC 9113 §8.2). */
@@ -87,7 +87,7 @@ export class TemplateEncoder {
     ownValues: readonly string[] | undefined,
   ): number {
     let at = this.#encoder.startBlock(target, offset);
-    // The path goes first: the only pseudo-header field that is not in the template, and their order is free.
+    // The path goes first: it is the only pseudo-header field that is not in the template, and their order is free.
     target[at++] = PATH_NEVER_INDEXED;
     at = writeRaw(target, at, path);
     const bytes = this.#bytes(template);
@@ -116,7 +116,7 @@ export class TemplateEncoder {
       at = this.#encoder.field(room, at, name, value, indexing ?? 'incremental');
     }
     this.#last.bytes = room.subarray(0, at);
-    // Octets that changed the table say "remember this" and hold for once; the next block will be all indexes.
+    // Octets that changed the table say "remember this" and may be sent once; the next block will be all indexes.
     this.#last.revision = this.#encoder.revision === revision ? revision : -1;
     return this.#last.bytes;
   }
@@ -141,7 +141,7 @@ export function roomFor(template: HeaderTemplate, path: string, ownValues: reado
   return room;
 }
 
-/** A string literal without Huffman coding: written per request, so speed goes before a few octets. */
+/** A string literal without Huffman coding: it is written for every request, so speed goes before a few octets. */
 function writeRaw(target: Buffer, offset: number, text: string): number {
   let at = offset;
   const length = text.length;

@@ -136,7 +136,7 @@ export class HpackDecoder {
   /** To be called when the peer has acknowledged a SETTINGS_HEADER_TABLE_SIZE. In octets. */
   setMaxTableSize(bytes: number): void {
     this.#maxTableBytes = bytes;
-    // Having lowered the limit we are owed a size update before anything else (RFC 7541 §4.2).
+    // After a lowered limit the peer owes us a size update before anything else (RFC 7541 §4.2).
     this.#mustShrink = this.#table.maxBytes > bytes;
   }
 
@@ -221,8 +221,8 @@ export class HpackDecoder {
 }
 
 /**
- * How a literal is written: remembered by the peer, not remembered, or not to be remembered by anyone on the way either
- * (RFC 7541 §6.2). A field that one of the tables already holds goes out as an index, except a `never` one.
+ * How a literal is written: remembered by the peer, not remembered by it, or remembered neither by the peer nor by a proxy on the
+ * way (RFC 7541 §6.2). A field that one of the tables already holds goes out as an index, except a `never` one.
  */
 export type Indexing = 'incremental' | 'without' | 'never';
 
@@ -238,7 +238,7 @@ export class HpackEncoder {
   readonly #table: DynamicTable;
   readonly #ownMaxBytes: number;
   readonly #huffman: boolean;
-  /** Smallest and last table size since the last block, still to be told to the peer; -1: nothing to tell. */
+  /** Smallest and last table size since the last block, not yet told to the peer; -1: nothing to tell. */
   #smallestResize = -1;
   #lastResize = -1;
   #revision = 0;
@@ -246,12 +246,12 @@ export class HpackEncoder {
   constructor(options: HpackEncoderOptions = {}) {
     this.#ownMaxBytes = options.maxTableBytes ?? DEFAULT_TABLE_BYTES;
     this.#huffman = options.huffman ?? true;
-    // Until told otherwise the peer keeps 4096, and a smaller table must be announced to it before use.
+    // The peer assumes 4096 until told otherwise, so a smaller table must be announced before use.
     this.#table = new DynamicTable(DEFAULT_TABLE_BYTES);
     if (this.#ownMaxBytes < DEFAULT_TABLE_BYTES) this.setMaxTableSize(DEFAULT_TABLE_BYTES);
   }
 
-  /** Changes with every change of the table: bytes encoded at one revision may be sent again while it stands. */
+  /** Changes with every change of the table: octets encoded at one revision may be sent again while it lasts. */
   get revision(): number {
     return this.#revision;
   }
@@ -281,7 +281,7 @@ export class HpackEncoder {
   field(target: Buffer, offset: number, name: string, value: string, indexing: Indexing): number {
     const nameIndex = this.#find(name, value);
     if (nameIndex < 0 && indexing !== 'never') return writeInteger(target, offset, 0x80, 7, -nameIndex);
-    // What could never stay in the table would only empty it (RFC 7541 §4.4).
+    // A field too large for the table would only empty it (RFC 7541 §4.4).
     const isKept =
       indexing === 'incremental' && name.length + value.length + ENTRY_OVERHEAD_BYTES <= this.#table.maxBytes;
     const [flags, prefixBits] = isKept || indexing !== 'incremental' ? LITERAL_FORMS[indexing] : LITERAL_FORMS.without;
@@ -341,7 +341,7 @@ export function writeInteger(target: Buffer, offset: number, flags: number, pref
   return at;
 }
 
-/** RFC 7541 §5.2. With `huffman`, that form is taken unless it is the longer one. Returns the offset after the string. */
+/** RFC 7541 §5.2. With `huffman` the Huffman form is used unless it is the longer one. Returns the offset after the string. */
 export function writeString(target: Buffer, offset: number, text: string, huffman: boolean): number {
   if (huffman) {
     const length = huffmanLength(text);

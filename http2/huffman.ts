@@ -45,7 +45,7 @@ buildTables();
 function buildTables(): void {
   const symbols = Array.from(LENGTHS.keys()).sort((a, b) => LENGTHS[a]! - LENGTHS[b]! || a - b);
   const children: [number, number][] = [[0, 0]];
-  // Leaves are negative: -(symbol + 1). 0 means "no child yet", as the root is nobody's child.
+  // Leaves are negative: -(symbol + 1). 0 means "no child yet", as the root is no node's child.
   let code = 0;
   let bits = 0;
   for (const symbol of symbols) {
@@ -97,7 +97,7 @@ export function huffmanLength(text: string): number {
 
 /** Writes `text` (one octet per character) at `offset` and returns the offset after it. The caller made the room. */
 export function huffmanEncode(text: string, target: Uint8Array, offset: number): number {
-  // At most 7 waiting bits and a code of 30 do not fit 32-bit arithmetic, so a code goes in by two halves.
+  // 7 waiting bits and a code of 30 do not fit 32-bit arithmetic, so a code goes in by two halves.
   let waiting = 0;
   let count = 0;
   for (let i = 0; i < text.length; i++) {

@@ -7,11 +7,11 @@ export interface ConnectionLimits {
   /** Nothing read for this long on an idle connection: PING. Default 60 s. */
   readonly idlePingAfterMs: number;
   /**
-   * Nothing read for this long after a PING: the connection is dead. Default 5 s; more where answers take long, as a peer
-   * may answer a PING only after the requests before it.
+   * Nothing read for this long after a PING: the connection is dead. Default 5 s; more where answers take long, as a peer may
+   * answer a PING only after the requests before it.
    */
   readonly pingTimeoutMs: number;
-  /** Longest wait of a request for being written, where there is a connection. Default 60 s. */
+  /** Longest wait of a request to be written, where there is a connection. Default 60 s. */
   readonly queueTimeoutMs: number;
   /** Longest wait for the last answers once the connection is retired or the peer sent GOAWAY. Default 30 s. */
   readonly drainTimeoutMs: number;
@@ -22,9 +22,9 @@ export interface ConnectionLimits {
   /** Largest response header list, counted as RFC 9113 §6.5.2 does. Default 16 KiB. */
   readonly maxHeaderListBytes: number;
   /**
-   * Frames that bring no request nearer to its end (PING, SETTINGS, frames of unknown type or for streams long gone, …)
-   * taken per second, besides ten for every request. More is an attack or a fault: ENHANCE_YOUR_CALM. Default 10 000:
-   * a stalled peer that wakes up answers all that we have cancelled meanwhile.
+   * Frames a second that bring no request nearer to its end (PING, SETTINGS, frames of unknown type or for streams long gone, …),
+   * besides ten for every request. More is an attack or a fault: ENHANCE_YOUR_CALM. Default 10 000: a stalled peer that wakes up
+   * answers all the requests that we have cancelled meanwhile.
    */
   readonly maxIdleFramesPerSecond: number;
   /** First stream id; odd. Default 1. */

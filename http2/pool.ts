@@ -1,10 +1,10 @@
 /**
  * The connections to one origin, and the queue in front of them.
  *
- * Requests wait here and nowhere else, so that they can go to whichever connection has room. Connections are few: another
- * one is opened only while requests wait, one at a time, never faster than a set rate, with growing pauses while none
- * works (providers treat quick reconnects as an attack). What a connection gives back as provably not processed is sent
- * again from here, within the request's time and a small count.
+ * Requests wait here and nowhere else, so that they can go to whichever connection has room. Connections are few: another one is
+ * opened only while requests wait, one at a time, never faster than a set rate, with growing pauses while none works (providers
+ * treat quick reconnects as an attack). A request that a connection gives back as provably not processed is sent again from here,
+ * within the request's time and a small count.
  */
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'node:tls';
@@ -28,13 +28,13 @@ export interface Http2PoolOptions extends Partial<ConnectionLimits> {
   readonly port: number;
   /** Trust, client certificate, servername. False: cleartext with prior knowledge (RFC 9113 §3.3), for benches. */
   readonly tls?: Pick<TlsOptions, 'ca' | 'cert' | 'key' | 'passphrase' | 'servername' | 'rejectUnauthorized'> | false;
-  /** Connections with TLS are tunnelled through it; undefined: straight to the host. */
+  /** The proxy that TLS connections are tunnelled through; undefined: straight to the host. */
   readonly proxy?: HttpProxy | undefined;
-  /** Default 4. Retired ones that wait for their last answers are not counted. */
+  /** Default 4. Retired connections that wait for their last answers are not counted. */
   readonly maxConnections?: number;
   /** New connections a minute, on average; as many as `maxConnections` may be opened in a row. Default 60. */
   readonly maxConnectsPerMinute?: number;
-  /** Pause after the first connection that came to nothing; doubled for each further one. Default 1 s. */
+  /** Pause after the first connection that failed; doubled for each further one. Default 1 s. */
   readonly backoffMs?: number;
   /** Longest pause. Default 60 s. */
   readonly maxBackoffMs?: number;
@@ -42,7 +42,7 @@ export interface Http2PoolOptions extends Partial<ConnectionLimits> {
   readonly requestTimeoutMs?: number;
   /** Requests under way at once before the first answers have shown how many the peer takes. Default 20. */
   readonly initialRequests?: number;
-  /** Times one request is sent again after having been provably not processed. Default 5. */
+  /** How often a request is sent again after it was provably not processed. Default 5. */
   readonly maxResends?: number;
   /** A connection without requests that has been silent this long must answer a PING before it is used. Default 10 s. */
   readonly probeAfterMs?: number;
@@ -50,7 +50,7 @@ export interface Http2PoolOptions extends Partial<ConnectionLimits> {
   readonly idleTimeoutMs?: number;
   /** A connection is replaced at this age. Default 24 h. */
   readonly maxAgeMs?: number;
-  /** How often deadlines are looked at: what all times above are exact to. Default 100 ms. */
+  /** How often deadlines are checked: the precision of all times above. Default 100 ms. */
   readonly tickMs?: number;
   /** Milliseconds; must not go back. Default `performance.now`. */
   readonly clock?: () => number;
@@ -59,13 +59,13 @@ export interface Http2PoolOptions extends Partial<ConnectionLimits> {
 }
 
 /**
- * Requests may wait in the peer's queue for this share of their time. A peer that becomes ten times slower while they wait
- * then still answers in a third of it.
+ * Requests may wait in the peer's queue for this share of their time. If the peer becomes ten times slower while they wait, it
+ * still answers in a third of their time.
  */
 const STANDING_SHARE = 1 / 30;
-/** A tick that comes so long after the one before came late. */
+/** A tick is late when it comes this long after the one before. */
 const LATE_MS = 1000;
-/** A peer that takes so many times longer than it did is not dead yet. */
+/** A peer that answers this many times slower than it did is not yet dead. */
 const SLOWDOWN_FACTOR = 10;
 
 /** Numbers since the pool was made, and as of now. */
@@ -87,11 +87,11 @@ export interface Http2PoolStats {
   resent: number;
   /** Ever: connections by how they ended; `done` is the orderly end. */
   endings: Partial<Record<ConnectionEnding['cause'], number>>;
-  /** Why the last connection that did not end in order did so. */
+  /** Why the last connection that ended out of order did so. */
   lastError: Error | undefined;
 }
 
-/** A connection that has answered nothing within this time of being ready, or of a PING, no longer holds up the opening of others. */
+/** A connection without an answer within this time of being ready, or of a PING, no longer delays the opening of others. */
 const WARM_UP_MS = 1000;
 
 export class Http2Pool {
@@ -102,15 +102,15 @@ export class Http2Pool {
   }
 
   /**
-   * Sends a request and tells how it ended. Always resolves, exactly once: at the latest when it has waited for
-   * `queueTimeoutMs` to be written, or when the request's time since then is up (to the tick). What comes back as
-   * `notProcessed` has already been sent again as often as time and `maxResends` allowed.
+   * Sends a request and tells how it ended. Always resolves, exactly once: at the latest when the request has waited
+   * `queueTimeoutMs` to be written, or when its time since then is up (to the tick). A request that ends as `notProcessed` has
+   * already been sent again as often as time and `maxResends` allowed.
    */
   send(request: Http2Request): Promise<Http2Result> {
     return new Promise((resolve) => this.#core.send(request, resolve));
   }
 
-  /** How many requests it can usefully be given at once; more would only wait here. Follows what the peer takes. */
+  /** How many requests the pool can usefully be given at once; more would only wait here. Follows the peer's pace. */
   get usefulRequests(): number {
     return this.#core.usefulRequests;
   }
@@ -120,8 +120,8 @@ export class Http2Pool {
   }
 
   /**
-   * Refuses new requests, answers those still queued `notProcessed`, lets those in flight end for at most `timeoutMs`
-   * (default 10 s), then cuts the connections. Resolves when all are closed. A repeat waits for the same end.
+   * Refuses new requests, answers those still queued `notProcessed`, lets those in flight end for at most `timeoutMs` (default 10
+   * s), then cuts the connections. Resolves when all are closed. A repeat waits for the same end.
    */
   close(timeoutMs = 10_000): Promise<void> {
     return this.#core.close(timeoutMs);
@@ -138,11 +138,11 @@ class PoolCore implements ConnectionOwner {
   #queue = new Queue<Exchange>();
   /** Not later than the earliest deadline in the queue. */
   #nextDeadlineAt = Number.POSITIVE_INFINITY;
-  /** When a connection was last seen that takes requests. */
+  /** When a connection that takes requests was last seen. */
   #lastReadyAt = Number.NEGATIVE_INFINITY;
 
   readonly #flow: FlowLimit<Exchange>;
-  /** Requests on connections, and those among them that fill no queue of the peer's any more. */
+  /** Requests on connections, and how many of them no longer wait in the peer's queue. */
   #inFlight = 0;
   #lost = 0;
 
@@ -238,7 +238,7 @@ class PoolCore implements ConnectionOwner {
         this.#stopTicking();
         resolve();
       };
-      // `retire` closes at once what has nothing in flight, which changes the list.
+      // `retire` closes a connection without requests at once, which changes the list.
       for (const connection of [...this.#connections]) connection.retire();
       if (this.#connections.length === 0) this.#onAllClosed();
     });
@@ -268,7 +268,7 @@ class PoolCore implements ConnectionOwner {
     }
   }
 
-  /** The least busy connection that has room. One that has been silent for long is asked for a sign of life first. */
+  /** The least busy connection that has room. A connection that has long been silent is asked for a sign of life first. */
   #pick(): Http2Connection | undefined {
     let best: Http2Connection | undefined;
     for (const connection of this.#connections) {
@@ -282,7 +282,7 @@ class PoolCore implements ConnectionOwner {
     return this.#pick();
   }
 
-  /** Waiting for its turn it may wait for long; without any connection, only for as long as an answer may take. */
+  /** A request that waits for its turn may wait long; without any connection it waits only as long as an answer may take. */
   #queueDeadline({ since, timeoutMs }: Exchange): number {
     const { queueTimeoutMs } = this.#options;
     return Math.min(since + queueTimeoutMs, Math.max(since, this.#lastReadyAt) + timeoutMs);
@@ -315,7 +315,7 @@ class PoolCore implements ConnectionOwner {
     const now = this.#options.clock();
     const isLate = now - this.#tickedAt > LATE_MS + this.#options.tickMs;
     this.#tickedAt = now;
-    // Late because this process stood still: what came meanwhile has not been read yet, and nothing may be judged without it.
+    // This process stood still: answers that came meanwhile have not been read yet, and without them nothing may be judged.
     this.#isCatchingUp = isLate && !this.#isCatchingUp;
     if (this.#isCatchingUp) return;
     const patienceMs = Math.min(SLOWDOWN_FACTOR * this.#flow.answerMs, this.#options.requestTimeoutMs);
@@ -351,7 +351,7 @@ class PoolCore implements ConnectionOwner {
     this.#ticker = undefined;
   }
 
-  /** Opens the replacement first; the worn connection is retired once that one is ready (`connectionReady`). */
+  /** Opens the replacement first; the worn connection is retired once the new one is ready (`connectionReady`). */
   #replaceWorn(now: number): void {
     if (this.#closing !== undefined || this.#connections.some((connection) => connection.isConnecting)) return;
     if (this.#connections.some((connection) => connection.isReady && this.#isWorn(connection, now))) this.#open(now);
@@ -368,7 +368,7 @@ class PoolCore implements ConnectionOwner {
     for (const connection of this.#connections) {
       if (connection.isRetired) continue;
       counted++;
-      // One at a time: what this one will carry is not known yet, and it may be all that is needed.
+      // One at a time: how much this connection will carry is not known yet, and it may be enough.
       if (connection.isConnecting) return;
       if (connection.pingSentAt > 0 && now - connection.pingSentAt < WARM_UP_MS) return;
       if (!connection.hasAnswered && now - connection.readyAt < WARM_UP_MS) return;
@@ -393,7 +393,7 @@ class PoolCore implements ConnectionOwner {
     this.#startTicking();
   }
 
-  /** A key, certificate or port that cannot be used throws here; for requests it is one more reason for no connection. */
+  /** An unusable key, certificate or port throws here; for requests it is one more reason why there is no connection. */
   #openSocket(): Socket | Opening | undefined {
     const { host, port, tls, proxy } = this.#options;
     try {
@@ -408,7 +408,7 @@ class PoolCore implements ConnectionOwner {
     }
   }
 
-  /** Once for each connection that never answered anything. */
+  /** Counts a connection that never answered anything, once. */
   #noteFailure(connection: Http2Connection): void {
     if (this.#failed.has(connection)) return;
     this.#failed.add(connection);
@@ -438,7 +438,7 @@ class PoolCore implements ConnectionOwner {
   }
 
   connectionRetired(connection: Http2Connection): void {
-    // A peer that says goodbye before its first answer would otherwise be called again at once, and for ever.
+    // Otherwise a peer that says goodbye before its first answer would be called again at once, and for ever.
     if (!connection.hasAnswered && this.#closing === undefined) this.#noteFailure(connection);
     this.#dispatch();
   }
@@ -480,7 +480,7 @@ class PoolCore implements ConnectionOwner {
     exchange.unsent = undefined;
     exchange.lastWrite = 0;
     this.#counts.resent++;
-    // Out of time? The next tick says so.
+    // If the request is out of time, the next tick says so.
     this.#enqueue(exchange);
   }
 

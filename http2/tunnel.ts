@@ -6,15 +6,15 @@ import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'nod
 import type { buildConnector } from 'undici';
 import type { HttpProxy } from '../domain/proxy.ts';
 
-/** A socket that is not there yet. */
+/** A socket that is still being opened. */
 export interface Opening {
-  /** In its TLS handshake when it resolves. */
+  /** Resolves when the socket begins its TLS handshake. */
   readonly socket: Promise<Socket>;
-  /** Gives up; a repeat, or one that comes too late, is harmless. */
+  /** Gives up. A repeated or late call is harmless. */
   cancel(): void;
 }
 
-/** @param tls as for the provider; its `ca` is trusted for the proxy's own certificate as well */
+/** @param tls the provider's options; their `ca` is trusted for the proxy's own certificate as well */
 export function openTunnel(proxy: HttpProxy, target: { host: string; port: number }, tls: TlsOptions): Opening {
   const { host, port } = target;
   const authority = isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
@@ -78,7 +78,7 @@ export function connectThrough(proxy: HttpProxy, tls: TlsOptions, timeoutMs: num
   };
 }
 
-/** @param detail becomes part of `code`, so that reasons and logs tell the proxy's troubles from the provider's */
+/** @param detail part of `code`, so that reasons and logs tell the proxy's troubles from the provider's */
 function proxyError({ host, port }: HttpProxy, message: string, detail: string | number, cause?: Error): Error {
   const error = new Error(`proxy ${host}:${port}: ${message}`, cause === undefined ? undefined : { cause });
   return Object.assign(error, { code: `PROXY_${detail}` });

@@ -5,7 +5,7 @@ export interface ApiClient {
   get<T>(path: string): Promise<T>;
   /** @throws when the answer is no success; the message holds the problem document */
   post<T>(path: string, body: unknown): Promise<T>;
-  /** Also when there is nothing to delete. */
+  /** Succeeds also when there is nothing to delete. */
   delete(path: string): Promise<void>;
   /** Streams rows as NDJSON, whatever their number. @returns the summary, with the first failures */
   importDevices(rows: Iterable<object>): Promise<ImportResult>;

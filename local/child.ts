@@ -19,9 +19,9 @@ export interface ChildOptions {
   logFile: string;
   /** Ends the child when this process is killed. */
   leash: LeashHolder;
-  /** Asks the child to stop in order. Default: SIGTERM. */
+  /** The signal that asks the child for an orderly stop. Default: SIGTERM. */
   stopSignal?: NodeJS.Signals;
-  /** How long a stop in order may take before SIGKILL. Default: 10 000. */
+  /** How long an orderly stop may take before SIGKILL. Default: 10 000. */
   stopGraceMs?: number;
 }
 
@@ -38,10 +38,10 @@ export interface Child {
   readonly logFile: string;
   /** `undefined` while the process runs. */
   readonly exit: ChildExit | undefined;
-  /** True once `stop()` or `kill()` was called: its end is no surprise then. */
+  /** True once `stop()` or `kill()` was called: the child's end is then expected. */
   readonly isStopping: boolean;
   readonly exited: Promise<ChildExit>;
-  /** Asks it to stop, kills it when the grace is over. Safe to repeat. */
+  /** Asks the child to stop and kills it when the grace is over. Safe to repeat. */
   stop(): Promise<void>;
   /** From now on this process may end while the child runs; its leash then ends the child. */
   unref(): void;
@@ -50,7 +50,7 @@ export interface Child {
 }
 
 /**
- * Starts a process. It is running, not yet ready, when this returns. Throws when it cannot be started at all.
+ * Starts a process, which is running but not yet ready when this returns. Throws when it cannot be started at all.
  * @internal
  */
 export async function startChild(options: ChildOptions): Promise<Child> {
@@ -124,7 +124,9 @@ function spawned(process: ChildProcess, options: ChildOptions): Promise<number> 
   });
 }
 
-/** Starts a process and waits until it is ready; one that isn't in time is stopped again. Throws as `waitUntilReady` does. */
+/**
+ * Starts a process and waits until it is ready; a process that is not ready in time is stopped. Throws as `waitUntilReady` does.
+ */
 export async function startReadyChild(
   options: ChildOptions,
   isReady: (child: Child) => Promise<boolean>,

@@ -3,9 +3,9 @@ import { type DeviceBehaviour, deviceTokens, mixedAudience } from '../simulator/
 
 export interface DemoAudienceOptions {
   devices: number;
-  /** Stored as the property `demo` of every device, so that an audience can be exactly these. */
+  /** Stored as the property `demo` of every device, so that an audience can be exactly these devices. */
   name: string;
-  /** Taken in turn. */
+  /** The devices take these providers in turn. */
   providers: readonly ProviderName[];
   /** Share of devices whose token is dead, in percent. */
   deadPercent: number;

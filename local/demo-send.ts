@@ -15,7 +15,7 @@ export interface DemoSendOptions extends Omit<DemoAudienceOptions, 'name'> {
   progressStream?: NodeJS.WriteStream;
   /** Devices per second at most; default no limit. */
   ratePerSecond?: number;
-  /** Called once the audience is in the registry, before the launch. */
+  /** Called before the launch, once all devices are imported. */
   onImported?: () => Promise<void>;
   /** Called with each look at the books. */
   onProgress?: (notification: NotificationView) => void;
@@ -31,7 +31,8 @@ export interface DemoReport {
   ledger: { distinct_accepted: number; repeats: number };
   /**
    * `plan`, `first_pass` and `send` begin at the launch, since devices are sent to while others are still being planned.
-   * `first_pass`: until as many are done as were not refused at first; the rest of `send` is waiting for those.
+   * `first_pass` ends when as many devices have an outcome as were not refused at first; the rest of `send` is waiting for the
+   * refused ones.
    */
   seconds: { boot: number; import: number; plan: number; first_pass: number; send: number };
   /** Of the whole send, its waiting included. */
@@ -50,7 +51,7 @@ export interface DemoSendResult {
 }
 
 const pollIntervalMs = 100;
-/** A send that moves nothing for so long is given up; its books then show what is pending. */
+/** A send without progress for this long is given up; its books then show what is pending. */
 const stallMs = 120_000;
 const outageMs = 60_000;
 const finalStates = ['completed', 'cancelled', 'halted'];
@@ -155,8 +156,8 @@ async function readPatiently(api: ApiClient, id: string): Promise<NotificationVi
 }
 
 /**
- * The ledger knows what the providers took; the books, what the sender believes. A device of outcome `unknown` may or may
- * not have been taken, and a repeat is allowed only where the books marked it.
+ * The ledger holds what the providers took; the books, what the sender believes. A device with outcome `unknown` may or may not
+ * have been taken, and a repeat is allowed only where the books mark it.
  */
 function findProblems(notification: NotificationView, ledger: LedgerSummary, audience: DemoAudienceOptions): string[] {
   const { books, totals, state, halt } = notification;

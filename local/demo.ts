@@ -50,7 +50,7 @@ try {
     directory: mkdtempSync(path.join(stateDirectory, 'demo-')),
     isTemporary: true,
     workers,
-    // A refused device comes back after seconds, so that the demo needn't wait as long as a real send should.
+    // A refused device is tried again after seconds, so that the demo is shorter than a real send.
     env: { CARILLON_RETRY_BASE_MS: '1000', CARILLON_RETRY_MAX_MS: '3000', LOG_LEVEL: 'warn' },
     apiKey: 'new',
     signal,

@@ -1,7 +1,7 @@
 /**
- * Runs before `npm run demo`, `npm start` and `npm test`: installs the dependencies when they are missing or not the ones
- * of the lock file. Plain JavaScript without imports of packages, because it runs on whatever Node the machine has; what
- * comes after it runs on the Node that it installs.
+ * Runs before `npm run demo`, `npm start` and `npm test`: installs the dependencies when they are missing or differ from the lock
+ * file. Plain JavaScript without imports of packages, because it runs on whatever Node the machine has; the programs after it run
+ * on the Node that it installed.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
@@ -26,7 +26,7 @@ if (reason) {
   console.error(`Installed in ${Math.round((Date.now() - startedAt) / 1000)} s.`);
 }
 
-/** Compares what npm noted down in node_modules with the lock file; times of files say nothing after a checkout or a copy. */
+/** Compares npm's own record in node_modules with the lock file; file times tell nothing after a checkout or a copy. */
 function findReasonToInstall() {
   const wanted = readLock(path.join(root, 'package-lock.json'));
   const installed = readLock(path.join(root, 'node_modules', '.package-lock.json'));

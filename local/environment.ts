@@ -4,7 +4,7 @@ import { providers } from '../providers/registry.ts';
 
 type Environment = NodeJS.ProcessEnv;
 
-/** Settings that say a Temporal server exists already; each alone makes `@temporalio/envconfig` look elsewhere. */
+/** Settings that name an existing Temporal server; each alone makes `@temporalio/envconfig` look elsewhere. */
 const outerTemporalSettings = ['TEMPORAL_ADDRESS', 'TEMPORAL_PROFILE', 'TEMPORAL_CONFIG_FILE', 'TEMPORAL_API_KEY'];
 
 /** Whether the environment names a Temporal server to be used instead of the embedded one. */

@@ -6,11 +6,11 @@ import type { LeashAnswer, LeashCommand } from './leash.ts';
 
 /** This process's end of its leash; see leash.ts for what the leash promises. */
 export interface LeashHolder {
-  /** From now on `pid` is ended when this process goes. `pid` must lead a process group of its own. */
+  /** From now on `pid` is ended when this process ends. `pid` must lead a process group of its own. */
   hold(pid: number, stopSignal: NodeJS.Signals, graceMs: number): void;
   /** To be called as soon as the process has ended, before its id can be used again. */
   release(pid: number): void;
-  /** The folder is removed when this process goes, after everything held has ended. */
+  /** The folder is removed when this process ends, after all held processes have ended. */
   removeAtEnd(directory: string): void;
   /**
    * Takes the lock that this Unix socket stands for. A holder that is being cleaned up is waited for.

@@ -1,10 +1,10 @@
 /**
  * The leash: a small program that outlives its parent just long enough to end what the parent started.
  *
- * The parent keeps the leash's stdin open and says, one JSON object a line, what it holds. When stdin ends (the parent
- * left, by whatever way, `kill -9` included) every process still held is asked to stop, then killed, last started first,
- * and the folders named for removal are removed. It also keeps the lock of a data folder, until the last process is
- * gone: a start that follows a killed one waits for the clean-up instead of meeting a half-stopped database.
+ * The parent keeps the leash's stdin open and says, one JSON object a line, what the leash holds. When stdin ends (the parent
+ * ended, in any way, `kill -9` included) the leash asks every process still held to stop, then kills it, last started first, and
+ * removes the folders named for removal. It also keeps the lock of a data folder until the last process is gone: a start that
+ * follows a killed one waits for the clean-up instead of meeting a half-stopped database.
  *
  * It runs in a session of its own, so that Ctrl-C in the terminal reaches the parent alone.
  */
@@ -65,7 +65,7 @@ async function end({ pid, stopSignal, graceMs }: Held): Promise<void> {
   while (groupExists(pid) && Date.now() < deadline + 5_000) await sleep(50);
 }
 
-/** A listening Unix socket is a lock that cannot go stale: nobody listens once its owner is dead. */
+/** A listening Unix socket is a lock that cannot go stale: no process listens once its owner is dead. */
 async function acquireLock(socket: string): Promise<LeashAnswer> {
   const deadline = Date.now() + lockWaitMs;
   for (;;) {

@@ -1,14 +1,14 @@
 import { randomInt } from 'node:crypto';
 import { createServer } from 'node:net';
 
-/** Below the ports that systems give to outgoing connections: one of those may come between the look and the first use. */
+/** Below the ports that systems give to outgoing connections: such a connection could take the port before its first use. */
 const [firstPort, lastPort] = [20_000, 29_999];
 const maxAttempts = 1_000;
 const chosen = new Set<number>();
 
 /**
- * A TCP port on loopback that was free a moment ago: `preferred` when it can be had, otherwise any. The same port is
- * never handed out twice by one process, even before its first user has bound it.
+ * A TCP port on loopback that was free a moment ago: `preferred` if it is free, otherwise any. One process never gets the same
+ * port twice, even before the port's first user has bound it.
  */
 export async function findFreePort(preferred?: number): Promise<number> {
   if (preferred !== undefined && (await take(preferred))) return preferred;

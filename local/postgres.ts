@@ -34,15 +34,15 @@ export interface LocalPostgresOptions {
 }
 
 export interface LocalPostgres {
-  /** Of the database `carillon`, which exists. Holds the password. */
+  /** URL of the database `carillon`, which exists. Holds the password. */
   readonly url: string;
-  /** Of the database `postgres`, for making and dropping databases. */
+  /** URL of the database `postgres`, for making and dropping databases. */
   readonly adminUrl: string;
   readonly port: number;
-  /** Where the data really is: elsewhere than asked when the asked folder could not be reached by the server's user. */
+  /** Where the data really is: not in the requested folder when the server's user cannot reach that one. */
   readonly dataDirectory: string;
   readonly child: Child;
-  /** Stops it in order ("fast": sessions are cut, everything committed is kept). */
+  /** Stops the server in order ("fast": sessions are cut, everything committed is kept). */
   stop(): Promise<void>;
 }
 
@@ -65,8 +65,8 @@ const baseSettings: Record<string, string> = {
 };
 
 /**
- * Starts the embedded PostgreSQL and waits until it takes connections. What a killed predecessor left (a stale
- * `postmaster.pid`, an unfinished checkpoint) is recovered by PostgreSQL itself; an unfinished `initdb` is started over.
+ * Starts the embedded PostgreSQL and waits until it takes connections. PostgreSQL itself recovers what a killed server left (a
+ * stale `postmaster.pid`, an unfinished checkpoint); an unfinished `initdb` is started over.
  */
 export async function startPostgres(options: LocalPostgresOptions): Promise<LocalPostgres> {
   const { port, leash } = options;
@@ -102,7 +102,7 @@ export async function startPostgres(options: LocalPostgresOptions): Promise<Loca
   return { url: urlOf(database), adminUrl: urlOf('postgres'), port, dataDirectory, child, stop: () => child.stop() };
 }
 
-/** The sessions of a killed server take a moment to notice, and until then hold what a new server needs. */
+/** The sessions of a killed server take a moment to end, and until then hold what a new server needs. */
 async function startWhenPredecessorIsGone(start: () => Promise<Child>): Promise<Child> {
   for (let attempt = 1; ; attempt++) {
     try {
@@ -125,7 +125,7 @@ async function findServerUser(): Promise<{ uid: number; gid: number } | undefine
       );
       if (uid && gid) return { uid, gid };
     } catch {
-      // No such user: the next one may exist.
+      // This user does not exist; the next one may.
     }
   }
   throw new Error('PostgreSQL does not run as root, and neither a user "postgres" nor "nobody" exists to run it as');
@@ -145,9 +145,9 @@ async function locatePrograms(): Promise<string> {
 }
 
 /**
- * The unprivileged user must be able to enter every folder above the data and the programs, which a project below `/root`
- * does not allow. Then the data goes to a folder of its own below the system's persistent temporary folder, and the
- * programs are copied beside the data.
+ * The server's unprivileged user must be able to enter every folder above the data and the programs, which a project below
+ * `/root` does not allow. Then the data goes to a folder below the system's persistent temporary folder, and the programs are
+ * copied beside the data.
  */
 function placeWithinReach(
   programs: string,
@@ -178,7 +178,7 @@ function canOthersEnter(directory: string): boolean {
   }
 }
 
-/** Makes a folder and those above it, each open to be passed through whatever the umask; one that exists stays as it is. */
+/** Makes a folder and those above it, each passable for every user whatever the umask; existing folders stay as they are. */
 function makeOpenDirectory(directory: string): void {
   if (existsSync(directory)) return;
   makeOpenDirectory(path.dirname(directory));

@@ -11,7 +11,7 @@ const barWidth = 28;
 const lineIntervalMs = 2_000;
 const idleLineIntervalMs = 15_000;
 const rateIntervalMs = 1_000;
-/** Below this part of the best rate nobody is sent to for the first time: those that were refused at first are waited for. */
+/** Below this part of the best rate the first attempts are over, and only refused devices are waited for. */
 const trickle = 0.05;
 
 export function createProgress(

@@ -9,8 +9,8 @@ export async function isApiReady(url: string): Promise<boolean> {
 }
 
 /**
- * Asks Temporal whether the process polls one of the queues: the one sign of a working worker that needs no port of it.
- * Workers name themselves `<process id>@<host>` unless told otherwise.
+ * Asks Temporal whether the process polls one of the queues: the one sign of a working worker that needs no port on it. Workers
+ * name themselves `<process id>@<host>` unless told otherwise.
  */
 export async function isWorkerPolling(env: NodeJS.ProcessEnv, taskQueue: string, pid: number): Promise<boolean> {
   const { connectionOptions, namespace = 'default' } = loadClientConnectConfig({ overrideEnvVars: definedOnly(env) });

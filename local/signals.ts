@@ -7,7 +7,7 @@ export function isRunning(pid: number): boolean {
 
 /**
  * Whether any process of the group led by `pid` runs. A process that has ended but was not waited for doesn't count: in a
- * container whose first process waits for nobody it stays in the table for ever.
+ * container whose first process waits for no child it stays in the table for ever.
  */
 export function groupExists(pid: number): boolean {
   if (!canSignal(-pid)) return false;
@@ -40,7 +40,7 @@ function canSignal(pid: number): boolean {
 function readState(pid: string): { state: string; group: number } | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The name, in brackets, may hold anything; what follows the last bracket is: state, parent, group …
+    // The name, in brackets, may hold any character; after the last bracket come state, parent, group …
     const [state, , group] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     return { state: state!, group: Number(group) };
   } catch {

@@ -23,7 +23,10 @@ export interface LocalSimulator {
   readonly control: SimulatorControl;
 }
 
-/** Picks its ports once. `launch` starts the process, ready when it returns; `simulator` may be used after the first. */
+/**
+ * Picks the ports once. `launch` starts the process, which is ready when it returns; `simulator` may be used after the first
+ * launch.
+ */
 export async function prepareSimulator(
   options: LocalSimulatorOptions,
 ): Promise<{ launch(): Promise<Child>; simulator(): LocalSimulator }> {

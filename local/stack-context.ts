@@ -8,7 +8,7 @@ import { type Supervised, type SupervisedOptions, supervise } from './supervised
 const usualPorts = { api: 8080, postgres: 5433, temporal: 7233, temporalUi: 8233 };
 type PortName = keyof typeof usualPorts;
 
-/** Ports on loopback that are tried first; another is chosen, and said, when one is taken. */
+/** Ports on loopback that are tried first; when one is taken, another is chosen and shown. */
 export type StackPorts = { [Name in PortName]?: number };
 
 const portOwners: Record<PortName, string> = {
@@ -31,10 +31,10 @@ export interface StackContext {
   say(line: string): void;
   logFile(name: string): string;
   pickPort(name: PortName): Promise<number>;
-  /** Starts a process that is stopped at its step. */
+  /** Starts a process that is stopped at the given step. */
   run(step: StopStep, process: Pick<SupervisedOptions, 'name' | 'launch'>): Promise<Supervised>;
   onStop(step: StopStep, cleanUp: () => Promise<void>): void;
-  /** Step by step, at last the leash. Safe to repeat. */
+  /** Stops step by step, the leash last. Safe to repeat. */
   stop(): Promise<void>;
 }
 
@@ -96,7 +96,7 @@ export async function openStackContext(options: StackContextOptions, leash: Leas
       return supervised;
     },
     onStop(step, cleanUp) {
-      // What became ready only after the stop began must not stay.
+      // A process that became ready only after the stop began must not stay.
       if (stopping) void cleanUp();
       else cleanUps.get(step)!.push(cleanUp);
     },

@@ -96,14 +96,17 @@ export async function startApi(
   return context.run('api', { name: 'API', launch });
 }
 
-/** What all workers of the stack run, bundled once: each of them would take seconds and 100 MB to do it. @returns the file */
+/**
+ * The workflow bundle of all workers of the stack, made once: each worker would take seconds and 100 MB to make it. @returns the
+ * file
+ */
 export async function bundleWorkflows(context: StackContext): Promise<string> {
   const file = path.join(context.directory, 'workflow-bundle.js');
   await promisify(execFile)(process.execPath, ['workflows/build.ts', file], { cwd: projectRoot, timeout: 60_000 });
   return file;
 }
 
-/** As `npm run start:worker` does: its limits for V8's heap belong to what is run and measured here. */
+/** The arguments of `npm run start:worker`: its limits for V8's heap apply to what is run and measured here. */
 export const workerArguments = packageJson.scripts['start:worker'].split(' ').slice(2);
 
 /** @param number 1 for the first worker; names it and its log */

@@ -18,11 +18,11 @@ import {
 import type { Supervised } from './supervised.ts';
 
 export interface StackOptions {
-  /** Data and logs; made when missing. One stack at a time runs on it. */
+  /** Data and logs; made when missing. One stack at a time may use it. */
   directory: string;
   /** The folder is removed at the end, even when this process is killed. Default: false. */
   isTemporary?: boolean;
-  /** Tried first; `free`: any. Default: 8080 for the API, the usual ones for the rest. */
+  /** Ports to try first; `free`: any. Default: 8080 for the API, the usual ones for the rest. */
   ports?: StackPorts | 'free';
   /** Settings for the API and the workers, above those of this process. */
   env?: Record<string, string>;
@@ -40,7 +40,7 @@ export interface StackOptions {
   apiKey?: 'first' | 'new';
   /** Aborting stops the stack, also while it starts. */
   signal?: AbortSignal;
-  /** Told in one line what happens. Default: silent. */
+  /** Called with one line for each event. Default: silent. */
   say?: (line: string) => void;
 }
 
@@ -76,8 +76,8 @@ export interface Stack {
 }
 
 /**
- * Starts PostgreSQL, Temporal and the simulator, then, once these are ready, the API and workers, each a process of its own.
- * What was started is stopped again when one fails.
+ * Starts PostgreSQL, Temporal and the simulator, then, once these are ready, the API and workers, each a process of its own. When
+ * one fails, all are stopped again.
  */
 export async function startStack(options: StackOptions): Promise<Stack> {
   const context = await openStackContext(options, startLeash());

@@ -4,8 +4,8 @@ import path from 'node:path';
 import type { LeashHolder } from './leash-holder.ts';
 
 /**
- * Makes this process the only stack on a data folder. The clean-up after a killed predecessor is waited for.
- * @throws when another stack runs on it
+ * Makes this process the only stack on a data folder. Waits for the clean-up after a killed predecessor.
+ * @throws when another stack runs on the folder
  */
 export async function lockState(leash: LeashHolder, directory: string): Promise<void> {
   // Not in the folder itself: the path of a Unix socket may have about 100 bytes.

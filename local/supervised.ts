@@ -4,13 +4,13 @@ import { type Child, type ChildExit, describeExit, readLogTail } from './child.t
 /** A process of the stack that can be ended and started again in place: same name, same port, same data. */
 export interface Supervised {
   readonly name: string;
-  /** Of the process that runs, or ran last. */
+  /** Id of the process that runs, or ran last. */
   readonly pid: number;
   readonly isRunning: boolean;
   readonly logFile: string;
-  /** Ready when this returns. Does nothing while it runs. */
+  /** The process is ready when this returns. Does nothing while it runs. */
   start(): Promise<void>;
-  /** In order; killed when the grace is over. */
+  /** Stops the process in order, and kills it when the grace is over. */
   stop(): Promise<void>;
   /** Default SIGKILL, which returns when the process is gone. */
   kill(signal?: NodeJS.Signals): Promise<void>;

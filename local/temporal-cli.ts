@@ -92,8 +92,8 @@ async function fetchTemporalCli(destination: string, say: (line: string) => void
 }
 
 /**
- * `@temporalio/testing` fetches the program when it starts a local server. That runs in a process of its own, because a
- * download that hangs can only be ended from outside: it is ended when no byte came for 20 s.
+ * `@temporalio/testing` fetches the program when it starts a local server. That runs in a process of its own, because a hanging
+ * download can only be ended from outside, after 20 s without a byte.
  */
 async function fetchBySdk(intoDirectory: string): Promise<string> {
   const script = `
@@ -152,7 +152,9 @@ async function fetchByPip(intoDirectory: string): Promise<string> {
   throw failure;
 }
 
-/** `go install` refuses this module, whose go.mod replaces a part of itself by a folder; so it is built from a checkout. */
+/**
+ * `go install` refuses this module, whose go.mod replaces a part of itself by a folder; so the program is built from a checkout.
+ */
 async function fetchByGo(intoDirectory: string): Promise<string> {
   for (const program of ['git', 'go']) {
     if (!findOnPath(program)) throw new Error(`no ${program} on this machine`);

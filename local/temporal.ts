@@ -15,7 +15,7 @@ export interface LocalTemporalOptions {
   leash: LeashHolder;
   /** Temporal's dynamic configuration: key to JSON value, for example `{ 'limit.historyCount.suggestContinueAsNew': '100' }`. */
   dynamicConfig?: Record<string, string>;
-  /** Told when the program has to be fetched first. */
+  /** Called when the program has to be fetched first. */
   say?: (line: string) => void;
 }
 
@@ -31,8 +31,8 @@ export interface LocalTemporal {
 const startAttempts = 3;
 
 /**
- * Starts the Temporal dev server and waits until its namespace answers. The server picks ports for its inner services
- * without holding them, and dies when another program takes one first: then it is started again.
+ * Starts the Temporal dev server and waits until its namespace answers. The server picks ports for its inner services without
+ * holding them, and dies when another program takes one first; it is then started again.
  */
 export async function startTemporal(options: LocalTemporalOptions): Promise<LocalTemporal> {
   for (let attempt = 1; ; attempt++) {
@@ -78,7 +78,7 @@ async function startTemporalOnce(options: LocalTemporalOptions): Promise<LocalTe
   };
 }
 
-/** TEMPORAL_… settings of the shell are meant for clients; some of them the server's command would read as its own. */
+/** TEMPORAL_… settings of the shell are meant for clients; the server's command would read some of them as its own. */
 function serverEnvironment(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('TEMPORAL_')));
 }

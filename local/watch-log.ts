@@ -3,8 +3,8 @@ import { createReadStream, statSync } from 'node:fs';
 const pinoError = 50;
 
 /**
- * Reads what is added to a log of JSON lines and hands on the message of every line at level error or above. What is no
- * JSON (a stack trace of a program that could not start) is left to the file.
+ * Reads what is added to a log of JSON lines and hands on the message of every line at level error or above. A line that is no
+ * JSON (a stack trace of a program that could not start) stays in the file only.
  * @returns ends the watch
  */
 export function watchLogForErrors(logFile: string, onError: (message: string) => void, intervalMs = 500): () => void {
@@ -37,7 +37,7 @@ export function watchLogForErrors(logFile: string, onError: (message: string) =>
       if (typeof entry.level !== 'number' || entry.level < pinoError) return;
       onError([entry.msg, entry.err?.message].filter((text) => typeof text === 'string').join(': '));
     } catch {
-      // Half a line, or no JSON: the file has it.
+      // Half a line, or no JSON: it stays in the file only.
     }
   }
 

@@ -3,7 +3,7 @@ import { cleanText } from '../domain/outside-text.ts';
 import type { Http2Response } from '../http2/exchange.ts';
 import { parseHttpDate, parseRetryAfter } from './retry-after.ts';
 
-/** A provider's answer as the reason tables read it. Only answers other than 200 are ever read this closely. */
+/** A provider's answer as the reason tables read it. Only answers other than 200 are read this closely. */
 export interface ProviderAnswer {
   httpStatus: number;
   /** Cleaned and cut text of the body, for people and logs. Empty when there was none. */
@@ -16,9 +16,9 @@ export interface ProviderAnswer {
   date: Date | undefined;
 }
 
-/** What is kept of a provider's body for people to read. */
+/** How much of a provider's body is kept for people to read. */
 export const maxTextLength = 2048;
-/** In UTF-8, so that a cut at this many bytes lies behind the text that is kept. */
+/** In UTF-8. The text that is kept ends before a cut at this many bytes. */
 const maxTextBytes = 3 * maxTextLength + 3;
 const maxReasonLength = 128;
 
@@ -31,7 +31,7 @@ export interface RawAnswer {
 
 const decoder = new TextDecoder();
 
-/** Of a request that was sent over HTTP/2; a body that was cut is none. */
+/** The answer to a request over HTTP/2. A body that was cut counts as none. */
 export function readResponse({ status, headers, body, isBodyWhole }: Http2Response, now: Date): ProviderAnswer {
   return readAnswer(
     {
@@ -61,7 +61,7 @@ function parseObject(body: Uint8Array): JsonObject | undefined {
     const value = JSON.parse(decoder.decode(body)) as JsonValue;
     return isJsonObject(value) ? value : undefined;
   } catch {
-    // Not an error of ours: whatever stands between us and the provider answers in its own way. The status decides.
+    // No error of ours: a proxy or gateway on the way answers in its own format. The status decides.
     return undefined;
   }
 }
@@ -73,12 +73,12 @@ export function reasonWord(value: JsonValue | undefined): string | undefined {
   return reason === '' ? undefined : reason;
 }
 
-/** 502 and 504 are a gateway's words (RFC 9110 §15.6.3, §15.6.5): they say nothing about what stands behind it. */
+/** 502 and 504 are a gateway's words (RFC 9110 §15.6.3, §15.6.5): they say nothing about the server behind it. */
 export function isFromGateway({ httpStatus }: ProviderAnswer): boolean {
   return httpStatus === 502 || httpStatus === 504;
 }
 
-/** Says how far this machine's clock is from the provider's, for whoever has to set it right. */
+/** Says how far this machine's clock is from the provider's, for the operator who has to set it right. */
 export function clockGap(date: Date | undefined, now: Date): { ms: number; text: string } | undefined {
   if (date === undefined) return undefined;
   const ms = now.getTime() - date.getTime();

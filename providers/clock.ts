@@ -1,6 +1,6 @@
-/** Both kinds of time, as a parameter, so that tests can turn the wall clock without waiting. */
+/** Both kinds of time, as a parameter, so that tests can move the wall clock without waiting. */
 export interface Clock {
-  /** What the machine believes: for what others read (iat, expiry). May be wrong and may jump. */
+  /** The machine's wall clock, for times that others read (iat, expiry). May be wrong and may jump. */
   now(): Date;
   /** Milliseconds that only grow: for ages and deadlines. */
   monotonicMs(): number;

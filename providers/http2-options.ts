@@ -1,7 +1,7 @@
 import { rootCertificates } from 'node:tls';
 import type { Http2PoolOptions } from '../http2/pool.ts';
 
-/** What the owner of a provider may set of its pools; the provider itself knows where and as whom to connect. */
+/** The pool options that a caller may set; the provider itself knows where and as whom to connect. */
 export type PoolOptions = Omit<Http2PoolOptions, 'host' | 'port' | 'tls' | 'proxy'>;
 
 export function originOf(url: URL): { host: string; port: number } {
@@ -11,7 +11,7 @@ export function originOf(url: URL): { host: string; port: number } {
   return { host, port: url.port === '' ? 443 : Number(url.port) };
 }
 
-/** Node takes given authorities in place of its own; here they come in addition. */
+/** Node would take given authorities in place of its own; here they are added. */
 export function trust(ca: string | undefined): { ca?: string[] } {
   return ca === undefined ? {} : { ca: [...rootCertificates, ca] };
 }

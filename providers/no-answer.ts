@@ -3,12 +3,12 @@ import type { LaterVerdict, MisconfiguredVerdict, UnansweredVerdict, UnsentVerdi
 
 /** Verdicts on requests that got no whole answer, the same for every provider that speaks HTTP/2. */
 
-/** How soon to try again where nothing could be sent; the pool has its own, growing wait between connection attempts. */
+/** How soon to try again when nothing could be sent; the pool has its own, growing wait between connection attempts. */
 const unsentAfterMs = { refused: 1_000, goaway: 1_000, deadline: 1_000, connect_failed: 5_000, closed: 1_000 } as const;
 
 export function verdictOnUnsent({ cause, evidence }: NotProcessed): UnsentVerdict | MisconfiguredVerdict {
   const { errno } = evidence;
-  // TLS alerts about the certificate that we showed (RFC 8446 §6.2): it will not get better by itself.
+  // TLS alerts about our client certificate (RFC 8446 §6.2): waiting does not help.
   if (errno !== undefined && /ALERT_(BAD_CERTIFICATE|CERTIFICATE_|UNSUPPORTED_CERTIFICATE|UNKNOWN_CA)/.test(errno)) {
     return {
       kind: 'misconfigured',
@@ -30,7 +30,7 @@ export function verdictOnUnanswered({ cause, evidence }: Unanswered): Unanswered
   return { kind: 'unanswered', httpStatus: null, reason: errno === undefined ? cause : `${cause} ${errno}` };
 }
 
-/** Refused, but the reason was lost on the way: certainly not delivered, and the next try will tell. */
+/** Refused, but the reason was lost on the way: certainly not delivered, and the next attempt will tell the reason. */
 export function verdictOnCutAnswer(httpStatus: number): LaterVerdict {
   return { kind: 'later', httpStatus, reason: `http_${httpStatus}_cut`, scope: 'provider' };
 }

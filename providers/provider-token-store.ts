@@ -1,12 +1,12 @@
 /**
- * Where all workers share the provider token of a key. Apple counts how often the token changes and refuses the sender
- * that changes it more than once in 20 minutes, so there is one for all connections, processes and restarts
+ * Where all workers share the provider token of a key. Apple counts how often the token changes and refuses a sender that changes
+ * it more than once in 20 minutes, so one token serves all connections, processes and restarts
  * (https://developer.apple.com/documentation/usernotifications/establishing-a-token-based-connection-to-apns).
  */
 export interface ProviderTokenStore {
   /**
-   * The stored token if it is younger than `olderThanMs` and not the refused one; otherwise a new one, minted by
-   * whoever gets there first and seen by all others.
+   * The stored token if it is younger than `olderThanMs` and not the refused one; otherwise a new one, minted by the first worker
+   * to ask and seen by all others.
    */
   getOrCreate(
     fingerprint: string,

@@ -7,36 +7,35 @@ export { PayloadError } from './payload/payload-error.ts';
 /**
  * All that the delivery engine knows of a push provider.
  *
- * A provider owns its connections, its credential and the reading of every answer. It renews a stale credential and
- * sends again whatever was provably not processed, by itself and a bounded number of times, so the engine sees
- * only verdicts it must record or act on.
+ * A provider owns its connections and its credential, and reads every answer. It renews a stale credential and resends, a bounded
+ * number of times, requests that were provably not processed, so the engine sees only verdicts that it must record or act on.
  */
 export interface PushProvider {
   readonly name: ProviderName;
-  /** Names the credential in use, and is none. */
+  /** A name for the credential in use, not the credential itself. */
   readonly credential: string;
   /** All that `hostOf` can answer. */
   readonly hosts: readonly string[];
 
-  /** Where the device's messages go. One host that cannot be reached says nothing about another. */
+  /** The host that takes the device's messages. One host that cannot be reached says nothing about another. */
   hostOf(device: Pick<DeviceAddress, 'apnsEnvironment'>): string;
 
   /**
-   * Builds and measures, once per batch, everything that does not depend on the device.
-   * @param nowMs milliseconds since 1970 by the clock that made `expiresAt`; default: this machine's. What is left until then is worked
-   *   out when a request is written, and a request that would be written later is none: `unsent`.
+   * Builds and measures, once per batch, all that does not depend on the device.
+   * @param nowMs milliseconds since 1970 by the clock that made `expiresAt`; default: this machine's. The time left is worked out
+   *   when a request is written; a request that would be written after `expiresAt` is `unsent`.
    * @throws {PayloadError} when the message can never be taken by this provider.
    */
   prepare(content: NotificationContent, nowMs?: () => number): PreparedMessage;
 
   /**
-   * How many messages for a host it can usefully be given at once: follows what that host takes, and more would only wait here.
+   * How many messages for a host the provider can usefully be given at once. Follows the host's pace; more would only wait here.
    */
   usefulRequests(host: string): number;
 
   /**
-   * Hands one message to the provider. Always resolves, exactly once: within the request's deadline once it is written,
-   * and as unsent when it cannot be written for long.
+   * Hands one message to the provider. Always resolves, exactly once: within the request's deadline once it is written, as unsent
+   * when it cannot be written for long.
    */
   send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict>;
 
@@ -51,13 +50,16 @@ export interface DeviceAddress {
   deviceToken: string;
   /** APNs only; null means production. */
   apnsEnvironment: ApnsEnvironment | null;
-  /** What it was registered as; undefined: not known. FCM reaches all of them, each with a part of the message of its own. */
+  /**
+   * The platform that the device was registered as; undefined: not known. FCM reaches all platforms, each with its own part of
+   * the message.
+   */
   platform?: Platform;
 }
 
 /** Opaque to the engine; each provider narrows it to its own type. */
 export interface PreparedMessage {
-  /** What else the answers depend on besides host, credential and device: APNs topic, Firebase project. */
+  /** What answers depend on besides host, credential and device: APNs topic, Firebase project. */
   readonly target: string;
 }
 
@@ -104,7 +106,7 @@ export interface RejectedVerdict {
   detail?: string;
   /** True when the fault lies in the message itself, so that every device would refuse it. */
   isPayloadFault: boolean;
-  /** True when it lies in what devices of this platform alone get. */
+  /** True when the fault lies in the part of the message for this platform alone. */
   isOnePlatform?: boolean;
 }
 
@@ -121,13 +123,13 @@ export interface LaterVerdict {
 /**
  * Whom an answer is about.
  * - `device`: only this device waits.
- * - `provider`: its server, most likely; the whole app waits too, once such answers are many. Of a device that gets them while others
- *   are taken it is the device's own trouble.
- * - `account`: our key or our quota: as `provider`, and never the device's trouble.
+ * - `provider`: most likely the provider's server; once such answers are many, the whole app waits too. For a device that gets
+ *   them while others are taken, it is the device's own trouble.
+ * - `account`: our key or our quota: as `provider`, but never the device's trouble.
  */
 export type FaultScope = 'device' | 'provider' | 'account';
 
-/** Provably never processed, and sending at once did not work either (no connection to be had). No attempt is counted. */
+/** Provably never processed, and resending at once did not work either (no connection). No attempt is counted. */
 export interface UnsentVerdict {
   kind: 'unsent';
   reason: string;
@@ -146,13 +148,16 @@ export interface UnansweredVerdict {
   scope?: FaultScope;
 }
 
-/** Credential, topic, project or clock is wrong: every send of this app, or of one platform of it, would end so. Nothing is recorded for the device. */
+/**
+ * Credential, topic, project or clock is wrong: every send of this app, or of one platform of it, would end the same. Nothing is
+ * recorded for the device.
+ */
 export interface MisconfiguredVerdict {
   kind: 'misconfigured';
   httpStatus: number | null;
   reason: string;
   fault: ConfigurationFault;
-  /** One sentence for the person on call: what was refused and what to check. */
+  /** One sentence for the operator on call: what was refused and what to check. */
   detail: string;
   /** True when devices of other platforms are not affected: FCM passes messages on to Apple with a key of its own. */
   isOnePlatform?: boolean;

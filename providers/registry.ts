@@ -3,5 +3,5 @@ import { apns } from './apns/description.ts';
 import type { ProviderDescription } from './description.ts';
 import { fcm } from './fcm/description.ts';
 
-/** The one list of providers: whoever needs a rule of one finds it here, and a further provider is one line more. */
+/** The one list of providers: the rules of each are found here, and a further provider is one more line. */
 export const providers: Record<ProviderName, ProviderDescription> = { apns, fcm };

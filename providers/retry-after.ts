@@ -1,4 +1,4 @@
-/** No wait asked for by a provider is followed for longer than this: a huge or broken value must not park a send for days. */
+/** The longest wait that a provider may ask for: a huge or broken value must not park a send for days. */
 export const maxRetryAfterMs = 3_600_000;
 
 const seconds = /^\d+$/;
@@ -8,8 +8,9 @@ const rfc850Date = /^[A-Z][a-z]{5,8}, \d{2}-[A-Z][a-z]{2}-\d{2} \d{2}:\d{2}:\d{2
 const asctimeDate = /^[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d{2}:\d{2}:\d{2} \d{4}$/;
 
 /**
- * Milliseconds to wait, from the text of a Retry-After header (RFC 9110 §10.2.3), within 0 and one hour.
- * Undefined when there is none or it is not exactly one of the allowed forms (`1.5`, `-3`, `soon`): the caller's own rule holds then.
+ * Milliseconds to wait, from the text of a Retry-After header (RFC 9110 §10.2.3), from 0 to one hour.
+ * Undefined when there is none, or not exactly in one of the allowed forms (`1.5`, `-3`, `soon`): then the caller's own rule
+ * holds.
  * @param now the answer's own Date where it has one, so that a wrong clock on this machine does not change the wait.
  */
 export function parseRetryAfter(text: string | undefined, now: Date): number | undefined {

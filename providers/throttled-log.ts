@@ -2,7 +2,10 @@ import type { Logger } from '../domain/logger.ts';
 
 export const silentLogger: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
-/** For what can happen to every request: the first time is said at once, then at most once in `everyMs`, each time with a count. */
+/**
+ * For events that can happen to every request: the first is logged at once, then one line at most in `everyMs`, each with a
+ * count.
+ */
 export class ThrottledLog {
   readonly #logger: Logger;
   readonly #monotonicMs: () => number;
@@ -15,7 +18,7 @@ export class ThrottledLog {
     this.#everyMs = everyMs;
   }
 
-  /** `times`: how often it happened since the line before. A message is a fixed text; what differs goes into `details`. */
+  /** `times`: how often it happened since the line before. The message is a fixed text; variable parts go into `details`. */
   say(level: 'warn' | 'error', details: object, message: string): void {
     const nowMs = this.#monotonicMs();
     const line = this.#lines.get(message) ?? { times: 0, saidAtMs: Number.NEGATIVE_INFINITY };

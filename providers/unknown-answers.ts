@@ -1,10 +1,10 @@
 import type { Logger } from '../domain/logger.ts';
 import type { ProviderAnswer } from './answer.ts';
 
-/** A number of words that no provider reaches by itself. */
+/** More words than any provider reaches by itself. */
 const maxWords = 100;
 
-/** Answers that a provider's table does not know: a new word in a million of them is worth one line in the log, not a million. */
+/** Answers that a provider's table does not know: a new word in a million answers is worth one line in the log, not a million. */
 export class UnknownAnswers {
   readonly #provider: string;
   readonly #logger: Logger;

@@ -12,7 +12,7 @@ export interface ActionContext {
   countEnding(ending: string): void;
   /** The provider's exact answer for a status and reason. */
   errorAnswer(status: number, reason: string | undefined, timestampMs: number | undefined): Answer;
-  /** The ordinary course. */
+  /** Treats the request in the ordinary way. */
   proceed(): void;
 }
 
@@ -21,7 +21,7 @@ export interface Answer {
   body: string;
 }
 
-/** Applies the actions in order; ends with the ordinary course unless one of them ended the request. */
+/** Applies the actions in order, then the ordinary way unless one of them ended the request. */
 export function applyActions(actions: readonly Action[], exchange: Exchange, context: ActionContext): void {
   const [action, ...rest] = actions;
   if (action === undefined) {
@@ -86,10 +86,10 @@ function applyGoaway(action: GoawayAction, exchange: Exchange, context: ActionCo
   const debugData = action.debugData ?? (action.reason === undefined ? '' : JSON.stringify({ reason: action.reason }));
   const errorCode = errorCodeNumber(action.code ?? 0);
   const closesWhenDone = action.closesWhenDone ?? true;
-  // The first says that the end is near, the second where it is (RFC 9113 §6.8).
+  // The first GOAWAY says that the end is near, the second where it is (RFC 9113 §6.8).
   if (action.twice) connection.goaway({ lastStreamId: 2 ** 31 - 1, closesWhenDone: false });
   connection.goaway({ lastStreamId: Math.max(0, lastStreamId), errorCode, debugData, closesWhenDone });
-  // A stream above this one that was taken already raises the last id, and this request is answered after all.
+  // If a stream above this one was taken, it raises the last id, and this request is answered after all.
   if (exchange.isOpen) goOn();
   else context.countEnding('goaway');
 }

@@ -1,4 +1,4 @@
-/** A provider that takes only so many requests a second: the others wait in one line, over all connections of a listener. */
+/** A provider that takes a set number of requests a second: the others wait in one line, over all connections of a listener. */
 import type { SimulatorSettings } from './state.ts';
 
 type PaceSettings = Pick<SimulatorSettings, 'answersPerSecond' | 'answerBurstMs' | 'queuesPings'>;
@@ -12,7 +12,7 @@ export class AnswerQueue {
   #head = 0;
   #timer: NodeJS.Timeout | undefined;
   #burstAtMs = 0;
-  /** Requests that may proceed; less than one is kept for the next time. */
+  /** Requests that may proceed; a fraction is kept for the next turn. */
   #credit = 0;
 
   /** @param settings read at every turn */
@@ -26,7 +26,7 @@ export class AnswerQueue {
     else this.#add(true, proceed);
   }
 
-  /** Behind the requests before it, if the settings say so; takes no turn of its own. */
+  /** The PING proceeds behind the requests before it, if the settings say so; it uses up no turn. */
   addPing(proceed: () => void): void {
     if (!this.#settings.queuesPings || this.#isEmpty) proceed();
     else this.#add(false, proceed);
@@ -45,7 +45,7 @@ export class AnswerQueue {
 
   #add(isRequest: boolean, proceed: () => void): void {
     if (this.#timer === undefined) {
-      // Nothing is saved up while nobody waits.
+      // No credit is saved up while no request waits.
       this.#burstAtMs = performance.now();
       this.#credit = 0;
       this.#plan();

@@ -1,6 +1,6 @@
 /**
- * What the control API takes: a field that nobody knows or a value of another kind is refused by name. Taken in silence, a
- * misspelt fault is a fault that never happens, and the test that wanted it passes.
+ * What the control API takes: an unknown field or a value of another kind is refused by name. If it were taken silently, a
+ * misspelt fault would never happen, and the test that wanted it would pass.
  */
 
 /** The caller's fault: answered 400 with its message. */
@@ -13,7 +13,7 @@ export interface Kind {
   readonly isNeeded?: boolean;
 }
 
-/** One kind for every field of `T`: a field that is added there must be added here. */
+/** A kind for every field of `T`: a field added to `T` must be added here. */
 export type Fields<T> = { readonly [K in keyof T]-?: Kind };
 
 export const text: Kind = { what: 'a text', allows: (value) => typeof value === 'string' };
@@ -57,7 +57,7 @@ export function needed(kind: Kind): Kind {
   return { ...kind, isNeeded: true };
 }
 
-/** @param where what the fields belong to, to be put in front of their names: `match.` */
+/** @param where what the fields belong to, as a prefix of their names: `match.` */
 export function checkFields(value: unknown, fields: Readonly<Record<string, Kind>>, where = ''): void {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new BadRequest(`${where === '' ? 'the body' : where.slice(0, -1)} must be an object`);

@@ -1,4 +1,4 @@
-/** The simulator's own wall clock. It can be set apart from the machine's, to age provider tokens and quotas. */
+/** The simulator's own wall clock. It can differ from the machine's, to age provider tokens and quotas. */
 export class SimulatorClock {
   /** Milliseconds added to the machine's clock. */
   offsetMs = 0;

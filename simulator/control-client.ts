@@ -13,7 +13,7 @@ import type {
 import type { QuotaOptions } from './fcm/quota.ts';
 import type { Action, RuleInput, RuleMatch, RuleState } from './rules.ts';
 
-/** Pairs of one lookup request: larger questions are cut into pages. */
+/** Pairs in one lookup request; longer lists are cut into pages. */
 const lookupPage = 10_000;
 
 export class SimulatorControl {
@@ -62,7 +62,7 @@ export class SimulatorControl {
     return (await this.#get<{ last_received_at_ms: number | null }>(path)).last_received_at_ms;
   }
 
-  /** Forgets all requests, behaviours "once" included. Rules and settings stay. */
+  /** Forgets all requests, also for "once" behaviours. Rules and settings stay. */
   resetLedger(): Promise<void> {
     return this.#post('/ledger/reset', {});
   }
@@ -81,7 +81,7 @@ export class SimulatorControl {
     await this.#fetch('DELETE', id === undefined ? '/rules' : `/rules?id=${id}`);
   }
 
-  /** Rules, settings, OAuth, clock, quota and revocations as after the start. */
+  /** Resets rules, settings, OAuth, clock, quota and revocations to their state after the start. */
   resetFaults(): Promise<void> {
     return this.#post('/reset-faults', {});
   }
@@ -94,7 +94,7 @@ export class SimulatorControl {
     return (await this.#get<{ connections: ConnectionView[] }>('/connections')).connections;
   }
 
-  /** Says GOAWAY on the chosen connections; each of these returns how many it hit. */
+  /** Sends GOAWAY on the chosen connections. This and the next calls return how many connections they hit. */
   goaway(which: ConnectionRequest = {}): Promise<{ affected: number }> {
     return this.#post('/connections/goaway', which);
   }

@@ -1,5 +1,5 @@
 /**
- * The control API: HTTP and JSON on a port of its own. What each route takes and gives is typed in `control-types.ts`;
+ * The control API: HTTP and JSON on a port of its own. `control-types.ts` types what each route takes and gives;
  * `control-client.ts` is its client.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
@@ -324,7 +324,7 @@ function faultRoutes({ state, listeners, oauth }: ControlServerOptions): Record<
         return { ...state.quota.options, refused: state.quota.refused };
       },
     },
-    /** Everything as after the start, the ledger and open connections apart. */
+    /** Resets all but the ledger and open connections to the state after the start. */
     'POST /reset-faults': {
       run: () => {
         rules.remove();

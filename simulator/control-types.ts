@@ -11,12 +11,12 @@ export interface ProviderCounts {
   accepted: number;
 }
 
-/** `GET /ledger/summary`, of one notification with `?nid=`, else of everything. */
+/** `GET /ledger/summary`: of one notification with `?nid=`, else of all. */
 export interface LedgerSummary {
   received: number;
   accepted: number;
   distinct_received: number;
-  /** Devices of whom at least one request was accepted. */
+  /** Devices with at least one accepted request. */
   distinct_accepted: number;
   /** Acceptances beyond the first of the same device and notification. */
   repeats: number;
@@ -28,7 +28,7 @@ export interface LedgerSummary {
   first_received_at_ms: number | null;
   last_received_at_ms: number | null;
 
-  // Of the whole simulator, whatever the notification:
+  // The next members count the whole simulator, whatever the notification.
   in_flight: number;
   max_in_flight: number;
   connections_opened: number;
@@ -93,7 +93,7 @@ export interface ConnectionView {
   highest_stream_id: number;
 }
 
-/** Chooses connections: by number, by listener, or all. The rest belongs to some of the routes only. */
+/** Chooses connections: by number, by listener, or all. The other members are for some routes only. */
 export interface ConnectionRequest {
   connection?: number;
   listener?: ListenerName;

@@ -1,4 +1,4 @@
-/** Everything a sender needs to be let in: made once per simulator and written as the files that Apple and Google hand out. */
+/** All credentials that a sender needs: made once per simulator and written as the files that Apple and Google hand out. */
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
@@ -10,7 +10,7 @@ import {
 } from './certificates.ts';
 
 export interface CredentialOptions {
-  /** The folder for the files; made when absent. What it already holds is used again. */
+  /** The folder for the files; made when absent. Files already in it are used again. */
   directory: string;
   /** Bundle ids of the team; the client certificate is for the first. */
   apnsTopics: readonly string[];

@@ -1,8 +1,7 @@
 /**
- * Counts per (notification, device token) pair in about 21 bytes a pair: an open-addressing hash table of 64-bit
- * hashes over typed arrays. It is cut into segments that grow one at a time, so that no growth stops the simulator
- * for more than a few milliseconds. Two different pairs share an entry with a chance of 3 in a million at ten million
- * pairs; counters stop at 255.
+ * Counts per (notification, device token) pair in about 21 bytes a pair: an open-addressing hash table of 64-bit hashes over
+ * typed arrays. It is cut into segments that grow one at a time, so that no growth stops the simulator for more than a few
+ * milliseconds. At ten million pairs, two different pairs share an entry with a chance of 3 in a million; counters stop at 255.
  */
 const segmentCount = 256;
 const firstCapacity = 64;
@@ -48,7 +47,7 @@ export class DeliveryTable {
     return before;
   }
 
-  /** Counts one more acceptance of a pair that was received; returns how many there were before. */
+  /** Counts one more acceptance of a received pair; returns how many there were before. */
   accept(high: number, low: number): number {
     const segment = this.#segments[high >>> 24]!;
     const slot = findSlot(segment, high, low);

@@ -1,4 +1,4 @@
-/** The little of DER (ITU-T X.690) that a certificate needs: every function returns one complete tag-length-value. */
+/** The part of DER (ITU-T X.690) that a certificate needs: every function returns one complete tag-length-value. */
 
 export function derSequence(...parts: Buffer[]): Buffer {
   return tagged(0x30, Buffer.concat(parts));

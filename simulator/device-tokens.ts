@@ -1,6 +1,6 @@
 /**
- * Device tokens that say how the simulator must treat them, so that ten million devices need no table. A token made
- * here is unique per number, the same on every run, and looks like a real one; any other token behaves as `accept`.
+ * Device tokens that say how the simulator must treat them, so that ten million devices need no table. A token made here is
+ * unique per number, the same on every run, and looks like a real one; any other token behaves as `accept`.
  *
  * APNs, 64 hex digits:   24 mixed · 12 number · 12 mixed · 8 mark · 2 behaviour · 1 environment · 5 parameter
  * FCM, 163 characters:   22 mixed · `:APA91b` · 115 filler · 8 number · 6 mark · 1 behaviour · 4 parameter
@@ -9,8 +9,8 @@ import type { ApnsEnvironment, ProviderName } from '../domain/device.ts';
 import { mix32 } from './random.ts';
 
 /**
- * What the provider does with a device. "Once" is counted per (notification id, device token), so every notification
- * meets it again. New names are added at the end: the position is part of the token.
+ * What the provider does with a device. "Once" is counted per (notification id, device token), so it happens again in every
+ * notification. Add new names at the end: the position is part of the token.
  */
 export const deviceBehaviours = [
   /** 200. */
@@ -37,7 +37,7 @@ export const deviceBehaviours = [
   'hang',
   /** Accepted, then the connection is reset without an answer, every time. */
   'acceptThenClose',
-  /** The first time accepted, then RST_STREAM INTERNAL_ERROR in place of an answer; afterwards 200. */
+  /** Accepted the first time, then RST_STREAM INTERNAL_ERROR instead of an answer; afterwards 200. */
   'acceptOnceUnanswered',
   /** RST_STREAM REFUSED_STREAM the first time (certainly not processed), then 200. */
   'refusedOnce',
@@ -148,7 +148,7 @@ export function readFcmRegistrationToken(registrationToken: string): MarkedDevic
   };
 }
 
-/** Percentages (0 to 100) of an audience by behaviour; what is left over is `accept`. */
+/** Percentages (0 to 100) of an audience by behaviour; the rest is `accept`. */
 export type BehaviourShares = Partial<Record<DeviceBehaviour, number>>;
 
 /** The behaviour of device n in a mixed audience: the same for the same n, seed and shares. */
@@ -210,7 +210,7 @@ export function isPlainApnsDeviceToken(deviceToken: string): boolean {
   return deviceToken.length === 64 && deviceToken.startsWith('ca511107000', apnsMarkAt);
 }
 
-/** The behaviour from the second request of a notification on: faults of the first time are over. */
+/** The behaviour from the second request of a notification on, when faults of the first time are over. */
 export function afterFirst(behaviour: DeviceBehaviour | undefined): DeviceBehaviour | undefined {
   switch (behaviour) {
     case 'rateLimitedOnce':

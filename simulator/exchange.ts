@@ -1,4 +1,4 @@
-/** One request and the ways it can end: what the fake providers see of HTTP/2 and HTTP/1.1 alike. */
+/** One request and the ways it can end: the view that the fake providers have of HTTP/2 and HTTP/1.1 alike. */
 
 export interface Exchange {
   readonly connection: SimulatorConnection;
@@ -10,14 +10,14 @@ export interface Exchange {
   readonly headers: readonly string[];
   /** The first `maxBodyBytes` of the body. */
   readonly body: Buffer;
-  /** All that was received of it. */
+  /** Length of all that was received of the body. */
   readonly bodyBytes: number;
   /** True while the client still waits for an answer on a living connection. */
   readonly isOpen: boolean;
 
   /**
-   * The provider takes the message: no later GOAWAY calls the request unprocessed. False when one has done so already; the
-   * message must then not be taken, since the client has been told that it may send it again.
+   * The provider takes the message: no later GOAWAY calls the request unprocessed. False when a GOAWAY has already done so; then
+   * the message must not be taken, since the client has been told that it may send it again.
    */
   take(): boolean;
   /** Answers in full. `headers` is a flat list like that of the request. */
@@ -27,7 +27,7 @@ export interface Exchange {
   sendBody(part: Buffer, isLast: boolean): void;
   /** RST_STREAM with this code; under HTTP/1.1 the connection is destroyed. */
   resetStream(code: number): void;
-  /** Forgets the request: it is never answered, and counts as ended. */
+  /** Never answers the request, which counts as ended. */
   abandon(): void;
 }
 
@@ -49,7 +49,7 @@ export interface SimulatorConnection {
   /** Changes MAX_CONCURRENT_STREAMS. A lower limit binds the client once it has acknowledged it. */
   setMaxConcurrentStreams(limit: number): void;
   goaway(options: GoawayOptions): void;
-  /** TCP RST, in the middle of whatever is going on. */
+  /** TCP RST, whatever is under way. */
   reset(): void;
   /** FIN: open requests get no answer. */
   end(): void;
@@ -58,7 +58,7 @@ export interface SimulatorConnection {
 }
 
 export interface GoawayOptions {
-  /** Streams above it are dropped as never processed, but never one that was taken. Default: the highest received. */
+  /** Streams above this id are dropped as never processed, except those that were taken. Default: the highest received. */
   lastStreamId?: number;
   /** Default NO_ERROR. */
   errorCode?: number;
@@ -80,7 +80,7 @@ export interface TransportCounters {
   /** Breaches of HTTP/2 by the client, and the last one in words. */
   protocolErrors: number;
   lastProtocolError: string;
-  /** Requests fully received whose answers have not left yet, and the most there ever were at once. */
+  /** Requests fully received whose answers have not left yet, and the most at any time. */
   inFlight: number;
   maxInFlight: number;
 }

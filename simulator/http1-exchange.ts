@@ -1,4 +1,4 @@
-/** HTTP/1.1 behind the same interface as HTTP/2, for clients of FCM that negotiate nothing newer. */
+/** HTTP/1.1 behind the same interface as HTTP/2, for FCM clients that negotiate no HTTP/2. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
@@ -16,7 +16,7 @@ export class Http1Connection implements SimulatorConnection {
   openStreams = 0;
   isClosed = false;
   session: unknown;
-  /** Set by `goaway`: HTTP/1.1 says it with `connection: close` on the next answer. */
+  /** Set by `goaway`: HTTP/1.1 says it by `connection: close` on the next answer. */
   isClosing = false;
   readonly #socket: TLSSocket;
   readonly #rawSocket: Socket;

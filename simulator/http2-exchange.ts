@@ -13,11 +13,11 @@ export class Http2Exchange implements Exchange {
   bodyBytes = 0;
   isReceived = false;
   isOpen = true;
-  /** A GOAWAY has called it unprocessed. */
+  /** A GOAWAY has called the request unprocessed. */
   isDisowned = false;
   receiveWindow = DEFAULT_WINDOW_BYTES;
   sendWindow: number;
-  /** What is left to send of the answer's body, where the client's windows were too small for it. */
+  /** The rest of the answer's body, where the client's windows were too small for it. */
   outgoing: Buffer | undefined;
   outgoingIsLast = false;
 
@@ -36,7 +36,7 @@ export class Http2Exchange implements Exchange {
     return findHeader(this.headers, ':path') ?? '';
   }
 
-  /** Takes a copy of `data[start, end)`, up to `maxBytes` in all. */
+  /** Keeps a copy of `data[start, end)`, up to `maxBytes` in all. */
   addBody(data: Buffer, start: number, end: number, maxBytes: number): void {
     this.bodyBytes += end - start;
     if (this.bodyBytes > maxBytes) return;

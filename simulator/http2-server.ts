@@ -1,7 +1,7 @@
 /**
- * The server side of one HTTP/2 connection (RFC 9113) over node:tls, made for two things that node:http2 can't give:
- * speed (many small answers in one write) and misbehaviour on demand (any GOAWAY, any reset, silence). It is strict
- * about what it receives: a client that breaks the protocol gets the GOAWAY that the RFC names, and it is counted.
+ * The server side of one HTTP/2 connection (RFC 9113) over node:tls, made for two things that node:http2 can't give: speed (many
+ * small answers in one write) and misbehaviour on demand (any GOAWAY, any reset, silence). It is strict: a client that breaks the
+ * protocol gets the GOAWAY that the RFC names, and the breach is counted.
  */
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
@@ -40,13 +40,13 @@ export interface Http2ServerConnectionOptions {
   id: number;
   listener: ListenerName;
   socket: TLSSocket;
-  /** The TCP socket under it: the only one that can be reset. */
+  /** The TCP socket under the TLS socket: only this one can be reset. */
   rawSocket: Socket;
   maxConcurrentStreams: number;
-  /** What is kept of a request's body; more is received and dropped. */
+  /** How much of a request's body is kept; the rest is received and dropped. */
   maxBodyBytes: number;
   counters: TransportCounters;
-  /** Called once per request, when all of it was received. */
+  /** Called once per request, when it was received in full. */
   onRequest(exchange: Http2Exchange): void;
   /** Decides when a PING is answered. */
   onPing(answer: () => void): void;
@@ -85,7 +85,7 @@ export class Http2ServerConnection implements SimulatorConnection {
   #sendWindow = DEFAULT_WINDOW_BYTES;
   #receiveWindow = connectionWindowBytes;
 
-  /** Requests answered whose answers have not left yet: they are in flight until then. */
+  /** Answered requests whose answers have not left yet: they are in flight until then. */
   #answered = 0;
   #isReading = false;
   #isFlushPlanned = false;
@@ -102,7 +102,7 @@ export class Http2ServerConnection implements SimulatorConnection {
     );
     options.socket.setNoDelay(true);
     options.socket.on('data', (chunk: Buffer) => this.#receive(chunk));
-    // A client may reset at any time; what it means for its requests is the client's business.
+    // A client may reset at any time; the client decides what that means for its requests.
     options.socket.on('error', () => options.rawSocket.destroy());
     options.socket.on('close', () => this.#closed());
     options.rawSocket.on('close', () => this.#closed());
@@ -126,7 +126,7 @@ export class Http2ServerConnection implements SimulatorConnection {
     if (this.isClosed) return;
     this.#writer.settings([[Setting.maxConcurrentStreams, limit]]);
     this.#unacknowledgedLimits.push(limit);
-    // More is allowed at once; less only binds a client that has been told.
+    // A higher limit holds at once; a lower one only binds a client that has been told.
     if (limit > this.#streamLimit) this.#streamLimit = limit;
     this.planFlush();
   }
@@ -150,7 +150,7 @@ export class Http2ServerConnection implements SimulatorConnection {
 
   reset(): void {
     if (this.isClosed) return;
-    // Answers already given have left; whether they arrive before the RST is up to the network, as in life.
+    // Answers already given have left; the network decides whether they arrive before the RST, as in life.
     this.#flush();
     this.#reader.stop();
     resetSocket(this.#options.socket, this.#options.rawSocket);
@@ -170,13 +170,13 @@ export class Http2ServerConnection implements SimulatorConnection {
     this.#flush();
     this.#isBlackHole = true;
     this.#reader.stop();
-    // Nobody reads on, so the client's end of the connection would never be noticed: its requests end here.
+    // The server stops reading and so would never notice the client's end of the connection: its requests end here.
     this.#abandonAll();
     this.#options.socket.pause();
     this.#options.rawSocket.pause();
   }
 
-  // The next four are for Http2Exchange.
+  // The next four members are for Http2Exchange.
 
   writeHead(streamId: number, status: number, headers: readonly string[], isEnd: boolean): void {
     const writer = this.#writer;
@@ -226,7 +226,7 @@ export class Http2ServerConnection implements SimulatorConnection {
     this.#closeIfDone();
   }
 
-  /** Sends what is written in this turn of the event loop together. */
+  /** Sends all that this turn of the event loop writes together. */
   planFlush(): void {
     if (this.#isReading || this.#isFlushPlanned) return;
     this.#isFlushPlanned = true;
@@ -330,7 +330,7 @@ export class Http2ServerConnection implements SimulatorConnection {
       case FrameType.pushPromise:
         throw new Http2ProtocolError(ErrorCode.protocolError, 'a client must not push');
       default:
-        // PRIORITY is ignored as Apple ignores it, a client's GOAWAY ends nothing, and unknown types must be ignored.
+        // Apple ignores PRIORITY, a client's GOAWAY ends nothing, and unknown types must be ignored.
         break;
     }
   }
@@ -343,7 +343,7 @@ export class Http2ServerConnection implements SimulatorConnection {
     });
   }
 
-  /** A frame that only makes sense on a stream that was opened. */
+  /** For a frame that only makes sense on an opened stream. */
   #checkStream(streamId: number, frameName: string): void {
     if (streamId === 0) throw new Http2ProtocolError(ErrorCode.protocolError, `${frameName} on stream 0`);
     if (streamId > this.highestStreamId) {
@@ -417,7 +417,7 @@ export class Http2ServerConnection implements SimulatorConnection {
   #readSettingsAck(length: number): void {
     if (length > 0) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'SETTINGS ACK with a payload');
     const limit = this.#unacknowledgedLimits.shift();
-    // A later, larger limit that is still under way has been granted already.
+    // A later, larger limit that is still under way has already been granted.
     if (limit !== undefined) this.#streamLimit = Math.max(limit, ...this.#unacknowledgedLimits);
   }
 
@@ -431,7 +431,7 @@ export class Http2ServerConnection implements SimulatorConnection {
       for (const exchange of this.#streams.values()) exchange.sendWindow += change;
       if (change > 0) this.#pumpAll();
     } else if (id === Setting.maxFrameSize) {
-      // Nothing sent from here is larger than the default, so the value only has to be a legal one.
+      // The simulator sends no frame above the default, so the value only has to be legal.
       if (value < DEFAULT_MAX_FRAME_BYTES || value > LARGEST_MAX_FRAME_BYTES) {
         throw new Http2ProtocolError(ErrorCode.protocolError, 'MAX_FRAME_SIZE out of range');
       }

@@ -11,17 +11,17 @@ export interface LaunchOptions extends SimulatorOptions {
 
 export interface LaunchedSimulator extends SimulatorAddresses {
   readonly pid: number;
-  /** Resolves when the process has ended, whoever ended it. */
+  /** Resolves when the process has ended, for whatever reason. */
   readonly ended: Promise<void>;
-  /** What a sender reads from the environment to use this simulator. */
+  /** The variables by which a sender uses this simulator. */
   readonly environment: Record<string, string>;
   /** Ends the process and waits for it. A repeat is harmless. */
   close(): Promise<void>;
 }
 
 /**
- * The child ends with this process, even if this one is killed: it watches the pipe that is its standard input.
- * @throws when it does not become ready; its standard error is part of the message.
+ * The child ends with this process, even if this process is killed: the child watches the pipe that is its standard input.
+ * @throws when the child does not become ready; its standard error is part of the message.
  */
 export async function launchSimulator(options: LaunchOptions = {}): Promise<LaunchedSimulator> {
   const child = spawn(process.execPath, [fileURLToPath(new URL('main.ts', import.meta.url)), ...flagsOf(options)], {
@@ -48,7 +48,7 @@ export async function launchSimulator(options: LaunchOptions = {}): Promise<Laun
   };
 }
 
-/** Credentials in the variables that Carillon reads, and where the simulator stands in for the providers. */
+/** Carillon's variables for the credentials and for the addresses at which the simulator stands in for the providers. */
 export function simulatorEnvironment(addresses: SimulatorAddresses): Record<string, string> {
   const { files } = addresses;
   return {

@@ -1,6 +1,6 @@
 /**
- * What the providers really received and accepted: the truth that a sender's books are held against. Every request
- * fully received is counted before any answer or fault, so a request that was received but never answered is here.
+ * What the providers really received and accepted: the truth that a sender's books are compared with. Every request fully
+ * received is counted before any answer or fault, so a request that was received but never answered is here.
  */
 import { byProvider, type ProviderName } from '../domain/device.ts';
 import { DeliveryTable } from './delivery-table.ts';
@@ -8,7 +8,7 @@ import { DeliveryTable } from './delivery-table.ts';
 /** The counters of one notification; also the key under which its devices are found. */
 export class NotificationLedger {
   readonly key: string;
-  /** The id as the sender wrote it, when it was seen in full. */
+  /** The id as the sender wrote it, once it was seen in full. */
   readonly notificationId: string;
   readonly seedHigh: number;
   readonly seedLow: number;
@@ -75,8 +75,8 @@ export class Ledger {
   #low = 0;
 
   /**
-   * The counters of a notification, made when first seen. An id in UUID form is known by its first three and a half
-   * groups, which is all of it that an apns-id carries (`providers/apns/apns-id.ts`).
+   * The counters of a notification, made when it is first seen. An id in UUID form is known by its first three and a half groups,
+   * which are all that an apns-id carries of it (`providers/apns/apns-id.ts`).
    */
   notification(notificationId: string): NotificationLedger {
     const key = notificationKey(notificationId);
@@ -96,7 +96,7 @@ export class Ledger {
     return [...this.#notifications.values()];
   }
 
-  /** Records one request; returns how many this device had received of this notification before. */
+  /** Records one request; returns how many of this notification the device had received before. */
   receive(notification: NotificationLedger, deviceToken: string, provider: ProviderName, nowMs = Date.now()): number {
     this.#hash(notification, deviceToken);
     const before = this.#table.receive(this.#high, this.#low);
@@ -105,7 +105,7 @@ export class Ledger {
     return before;
   }
 
-  /** Records that the provider took the request: it reaches the phone, whatever the sender hears. */
+  /** Records that the provider took the request: the message reaches the phone, whatever the sender hears. */
   accept(notification: NotificationLedger, deviceToken: string, provider: ProviderName): void {
     this.#hash(notification, deviceToken);
     const before = this.#table.accept(this.#high, this.#low);
@@ -126,7 +126,7 @@ export class Ledger {
     return this.#table.read(this.#high, this.#low);
   }
 
-  /** Forgets everything, behaviours "once" included. */
+  /** Forgets all requests, also for "once" behaviours. */
   reset(): void {
     this.totals = new RequestCounts();
     this.#notifications.clear();
@@ -153,7 +153,7 @@ export class Ledger {
 
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
-/** The part of a notification id that both providers see; other texts are kept whole. */
+/** The part of a notification id that both providers see; an id in another form is kept whole. */
 export function notificationKey(notificationId: string): string {
   if (!uuid.test(notificationId)) return notificationId;
   const id = notificationId.toLowerCase();

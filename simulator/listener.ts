@@ -1,4 +1,4 @@
-/** One TLS port of a fake provider: accepts connections, knows them all, and hands on complete requests. */
+/** One TLS port of a fake provider: accepts connections, keeps a list of them, and hands on complete requests. */
 import { createServer as createHttpServer } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
@@ -9,8 +9,8 @@ import { Http1Connection, Http1Exchange } from './http1-exchange.ts';
 import { Http2ServerConnection } from './http2-server.ts';
 
 /**
- * What happens to new connections. `refuse`: reset at once; `stall`: TCP is taken, TLS never spoken; `garbage`: something
- * that is no TLS, then the end; `goaway`: GOAWAY(0) right after the handshake.
+ * What happens to new connections. `refuse`: reset at once; `stall`: TCP is accepted, TLS never spoken; `garbage`: bytes that are
+ * no TLS, then the end; `goaway`: GOAWAY(0) right after the handshake.
  */
 export const admissions = ['accept', 'refuse', 'stall', 'garbage', 'goaway'] as const;
 export type Admission = (typeof admissions)[number];
@@ -70,12 +70,12 @@ export async function startListener(options: ListenerOptions): Promise<Listener>
     ALPNProtocols: options.allowsHttp1 ? ['h2', 'http/1.1'] : ['h2'],
   });
 
-  // TLS hides the TCP socket, and only that one can be reset: it is found again by its port.
+  // TLS hides the TCP socket, and only that one can be reset, so it is found again by its port.
   const server = createTcpServer((rawSocket) => {
     const remotePort = rawSocket.remotePort ?? 0;
     rawSockets.set(remotePort, rawSocket);
     rawSocket.on('close', () => rawSockets.delete(remotePort));
-    // A client may reset at any time; what it means for its requests is the client's business.
+    // A client may reset at any time; the client decides what that means for its requests.
     rawSocket.on('error', () => rawSocket.destroy());
     switch (state.admission) {
       case 'refuse':

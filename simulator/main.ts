@@ -26,7 +26,7 @@ const flags = {
   recent: { type: 'string' },
   /** JSON: any of the settings. */
   settings: { type: 'string' },
-  /** Ends when standard input does, so that no orphan is left when the parent dies. */
+  /** Ends the simulator when its standard input ends, so that it does not outlive its parent. */
   'exit-with-stdin': { type: 'boolean' },
 } as const;
 

@@ -1,6 +1,4 @@
-/**
- * Small deterministic numbers: the same seed gives the same simulator, and a device's fate follows from its number alone.
- */
+/** Deterministic random numbers: the same seed gives the same simulator, and a device's behaviour follows from its number alone. */
 
 /** A stream of numbers in [0, 1) that depends only on the seed (mulberry32). */
 export function createRandom(seed: number): () => number {

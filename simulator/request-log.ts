@@ -1,4 +1,7 @@
-/** The last requests in full, for tests that look at what was sent. Keeps references only: nothing is formatted until asked. */
+/**
+ * The last requests in full, for tests that look at what was sent. It keeps references only; a request is formatted when asked
+ * for.
+ */
 import type { ProviderName } from '../domain/device.ts';
 
 export interface LoggedRequest {
@@ -15,7 +18,7 @@ export interface LoggedRequest {
   notificationId: string;
   notificationKey: string;
   body: Buffer;
-  /** All that was received of the body, in bytes. */
+  /** Length of the received body, in bytes. */
   bodyBytes: number;
 }
 

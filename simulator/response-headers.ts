@@ -1,6 +1,6 @@
 /**
- * Header blocks of answers, as HPACK literals without indexing (RFC 7541 §6.2.2): nothing to remember, so that any
- * block can be sent on any connection at any time.
+ * Header blocks of answers, as HPACK literals without indexing (RFC 7541 §6.2.2): they depend on no table, so any block can be
+ * sent on any connection at any time.
  */
 import { writeInteger, writeString } from '../http2/hpack.ts';
 

@@ -91,7 +91,7 @@ const actionFields: { [T in Action['type']]: Fields<Omit<Extract<Action, { type:
 
 export const ruleFields: Fields<RuleInput> = { match: object, action: needed(object), times: wholeNumber };
 
-/** What `ruleFields` do not say: the fields inside. @throws {BadRequest} naming the field */
+/** Checks what `ruleFields` do not: the fields inside. @throws {BadRequest} naming the field */
 export function checkRule(value: unknown): asserts value is RuleInput {
   const { match, action } = value as { match?: unknown; action: object };
   if (match !== undefined) checkFields(match, matchFields, 'match.');
@@ -101,7 +101,7 @@ export function checkRule(value: unknown): asserts value is RuleInput {
   }
 }
 
-/** An object with a field that says which fields the others are. */
+/** An object in which one field says which fields the others are. */
 function checkVariant(
   value: object,
   name: string,

@@ -1,9 +1,9 @@
-/** Faults on demand: which requests they hit, and what happens to those. Set through the control API. */
+/** Faults on demand: which requests they hit, and what happens to these. Set through the control API. */
 import type { ProviderName } from '../domain/device.ts';
 import type { ErrorCodeName } from './error-codes.ts';
 import { hashText } from './random.ts';
 
-/** All conditions that are given must hold. */
+/** All given conditions must hold. */
 export interface RuleMatch {
   provider?: ProviderName;
   /** APNs topic or FCM project id. */
@@ -23,11 +23,11 @@ export interface RuleMatch {
   from?: number;
   /** … up to and including the n-th. */
   until?: number;
-  /** 0 to 1, out of the seeded random numbers. */
+  /** 0 to 1, drawn from the seeded random numbers. */
   probability?: number;
 }
 
-/** In milliseconds. A number is fixed; the others are drawn for each request. */
+/** In milliseconds. A number is fixed; the other forms are drawn for each request. */
 export type Latency =
   | number
   | { distribution: 'uniform'; minMs: number; maxMs: number }
@@ -37,7 +37,7 @@ export type Latency =
 /** How the body of an answer is sent: in two DATA frames, byte by byte, cut in half, or never after the headers. */
 export type BodyDelivery = 'whole' | 'split' | 'bytes' | 'truncated' | 'stalled';
 
-/** `accept: true` means: the provider takes the message first, and the sender never hears of it. */
+/** `accept: true`: the provider takes the message first, and the sender is never told. */
 export type Action =
   /** Waits, then goes on with the next rule and the ordinary answer. */
   | { type: 'delay'; latency: Latency }
@@ -55,14 +55,14 @@ export type Action =
       delivery?: BodyDelivery;
       accept?: boolean;
     }
-  /** An HTML page, as a front end in between would send. */
+  /** An HTML page, as a front end before the provider would send. */
   | { type: 'html'; status: number; accept?: boolean }
   /** Never answered; the stream stays open. */
   | { type: 'stall'; accept?: boolean }
   | { type: 'rstStream'; code: ErrorCodeName | number; accept?: boolean }
   /**
-   * GOAWAY on the request's connection. `this`: this request is still answered; `previous`: it and later ones are
-   * dropped as never processed; `zero`: all open ones are.
+   * GOAWAY on the request's connection. `this`: this request is still answered; `previous`: this and later requests are dropped
+   * as never processed; `zero`: all open requests are.
    */
   | {
       type: 'goaway';
@@ -87,7 +87,7 @@ export type Action =
 export interface RuleInput {
   match?: RuleMatch;
   action: Action;
-  /** How often the rule applies before it is spent; default without end. */
+  /** How often the rule applies before it is spent; default: without end. */
   times?: number;
 }
 
@@ -183,7 +183,7 @@ export function drawLatencyMs(latency: Latency, random: () => number): number {
     case 'uniform':
       return latency.minMs + random() * (latency.maxMs - latency.minMs);
     case 'logNormal': {
-      // 2.326 standard deviations above the median lies the 99th percentile.
+      // The 99th percentile lies 2.326 standard deviations above the median.
       const sigma = Math.log(latency.p99Ms / latency.p50Ms) / 2.326;
       const normal = Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
       return latency.p50Ms * Math.exp(sigma * normal);

@@ -1,4 +1,4 @@
-/** Fake APNs (production and sandbox), fake FCM and fake OAuth over real TLS, with a control API to misuse and read them. */
+/** Fake APNs (production and sandbox), fake FCM and fake OAuth over real TLS, with a control API for faults and the ledger. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,7 +25,7 @@ export interface SimulatorOptions {
   host?: string;
   /** 0, the default: any free port. */
   ports?: { apns?: number; apnsSandbox?: number; fcm?: number; oauth?: number; control?: number };
-  /** Of all randomness: message ids, access tokens, probabilities, latencies. Default 1. */
+  /** Seed of all randomness: message ids, access tokens, probabilities, latencies. Default 1. */
   seed?: number;
   /** Where keys and certificates are kept; absent: a temporary folder, removed by `close`. */
   directory?: string;
@@ -40,7 +40,7 @@ export interface SimulatorOptions {
   settings?: Partial<SimulatorSettings>;
 }
 
-/** Where a running simulator is found. All URLs without a trailing slash; plain data, so that it passes between processes. */
+/** Addresses of a running simulator. All URLs without a trailing slash; plain data, so that it can pass between processes. */
 export interface SimulatorAddresses {
   apnsUrl: string;
   apnsSandboxUrl: string;

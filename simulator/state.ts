@@ -1,4 +1,4 @@
-/** What the fake providers and the control API share. */
+/** State that the fake providers and the control API share. */
 import type { ProviderTokenVerifier } from './apns/provider-token.ts';
 import { type Fields, flag, wholeNumber } from './checks.ts';
 import type { SimulatorClock } from './clock.ts';
@@ -26,19 +26,19 @@ export interface SimulatorState {
   quota: FcmQuota;
 }
 
-/** Can be changed while running (`POST /settings`). */
+/** Settings that can change while the simulator runs (`POST /settings`). */
 export interface SimulatorSettings {
-  /** A connection with token authentication starts with one stream and is opened up by its first success. */
+  /** A connection with token authentication starts with one stream and gets more after its first success. */
   apnsWarmUp: boolean;
   apnsMaxConcurrentStreams: number;
   fcmMaxConcurrentStreams: number;
-  /** After ExpiredProviderToken the connection answers nothing else, as some have seen. */
+  /** After ExpiredProviderToken the connection gives no other answer, as has been seen of APNs. */
   stickyExpiredProviderToken: boolean;
-  /** MAX_CONCURRENT_STREAMS falls to 1 after a 400 and returns with the next 200, as some have seen. */
+  /** MAX_CONCURRENT_STREAMS falls to 1 after a 400 and returns with the next 200, as has been seen of APNs. */
   throttlesAfterError: boolean;
   /** GOAWAY after this many BadDeviceToken on a connection; 0: never. */
   badDeviceTokenLimit: number;
-  /** Each host takes so many requests a second, in order of arrival over all connections; the rest wait. 0: all at once. */
+  /** Each host takes this many requests a second, in order of arrival over all connections; the rest wait. 0: no limit. */
   answersPerSecond: number;
   /** The answers of this many milliseconds come together; 0: steadily. */
   answerBurstMs: number;

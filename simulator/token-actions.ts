@@ -10,7 +10,7 @@ const actions: Partial<Record<DeviceBehaviour, Action>> = {
 };
 const defaultSlowMs = 500;
 
-/** What a marked device token asks of its request where APNs and FCM do not differ; undefined: nothing of this kind. */
+/** The action that a marked device token asks for where APNs and FCM do not differ; undefined: none of this kind. */
 export function tokenAction(
   behaviour: DeviceBehaviour | undefined,
   device: MarkedDeviceToken | undefined,

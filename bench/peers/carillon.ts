@@ -48,7 +48,7 @@ function createFcm(task: SenderTask): PushProvider {
     url: task.url,
     tokenUrl: task.oauth_token_url,
     ca: readFileSync(task.ca_file, 'utf8'),
-    // As many as firebase-admin has open while two batches are on their way.
+    // As many connections as firebase-admin has open while two batches are under way.
     pool: { maxConnections: 2 },
   });
 }

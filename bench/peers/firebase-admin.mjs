@@ -1,6 +1,6 @@
 /**
- * firebase-admin's `sendEach`, 500 messages a call as its documentation has it; every call opens a connection of its own.
- * Its address is a constant, so the connection it asks `node:http2` for is led to the simulator, and nothing else is
+ * firebase-admin's `sendEach`, 500 messages a call as its documentation has it; every call opens a connection of its own. The
+ * library's address is a constant, so the connection that it asks `node:http2` for is led to the simulator; nothing else is
  * changed. The access token comes through the credential interface, once: the library keeps it for its hour.
  */
 import { sign } from 'node:crypto';

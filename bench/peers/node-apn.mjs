@@ -21,7 +21,7 @@ notification.expiry = Number(task.headers['apns-expiration']);
 notification.collapseId = task.headers['apns-collapse-id'];
 notification.rawPayload = JSON.parse(task.payload);
 
-// Batches small enough that about as many requests are in flight all the time as with the other senders.
+// Batches are small enough that about as many requests are in flight all the time as with the other senders.
 const batches = 10;
 const batchSize = task.in_flight / batches;
 await runSender(task, async (from, to) => {

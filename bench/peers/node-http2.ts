@@ -1,4 +1,4 @@
-/** Node's own HTTP/2 client with as little around it as a sender can do with. */
+/** Node's own HTTP/2 client with as little around it as a sender needs. */
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:http2';
 import { apnsId } from '../../providers/apns/apns-id.ts';

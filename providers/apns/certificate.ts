@@ -33,7 +33,7 @@ export interface ApnsCertificateInput {
   certificate: string | Uint8Array;
   /** PEM; where the certificate's file does not hold it. */
   privateKey?: string;
-  /** Of the .p12 file or of the key. */
+  /** The password of the .p12 file or of the key. */
   password?: string;
 }
 
@@ -106,7 +106,7 @@ function checkValidity(certificate: X509Certificate, now: Date): void {
   }
 }
 
-/** Node gives no list of extensions; an OID's own bytes, with their tag and length, do not occur by chance. */
+/** Node gives no list of extensions. The bytes of an OID, with tag and length, do not occur by chance, so they are searched for. */
 function environmentsOf(certificate: X509Certificate): ApnsEnvironment[] {
   const hex = certificate.raw.toString('hex');
   return (['production', 'sandbox'] as const).filter((environment) =>

@@ -15,7 +15,7 @@ export const apns: ProviderDescription = {
   configure(settings) {
     const own = readApnsSettings(settings);
     if (!isComplete(own)) return undefined;
-    // Loaded by who sends: the API checks messages and tokens without an HTTP/2 client.
+    // Loaded only by a worker: the API checks messages and tokens without an HTTP/2 client.
     return async (surroundings) => (await import('./open.ts')).openApns(own, surroundings);
   },
 };

@@ -14,7 +14,7 @@ export interface ApnsKey {
 
 const tenCharacters = /^[A-Z0-9]{10}$/;
 
-/** Accepts the key in any shape people have it in, proves it, and checks the ids' form. @throws {CredentialError} */
+/** Accepts the key in any usual shape, proves it, and checks the form of the ids. @throws {CredentialError} */
 export function normaliseApnsKey(input: { privateKey: string | Uint8Array; keyId: string; teamId: string }): ApnsKey {
   return {
     kind: 'key',

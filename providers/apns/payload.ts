@@ -27,7 +27,7 @@ export interface ApnsContent {
   headers: ApnsHeaders;
 }
 
-/** `apns-topic` is only here when an override names it; otherwise the provider adds its own with `topicSuffix`. */
+/** `apns-topic` is here only when an override names it; otherwise the provider adds its own topic with `topicSuffix`. */
 export type ApnsHeaders = Partial<Record<ApnsHeaderName, string>> & {
   'apns-push-type': string;
   'apns-priority': string;
@@ -106,7 +106,7 @@ function buildPayload(content: NotificationContent): JsonObject {
   return mergeOver(payload, override);
 }
 
-/** In this form by the API's check: see `override` in `description.ts`. */
+/** The API has checked this form: see `override` in `description.ts`. */
 function overrideOf({ apns }: Message): { headers?: Record<string, string>; payload?: JsonObject } {
   return apns ?? {};
 }
@@ -119,7 +119,7 @@ function buildAps({ message }: NotificationContent): JsonObject {
     if (message.subtitle !== undefined) alert.subtitle = message.subtitle;
     if (message.body !== undefined) alert.body = message.body;
     aps.alert = alert;
-    // Lets the app's notification service extension fetch the picture; APNs wants an alert beside it.
+    // Lets the app's notification service extension fetch the picture; APNs wants an alert with it.
     if (message.imageUrl !== undefined) aps['mutable-content'] = 1;
   }
   if (message.badge !== undefined) aps.badge = message.badge;
@@ -130,7 +130,7 @@ function buildAps({ message }: NotificationContent): JsonObject {
   return aps;
 }
 
-/** The push type and the payload must say the same: APNs refuses, delays or silently drops what disagrees. */
+/** Push type and payload must agree: otherwise APNs refuses, delays or silently drops the message. */
 function checkPayload(payload: JsonObject, pushType: ApnsPushType): void {
   const { aps } = payload;
   if (!isJsonObject(aps)) throw new PayloadError('apns.payload.aps', 'aps must be an object.');
@@ -177,7 +177,7 @@ function buildHeaders(content: NotificationContent, pushType: ApnsPushType): Apn
   };
   const expiration = apnsExpiration(message.ttlSeconds, expiresAt);
   if (expiration !== undefined) headers['apns-expiration'] = expiration;
-  // Only what is shown can be replaced on the phone; other types get a collapse id if the message asks for one.
+  // Only a message that is shown can be replaced on the phone; other types get a collapse id if the message asks for one.
   if (message.collapseId !== undefined || pushType === 'alert') headers['apns-collapse-id'] = replacementId(content);
   Object.assign(headers, lowerCaseNames(overrideOf(message).headers ?? {}));
   checkApnsHeaders('apns.headers', headers, pushType);
@@ -186,13 +186,13 @@ function buildHeaders(content: NotificationContent, pushType: ApnsPushType): Apn
   return headers;
 }
 
-/** Whole UNIX seconds, rounded down so that nothing is shown late; `0` is "one attempt, never stored" and stays 0. */
+/** Whole UNIX seconds, rounded down so that no message is shown late; `0` is "one attempt, never stored" and stays 0. */
 export function apnsExpiration(ttlSeconds: number | undefined, expiresAt: Date | undefined): string | undefined {
   if (ttlSeconds === 0) return '0';
   return expiresAt === undefined ? undefined : String(Math.floor(expiresAt.getTime() / 1000));
 }
 
-/** Names of header fields say the same in any case; as overrides they must replace ours, not stand beside them. */
+/** Header names mean the same in any case; overrides must replace ours and not stand beside them. */
 export function lowerCaseNames<Value>(headers: Record<string, Value>): Record<string, Value> {
   return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]));
 }
@@ -206,7 +206,7 @@ const headerNames: readonly string[] = [
 ] satisfies ApnsHeaderName[];
 
 /**
- * The rules of APNs for headers, whoever carries them there.
+ * The rules of APNs for headers, also where FCM passes them on.
  * @throws {PayloadError} naming the field, which begins with `path`.
  */
 export function checkApnsHeaders(path: string, headers: Record<string, JsonValue>, pushType: ApnsPushType): void {

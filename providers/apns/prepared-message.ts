@@ -9,7 +9,7 @@ import type { ProviderToken } from './provider-token.ts';
 export class PreparedApnsMessage implements PreparedMessage {
   readonly body: Buffer;
   readonly target: string;
-  /** Tokens of the app itself are registered for its bundle id, not for this topic. */
+  /** The app's own device tokens are registered for its bundle id, not for this topic. */
   readonly isOtherTopic: boolean;
   /** Followed by the device's own twelve digits. */
   readonly apnsIdPrefix: string;
@@ -37,7 +37,7 @@ export class PreparedApnsMessage implements PreparedMessage {
     return this.nowMs() >= this.#expiresAtMs;
   }
 
-  /** The same object as long as the token is the same one: the connection has its octets ready then. */
+  /** The same object as long as the provider token is the same: the connection keeps its encoded octets. */
   template(authority: string, token: ProviderToken | undefined): HeaderTemplate {
     const cached = this.#templates.get(authority);
     if (cached !== undefined && cached.token === token) return cached.template;

@@ -13,21 +13,21 @@ export interface ProviderToken {
   /** The value of the `authorization` header. Compare by identity: one object for each token. */
   readonly authorization: string;
   readonly jwt: string;
-  /** On the monotonic clock: when it was new. */
+  /** When the token was new, on the monotonic clock. */
   readonly issuedAtMs: number;
-  /** Wall clock minus monotonic clock when it was taken: shows later whether the wall clock was set since. */
+  /** Wall clock minus monotonic clock when the token was taken: shows later whether the wall clock was set since. */
   readonly clockOffsetMs: number;
-  /** True when it came in place of one that APNs called expired. */
+  /** True when the token replaced one that APNs called expired. */
   readonly isReplacement: boolean;
 }
 
-/** Apple: not more often than every 20 minutes, not older than 60. */
+/** Apple: a new token at most every 20 minutes, none older than 60. */
 const renewAfterMs = 45 * 60_000;
 const uselessAfterMs = 59 * 60_000;
 const minIntervalMs = 20 * 60_000;
-/** After a renewal that gave nothing new (the store's clock runs behind ours, or the store is away). */
+/** Wait after a renewal without a new token (the store's clock runs behind ours, or the store is away). */
 const askAgainMs = 15_000;
-/** The wall clock was set, rather than slewed. */
+/** A jump this large means that the wall clock was set, not slewed. */
 const clockStepMs = 30_000;
 
 export interface ProviderTokenSourceOptions {
@@ -46,7 +46,7 @@ export class ProviderTokenSource {
   readonly #logger: Logger;
   #current: ProviderToken | undefined;
   #previous: ProviderToken | undefined;
-  /** On the monotonic clock: when the store is next asked. */
+  /** When the store is next asked, on the monotonic clock. */
   #renewAtMs = Number.NEGATIVE_INFINITY;
   #renewal: Promise<ProviderToken> | undefined;
   #replacement: Promise<ProviderToken> | undefined;
@@ -60,13 +60,13 @@ export class ProviderTokenSource {
     this.#logger = logger;
   }
 
-  /** The token if there is a usable one, at no cost; renews it in the background when its time comes. */
+  /** The token if there is a usable one, at no cost; renews it in the background once it is due. */
   get current(): ProviderToken | undefined {
     const nowMs = this.#clock.monotonicMs();
     const token = this.#current;
     if (token === undefined || nowMs - token.issuedAtMs > uselessAfterMs) return undefined;
     if (nowMs >= this.#renewAtMs) {
-      // The token in hand is good for a quarter of an hour more, so a store that is away stops nobody.
+      // The token in hand is good for a quarter of an hour more, so a store that is away stops no send.
       this.#renew().catch((error: unknown) => {
         this.#logger.warn({ err: error, keyId: this.#key.keyId }, 'APNs provider token could not be renewed yet');
       });
@@ -81,9 +81,9 @@ export class ProviderTokenSource {
   }
 
   /**
-   * Another token than the one APNs called expired: what others have put in place already, or one new one.
-   * Undefined when the refused one was itself just put in place: then the clock is wrong, and minting on would only be
-   * punished with TooManyProviderTokenUpdates. After the clock was set, or 20 minutes, there is one new try.
+   * Another token than the one APNs called expired: the one that other workers have already put in place, or a new one. Undefined
+   * when the refused token was itself just put in place: then the clock is wrong, and more new tokens would only earn
+   * TooManyProviderTokenUpdates. After the clock was set, or 20 minutes, there is one new try.
    */
   async replace(refused: ProviderToken): Promise<ProviderToken | undefined> {
     const token = this.#current;
@@ -95,7 +95,7 @@ export class ProviderTokenSource {
     return await this.#replacement;
   }
 
-  /** APNs counted too many changes: the token before this one is the one it knows. */
+  /** APNs counted too many changes: the token that it knows is the one before this. */
   keepPrevious(token: ProviderToken): void {
     const previous = this.#previous;
     if (token !== this.#current || previous === undefined) return;
@@ -157,7 +157,7 @@ export class ProviderTokenSource {
   }
 }
 
-/** The same for every process that holds the same key under the same ids; says nothing about the private part. */
+/** The same in every process that holds this key under these ids; says nothing about the private part. */
 function fingerprintOf({ privateKeyPem, keyId, teamId }: ApnsKey): string {
   const spki = createPublicKey(privateKeyPem).export({ type: 'spki', format: 'der' });
   return createHash('sha256').update(spki).update(`\n${teamId}\n${keyId}`).digest('base64url');

@@ -43,9 +43,9 @@ export interface ApnsProviderOptions {
   ca?: string;
   /** Default: no proxy. */
   proxyFor?: ProxyChoice;
-  /** The rest of each host's pool. */
+  /** Further options of each host's pool. */
   pool?: PoolOptions;
-  /** From the writing of a request to its answer. Default 15 000 ms. */
+  /** Time from the writing of a request to its answer. Default 15 000 ms. */
   requestDeadlineMs?: number;
   waits?: Partial<ApnsWaits>;
   clock?: Clock;
@@ -62,7 +62,7 @@ class ApnsRequest implements Http2Request {
   readonly path: string;
   readonly ownValues: readonly string[];
   readonly body: Buffer;
-  /** What it was last written with. */
+  /** The provider token that the request was last written with. */
   token: ProviderToken | undefined;
   readonly #prepared: PreparedApnsMessage;
   readonly #authority: string;
@@ -78,7 +78,7 @@ class ApnsRequest implements Http2Request {
     this.#inUse = inUse;
   }
 
-  /** Read when it is written: a token that was refused while it waited would spoil the connection for the others. */
+  /** Read when the request is written: a token refused meanwhile would spoil the connection for other requests. */
   get template(): HeaderTemplate {
     this.token = this.#inUse.token;
     return this.#prepared.template(this.#authority, this.token);
@@ -89,17 +89,17 @@ class ApnsRequest implements Http2Request {
 interface Host {
   authority: string;
   pool: Http2Pool;
-  /** Connections up to this one are older than `replacement`, and may go on refusing because of the token before it. */
+  /** Connections up to this id are older than `replacement`, and may go on refusing because of the token before it. */
   lastOldConnectionId: number;
   replacement: ProviderToken | undefined;
 }
 
 const accepted: Verdict = Object.freeze({ kind: 'accepted', httpStatus: 200 });
-/** How often one request goes out again because of what its connection had seen: each of a pool's may refuse once. */
+/** How often one request goes out again because of what its connection had seen: each connection of a pool may refuse it once. */
 const maxResends = 6;
-/** The same for a refusal that a new connection should have cured. */
+/** The same limit for a refusal that a new connection should have cured. */
 const maxConnectionResends = 2;
-/** A clock that is this far off explains a refused token better than a wrong key does. */
+/** A clock this far off explains a refused token better than a wrong key does. */
 const clockFaultMs = 5 * 60_000;
 
 export function createApnsProvider(options: ApnsProviderOptions): PushProvider {
@@ -196,7 +196,7 @@ class ApnsProvider implements PushProvider {
       }
       if (verdict !== undefined) return this.#withClockInMind(verdict, answer, prepared.nowMs());
 
-      // Refused because of the connection or the provider token: the same once more, on another connection.
+      // Refused because of the connection or the provider token: the same request goes out again on another connection.
       if (reading.reaction.kind === 'refresh' && !isOlderThanToken(result.connection.id, host, token)) {
         if (token === undefined) return this.#clockFault(answer, reading);
         const next = await this.#await(this.#replace(token), deadlineAt);
@@ -249,7 +249,7 @@ class ApnsProvider implements PushProvider {
     return host;
   }
 
-  /** Another provider token than the one called expired, or `refused_too` when there can be no better one. */
+  /** Another provider token than the one called expired, or `refused_too` when no better one can be had. */
   async #replace(refused: ProviderToken): Promise<ProviderToken | 'refused_too'> {
     const next = await this.#tokens!.replace(refused);
     if (next === undefined) return 'refused_too';
@@ -261,7 +261,7 @@ class ApnsProvider implements PushProvider {
     return next;
   }
 
-  /** What an answer means for the connection and the provider token, whatever it means for the device. */
+  /** What an answer means for the connection and the provider token, apart from the device. */
   #act({ reason, reaction }: ApnsReading, response: Http2Response, token: ProviderToken | undefined): void {
     const isConnectionSpent =
       reaction.kind === 'resend' ||
@@ -309,8 +309,8 @@ class ApnsProvider implements PushProvider {
 const clockToleranceMs = 2_000;
 
 /**
- * The instant of a 410 is by Apple's clock and is compared with registrations by ours (that of `expiresAt`): where these differ, what
- * both agree on is how long ago it was.
+ * The instant of a 410 is by Apple's clock and is compared with registrations by ours (that of `expiresAt`). Where the clocks
+ * differ, they still agree on how long ago it was.
  */
 function inOurTime(verdict: UnregisteredVerdict, { date }: ProviderAnswer, nowMs: number): Verdict {
   if (verdict.invalidAt === undefined || date === undefined) return verdict;
@@ -319,14 +319,14 @@ function inOurTime(verdict: UnregisteredVerdict, { date }: ProviderAnswer, nowMs
   return { ...verdict, invalidAt: new Date(verdict.invalidAt.getTime() + aheadMs - clockToleranceMs) };
 }
 
-/** The token may be good and the connection still refuse it for the sake of the one before. */
+/** The token may be good, and the connection may still refuse it because of the token before it. */
 function isOlderThanToken(connectionId: number, host: Host, token: ProviderToken | undefined): boolean {
   return token !== undefined && token === host.replacement && connectionId <= host.lastOldConnectionId;
 }
 
 const noToken: Verdict = { kind: 'unsent', reason: 'no_provider_token', afterMs: 2_000 };
 
-/** New connections did not help. */
+/** The verdict when new connections did not help. */
 function refusedAgain({ httpStatus }: ProviderAnswer, { reason, reaction }: ApnsReading): Verdict {
   if (reaction.kind === 'resend' && reason === 'UnrelatedKeyIdInToken') {
     const detail =
@@ -336,12 +336,12 @@ function refusedAgain({ httpStatus }: ProviderAnswer, { reason, reaction }: Apns
   return { kind: 'unsent', reason, afterMs: 1_000 };
 }
 
-/** Short, and of what is public in it. */
+/** Short, and made of the certificate's public part. */
 function fingerprint({ certificatePem }: ApnsCertificate): string {
   return createHash('sha256').update(certificatePem).digest('hex').slice(0, 16);
 }
 
-/** The path is built from it, so this is checked on every send; a loop costs less than a pattern here. */
+/** The request's path is built from it, so it is checked on every send; a loop costs less than a pattern here. */
 function isHex(deviceToken: string): boolean {
   for (let i = 0; i < deviceToken.length; i++) {
     const code = deviceToken.charCodeAt(i);

@@ -42,13 +42,13 @@ export const apnsReasons = [
 ] as const;
 export type ApnsReason = (typeof apnsReasons)[number];
 
-/** What the client does, or what it tells the engine. */
+/** What the client does with an answer, or what it tells the engine. */
 export type ApnsReaction =
   /** The device token is dead. */
   | { kind: 'unregistered'; isSuspicious: boolean; isOtherTopic?: true }
-  /** Never for this device; `isPayloadFault`: nor for any other. */
+  /** This device can never take the message; `isPayloadFault`: nor can any other. */
   | { kind: 'rejected'; isPayloadFault: boolean }
-  /** Apple refused it, and says why: certainly not delivered. */
+  /** Apple refused the message and says why: certainly not delivered. */
   | {
       kind: 'later';
       scope: FaultScope;
@@ -56,10 +56,10 @@ export type ApnsReaction =
       retiresConnection?: true;
       keepsPreviousToken?: true;
     }
-  /** Something broke on the way, and nobody says where: it may have been delivered. */
+  /** Something broke on the way, and no answer says where: the message may have been delivered. */
   | { kind: 'unanswered' }
   | { kind: 'misconfigured'; fault: ConfigurationFault; detail: string; retiresConnection?: true }
-  /** Refused because of the connection: the same request on a new one. */
+  /** Refused because of the connection: the same request goes out on a new one. */
   | { kind: 'resend' }
   /** Refused because of the provider token: one new token, one more try on a new connection. */
   | { kind: 'refresh' };
@@ -81,9 +81,9 @@ export const defaultApnsWaits: ApnsWaits = {
 };
 
 const unregistered: ApnsReaction = { kind: 'unregistered', isSuspicious: false };
-/** A token of the other environment or of another app gets this too, so a high share means that our settings are wrong. */
+/** A token of the other environment or of another app gets this answer too, so a high share means that our settings are wrong. */
 const suspicious: ApnsReaction = { kind: 'unregistered', isSuspicious: true };
-/** Alive, as it seems, for another app or push type. */
+/** The token seems alive for another app or push type. */
 const otherTopic: ApnsReaction = { kind: 'unregistered', isSuspicious: true, isOtherTopic: true };
 const badMessage: ApnsReaction = { kind: 'rejected', isPayloadFault: true };
 const badDevice: ApnsReaction = { kind: 'rejected', isPayloadFault: false };
@@ -146,7 +146,7 @@ const apnsReactions = {
   ExpiredToken: unregistered,
   Unregistered: unregistered,
   PayloadTooLarge: badMessage,
-  // Tokens changed more than once in 20 minutes on this connection: a new one would make it worse.
+  // Provider tokens changed more than once in 20 minutes on this connection: a new one would make it worse.
   TooManyProviderTokenUpdates: {
     kind: 'later',
     scope: 'account',
@@ -155,7 +155,8 @@ const apnsReactions = {
     keepsPreviousToken: true,
   },
   TooManyRequests: { kind: 'later', scope: 'device', wait: 'tooManyRequestsMs' },
-  // RFC 9110 §15.6.1: "an unexpected condition that prevented it from fulfilling the request", and no word on how far it had come.
+  // RFC 9110 §15.6.1: "an unexpected condition that prevented it from fulfilling the request", with no word on how far the server
+  // had come.
   InternalServerError: { kind: 'unanswered' },
   // Apple: "the service is unavailable", "the APNs server is shutting down". Neither has taken the request on (RFC 9110 §15.6.4).
   ServiceUnavailable: { kind: 'later', scope: 'provider' },
@@ -181,13 +182,14 @@ export function readApnsAnswer(answer: ProviderAnswer): ApnsReading {
 
 function byStatus(answer: ProviderAnswer, reason: string | undefined): ApnsReaction {
   const { httpStatus } = answer;
-  // With a reason it is APNs that is unavailable. Bare, it is a gateway, which cannot know what became of the request behind it.
+  // With a reason, APNs itself is unavailable. Without one, a gateway answered, which cannot know what became of the request
+  // behind it.
   if (httpStatus === 503 && reason !== undefined) return { kind: 'later', scope: 'provider' };
   if (httpStatus >= 500) return { kind: 'unanswered' };
   // The whole request did not arrive in time (RFC 9110 §15.5.9).
   if (httpStatus === 408) return { kind: 'later', scope: 'provider' };
   if (httpStatus === 429) return { kind: 'later', scope: 'provider', wait: 'tooManyRequestsMs' };
-  // A new reason of Apple's: this message failed, and if it fails for everybody the engine stops.
+  // A new reason of Apple's: this message failed, and if it fails for every device the engine stops.
   if (reason !== undefined && httpStatus >= 400) return badMessage;
   if (httpStatus === 400 || httpStatus === 413) return badMessage;
   if (httpStatus === 401 || httpStatus === 403) return credentialFault(`The answer was a bare HTTP ${httpStatus}.`);
@@ -196,7 +198,7 @@ function byStatus(answer: ProviderAnswer, reason: string | undefined): ApnsReact
   );
 }
 
-/** Makes the verdict of every reaction that is one; `resend` and `refresh` are the client's own business. */
+/** The verdict of a reaction; undefined for `resend` and `refresh`, which the client handles itself. */
 export function apnsVerdict(
   answer: ProviderAnswer,
   { reason, reaction }: ApnsReading,
@@ -236,7 +238,7 @@ function waitMs(wait: keyof ApnsWaits | undefined, waits: ApnsWaits, random: () 
   return wait === 'shutdownMs' ? Math.round(waits.shutdownMs * (0.2 + 0.8 * random())) : waits[wait];
 }
 
-/** Milliseconds since 1970, as APNs gives them with 410. Anything else is as good as none. */
+/** Milliseconds since 1970, as APNs gives them with 410. Any other value counts as none. */
 function instant(value: unknown): Date | undefined {
   if (typeof value !== 'number' || !(value > 0)) return undefined;
   const at = new Date(value);

@@ -36,12 +36,12 @@ export function readApnsSettings(settings: Settings): ApnsSettings {
   };
 }
 
-/** Of a credential and the topic that belongs to it. */
+/** Whether there is a credential and the topic that belongs to it. */
 export function isComplete(settings: ApnsSettings): settings is ApnsSettings & { topic: string } {
   return settings.topic !== undefined && (settings.key !== undefined || settings.certificate !== undefined);
 }
 
-/** The topic of a push type is the bundle id with a suffix that is added by itself: given here too, it would stand there twice. */
+/** The provider adds the suffix of a push type to the bundle id: a topic that already ends in one would have it twice. */
 function topicProblems(topic: string): string[] {
   const suffixes = Object.values(apnsPushTypeRules).map(({ topicSuffix }) => topicSuffix);
   const suffix = suffixes.find((text) => text !== '' && topic.endsWith(text));

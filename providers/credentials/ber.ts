@@ -1,7 +1,7 @@
 /** Just enough of BER (X.690) to read a .p12 file, which may use indefinite lengths and strings in pieces. */
 export interface BerValue {
   tag: number;
-  /** Content octets; empty for what has children. */
+  /** Content octets; empty for a value with children. */
   content: Buffer;
   children: BerValue[];
   /** The whole value, header included. */

@@ -1,6 +1,6 @@
 /**
- * A credential that cannot be used, with a sentence for the person who has to replace it. It never holds key text,
- * and no cause either: what a crypto library says about a key may quote it.
+ * A credential that cannot be used, with a sentence for the operator who has to replace it. It holds no key text and no cause: a
+ * crypto library's error about a key may quote it.
  */
 export class CredentialError extends Error {
   readonly code = 'credential_invalid';

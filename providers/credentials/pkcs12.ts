@@ -4,8 +4,8 @@ import { CredentialError } from './credential-error.ts';
 import { decryptRc2Cbc } from './rc2.ts';
 
 /**
- * Reads a PKCS#12 file (RFC 7292): what macOS' Keychain and `openssl pkcs12` export, legacy RC2 and triple DES included,
- * which Node itself refuses with "Unsupported PKCS12 PFX data".
+ * Reads a PKCS#12 file (RFC 7292) as macOS' Keychain and `openssl pkcs12` export it, including legacy RC2 and triple DES, which
+ * Node refuses with "Unsupported PKCS12 PFX data".
  */
 export interface Pkcs12Contents {
   /** PEM, one after the other. */
@@ -63,7 +63,7 @@ export function readPkcs12(file: Uint8Array, password: string): Pkcs12Contents {
     for (const part of readBer(safe).children) collect(contentsOf(part, secret, password), secret, password, found);
   } catch (error) {
     if (error instanceof CredentialError) throw error;
-    // Range errors of the reader and OpenSSL's own say no more to a person than this.
+    // Range errors of the reader and OpenSSL's own errors would tell a person no more than this.
     throw new CredentialError('certificate', 'The .p12 file is damaged, or its password is wrong.');
   }
   const [key] = found.keys;
@@ -86,7 +86,7 @@ function checkedSecret(pfx: BerValue, safe: Buffer, password: string): Buffer {
   if (mac === undefined) return secret;
   const digestInfo = child(mac, 0);
   const hash = macHashes[objectId(child(child(digestInfo, 0), 0))];
-  // A newer kind of MAC (RFC 9579): the padding of what is decrypted has to tell whether the password is right.
+  // A newer kind of MAC (RFC 9579): only the padding of the decrypted text can tell whether the password is right.
   if (hash === undefined) return secret;
   const salt = octets(child(mac, 1));
   const iterations = mac.children[2] === undefined ? 1 : integer(mac.children[2]);
@@ -214,7 +214,7 @@ function addToBlocks(blocks: Buffer, addend: Buffer): void {
   }
 }
 
-/** Repeated to fill whole blocks; nothing stays nothing. */
+/** Repeated to fill whole blocks; empty stays empty. */
 function repeated(bytes: Buffer, blockBytes: number): Buffer {
   return Buffer.alloc(Math.ceil(bytes.length / blockBytes) * blockBytes, bytes.length === 0 ? undefined : bytes);
 }

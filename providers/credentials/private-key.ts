@@ -61,7 +61,7 @@ function fromDer(der: Uint8Array, wanted: KeyKind, field: string): KeyObject {
     try {
       return createPrivateKey({ key: Buffer.from(der), format: 'der', type });
     } catch {
-      // Not this form; the next one, and then the sentence below.
+      // Not this form: the next is tried, and at last the error below.
     }
   }
   throw refused(field, describeDer(der), wanted);
@@ -123,7 +123,7 @@ function asText(input: string | Uint8Array, wanted: KeyKind, field: string): str
     : new TextDecoder().decode(input);
 }
 
-/** Takes off what environment files, shells and YAML leave around a pasted text. */
+/** Removes what environment files, shells and YAML leave around a pasted text. */
 export function unwrap(text: string): string {
   let bare = text.replace(/^\uFEFF/, '').trim();
   while (bare.length >= 2 && (bare[0] === '"' || bare[0] === "'" || bare[0] === '`') && bare.endsWith(bare[0])) {
@@ -137,7 +137,7 @@ export function unwrap(text: string): string {
         .trim();
 }
 
-/** Standard or URL-safe base64 with blanks anywhere; undefined when it is anything else. */
+/** Standard or URL-safe base64 with blanks anywhere; undefined for any other text. */
 export function decodeBase64(text: string): Uint8Array | undefined {
   const compact = text.replace(/\s+/g, '').replace(/=+$/, '');
   if (compact === '' || !/^[A-Za-z0-9+/_-]+$/.test(compact)) return undefined;

@@ -1,6 +1,6 @@
 /**
- * RC2 in CBC mode, decryption only (RFC 2268). Broken as a cipher, and still what macOS' Keychain and older tools put
- * around the certificates of a .p12 file; today's OpenSSL no longer reads it.
+ * RC2 in CBC mode, decryption only (RFC 2268). It is broken as a cipher, but macOS' Keychain and older tools still protect the
+ * certificates of a .p12 file with it, and today's OpenSSL no longer reads it.
  */
 
 /** RFC 2268 §2: a permutation of 0 to 255 from the digits of pi. */
@@ -18,7 +18,7 @@ const piTable = Buffer.from(
 const blockBytes = 8;
 const rotations = [1, 2, 3, 5];
 
-/** The plain text without its padding; undefined when the padding is wrong, which is what a wrong key looks like. */
+/** The plain text without its padding; undefined when the padding is wrong, as with a wrong key. */
 export function decryptRc2Cbc(key: Uint8Array, iv: Uint8Array, encrypted: Uint8Array): Buffer | undefined {
   if (encrypted.length === 0 || encrypted.length % blockBytes !== 0) return undefined;
   const expanded = expandKey(key, key.length * 8);

@@ -12,8 +12,9 @@ import type { MisconfiguredVerdict, UnsentVerdict } from '../provider.ts';
 import type { ServiceAccount } from './service-account.ts';
 
 /**
- * The OAuth2 access token of one service account (RFC 7523, https://developers.google.com/identity/protocols/oauth2/service-account).
- * One request at a time whatever the number of senders; renewed in the background while the one in hand still works.
+ * The OAuth2 access token of one service account (RFC 7523,
+ * https://developers.google.com/identity/protocols/oauth2/service-account). One request at a time, however many senders ask;
+ * renewed in the background while the current token still works.
  */
 export interface AccessToken {
   /** The value of the `authorization` header. Compare by identity: one object for each token. */
@@ -21,13 +22,13 @@ export interface AccessToken {
   /** On the monotonic clock. */
   readonly fetchedAtMs: number;
   readonly expiresAtMs: number;
-  /** Tokens before this one that FCM refused in a row; those that had worked until then count as the first. */
+  /** How many tokens in a row before this one FCM refused; a token that had worked until then counts as the first. */
   readonly refusedBefore: number;
   /** Set by the sender at the first answer that was not about the token. */
   hasWorked: boolean;
 }
 
-/** Why there is no token, in the words of a send: wait and try again, or a person must act. */
+/** Why there is no token, as a verdict on a send: wait and try again, or an operator must act. */
 export type AccessTokenFailure = UnsentVerdict | MisconfiguredVerdict;
 export type AccessTokenResult = { ok: true; token: AccessToken } | { ok: false; failure: AccessTokenFailure };
 
@@ -39,21 +40,21 @@ const earlyMs = 5 * 60_000;
 const assumedLifetimeSeconds = 300;
 const requestTimeoutMs = 10_000;
 const maxAnswerBytes = 64 * 1024;
-/** Pause after a failure, doubled each time up to the longest. A wrong credential is looked at again after the longest. */
+/** Pause after a failure, doubled each time up to the longest. After the longest, a wrong credential is tried again. */
 const firstPauseMs = 1_000;
 const longestPauseMs = 30_000;
 const faultPauseMs = 5_000;
 /**
- * So many tokens refused in a row are replaced. One proves nothing: the second may have been fetched before whatever made
- * Google forget the first, and have gone with it.
+ * How many refused tokens in a row are replaced. One refusal proves nothing: the second token may have been fetched before Google
+ * forgot the first, and have been forgotten with it.
  */
 export const maxRefusedInARow = 2;
-/** A clock that is this far off is what Google's "short-lived token" is about: it allows five minutes. */
+/** A clock this far off is what Google's "short-lived token" is about: it allows five minutes. */
 const clockFaultMs = 60_000;
 
 export interface AccessTokenSourceOptions {
   account: ServiceAccount;
-  /** In place of the account's own: the simulator's, or a proxy's. */
+  /** Token endpoint in place of the account's own: the simulator's, or a proxy's. */
   tokenUrl?: string;
   ca?: string;
   proxyFor?: ProxyChoice;
@@ -73,7 +74,7 @@ export class AccessTokenSource {
   #closing: Promise<void> | undefined;
   #failures = 0;
   #lastFailure: AccessTokenFailure | undefined;
-  /** On the monotonic clock: nobody asks again before. */
+  /** No token is requested before this time, on the monotonic clock. */
   #pausedUntilMs = Number.NEGATIVE_INFINITY;
 
   constructor({ account, tokenUrl, ca, proxyFor, clock, logger }: AccessTokenSourceOptions) {
@@ -99,7 +100,7 @@ export class AccessTokenSource {
     const nowMs = this.#clock.monotonicMs();
     const leftMs = token.expiresAtMs - nowMs;
     if (leftMs <= 0) return undefined;
-    // A failure is kept for whoever needs it; the token in hand works on.
+    // A failure is kept for the send that finds no token; until then the current token works on.
     const isDue = leftMs <= Math.min(earlyMs, (token.expiresAtMs - token.fetchedAtMs) / 3);
     if (isDue && this.#refresh === undefined && nowMs >= this.#pausedUntilMs) void this.#renew(0);
     return token;
@@ -112,7 +113,7 @@ export class AccessTokenSource {
   }
 
   /**
-   * Another token than the one FCM refused: the one that others have fetched already, or a new one, fetched once for all.
+   * Another token than the one FCM refused: the one that another send has fetched already, or a new one, fetched once for all.
    * `undefined` when too many in a row were fresh, never worked and were refused: another would be no better.
    */
   async replace(refused: AccessToken): Promise<AccessTokenResult | undefined> {
@@ -120,7 +121,7 @@ export class AccessTokenSource {
     if (token !== undefined && token !== refused) return { ok: true, token };
     const refusedInARow = refused.hasWorked ? 1 : refused.refusedBefore + 1;
     if (refusedInARow > maxRefusedInARow) {
-      // Whoever resumes after the fix starts with a new one.
+      // A send that is resumed after the fix starts with a new token.
       if (this.#clock.monotonicMs() - refused.fetchedAtMs < faultPauseMs) return undefined;
     }
     return await this.#renew(refusedInARow);
@@ -216,7 +217,7 @@ export class AccessTokenSource {
     return { ok: false, failure };
   }
 
-  /** RFC 6749 §5.2 says 400 and a code; the rest is the network's and the front end's. */
+  /** RFC 6749 §5.2 says 400 and a code; any other failure is the network's or the front end's. */
   #readFailure(answer: ProviderAnswer): AccessTokenFailure {
     const { httpStatus } = answer;
     const code = reasonWord(answer.json?.error);

@@ -30,10 +30,10 @@ export type FcmReaction =
   | { kind: 'rejected'; isPayloadFault: boolean; isOnePlatform?: true }
   /** Refused: certainly not delivered. */
   | { kind: 'later'; scope: FaultScope; wait: keyof FcmWaits }
-  /** Something broke on the way, and nobody says where: it may have been delivered. */
+  /** Something broke on the way, and no answer says where: the message may have been delivered. */
   | { kind: 'unanswered'; scope: FaultScope }
   | { kind: 'misconfigured'; fault: ConfigurationFault; detail: string; isOnePlatform?: true }
-  /** The key of Apple's or of the web push service's, stored in the Firebase project, was refused. */
+  /** The key for Apple or for the web push service, stored in the Firebase project, was refused. */
   | { kind: 'thirdParty' }
   /** The access token is stale: one shared refresh, one more try. */
   | { kind: 'refresh' };
@@ -49,12 +49,12 @@ export interface FcmWaits {
 export const defaultFcmWaits: FcmWaits = { quotaMs: 60_000, serverErrorMs: 10_000 };
 
 const unregistered: FcmReaction = { kind: 'unregistered', isSuspicious: false };
-/** With the wrong project, or a payload whose fault is described badly, healthy devices get this too. */
+/** Healthy devices get this answer too, with the wrong project or with a payload whose fault FCM describes badly. */
 const suspicious: FcmReaction = { kind: 'unregistered', isSuspicious: true };
 const otherTopic: FcmReaction = { kind: 'unregistered', isSuspicious: true, isOtherTopic: true };
 const badMessage: FcmReaction = { kind: 'rejected', isPayloadFault: true };
 const badPart: FcmReaction = { kind: 'rejected', isPayloadFault: true, isOnePlatform: true };
-/** Apple's refusals do not hold Android back. */
+/** Apple's refusals do not delay Android. */
 const laterForDevice: FcmReaction = { kind: 'later', scope: 'device', wait: 'serverErrorMs' };
 const laterForAll: FcmReaction = { kind: 'later', scope: 'provider', wait: 'serverErrorMs' };
 const unansweredForAll: FcmReaction = { kind: 'unanswered', scope: 'provider' };
@@ -76,21 +76,21 @@ const appleTopicFault: FcmReaction = {
 /** `undefined`: the code says nothing by itself, look at the next detail. */
 const fcmReactions = {
   UNSPECIFIED_ERROR: undefined,
-  // The token or the payload: decided by Apple's reason, the field violations and the message (see `invalidArgument`).
+  // Token or payload is at fault; Apple's reason, the field violations and the message decide (see `invalidArgument`).
   INVALID_ARGUMENT: undefined,
   UNREGISTERED: unregistered,
   SENDER_ID_MISMATCH: suspicious,
-  // Whose quota it was, is in the details (see `quotaExceeded`).
+  // The details say whose quota it was (see `quotaExceeded`).
   QUOTA_EXCEEDED: undefined,
-  // "The server couldn't process the request in time" (error-codes): it may have gone on with it afterwards.
+  // "The server couldn't process the request in time" (error-codes): it may have finished afterwards.
   UNAVAILABLE: unansweredForAll,
-  // "The server encountered an error while trying to process the request" (error-codes), and no word on how far it had come.
+  // "The server encountered an error while trying to process the request" (error-codes), with no word on how far it had come.
   INTERNAL: unansweredForAll,
   THIRD_PARTY_AUTH_ERROR: applePushKeyFault,
   APNS_AUTH_ERROR: applePushKeyFault,
 } as const satisfies Record<FcmErrorCode, FcmReaction | undefined>;
 
-/** Apple's reason, passed on by FCM for iOS devices. Connection and provider token are FCM's own there, not ours. */
+/** Apple's reason, passed on by FCM for iOS devices. Connection and provider token are FCM's there, not ours. */
 const applesReactions = {
   BadCollapseId: badPart,
   BadDeviceToken: suspicious,
@@ -154,7 +154,7 @@ const errorInfoReactions: Record<string, FcmReaction> = {
   RATE_LIMIT_EXCEEDED: projectQuota,
 };
 
-/** `google.rpc` status, where no detail said more. Never a dead device: a wrong address or project gets these too. */
+/** `google.rpc` status, where no detail said more. Never a dead device: a wrong address or project gets these answers too. */
 const statusReactions: Record<string, FcmReaction> = {
   INVALID_ARGUMENT: badMessage,
   FAILED_PRECONDITION: badMessage,
@@ -166,7 +166,7 @@ const statusReactions: Record<string, FcmReaction> = {
   ),
   NOT_FOUND: misconfigured('project', 'Nothing was found at the address of this project. Check the project id.'),
   RESOURCE_EXHAUSTED: projectQuota,
-  // https://google.aip.dev/193 and google/rpc/code.proto: ABORTED did not happen, the others leave it open.
+  // https://google.aip.dev/193 and google/rpc/code.proto: with ABORTED the request did not happen, the others leave it open.
   ABORTED: laterForAll,
   CANCELLED: unansweredForAll,
   INTERNAL: unansweredForAll,
@@ -182,8 +182,8 @@ export interface FcmReading {
 }
 
 /**
- * Reads an answer in this order: FcmError, ApnsError, ErrorInfo, status, and only then HTTP's own number. Bare
- * `NOT_FOUND`, `PERMISSION_DENIED` and `UNAUTHENTICATED` are about us and not about the device.
+ * Reads an answer in this order: FcmError, ApnsError, ErrorInfo, status, and only then HTTP's own number. Bare `NOT_FOUND`,
+ * `PERMISSION_DENIED` and `UNAUTHENTICATED` are about us, not about the device.
  */
 export function readFcmAnswer(answer: ProviderAnswer): FcmReading {
   const reading = readError(answer);
@@ -212,7 +212,7 @@ function readError(answer: ProviderAnswer): FcmReading {
     return known('SERVICE_DISABLED', apiDisabled);
   }
   if (status !== undefined && Object.hasOwn(statusReactions, status)) {
-    // A code of FCM's that we do not know yet is the better word for people to search for.
+    // A code of FCM's that is not in the table is the best word for people to search for.
     return { reason: code ?? status, reaction: statusReactions[status]!, isUnknown: code !== undefined };
   }
   const reading = byHttpStatus(answer);
@@ -227,7 +227,7 @@ function isApnsReason(reason: string | undefined): reason is ApnsReason {
   return reason !== undefined && (apnsReasons as readonly string[]).includes(reason);
 }
 
-/** FCM's sentence about a malformed token; in production the only thing that tells it from a bad payload. */
+/** FCM's sentence about a malformed token; in production nothing else tells it from a bad payload. */
 const namesToken = /registration token/i;
 
 function invalidArgument(
@@ -239,14 +239,14 @@ function invalidArgument(
   const fields = fieldViolations(details).map(({ field }) => field);
   const isAboutToken =
     fields.length > 0 ? fields.every((field) => field === 'message.token') : namesToken.test(message);
-  // Suspicious, because a payload that FCM reads wrongly has been seen to be answered so: the share of all devices decides.
+  // Suspicious, because FCM has been seen to answer so to a payload that it reads wrongly: the share of all devices decides.
   if (isAboutToken) return ['INVALID_ARGUMENT', suspicious];
   const isAboutOnePlatform =
     fields.length > 0 && fields.every((field) => /^message\.(apns|android|webpush)\b/.test(field));
   return ['INVALID_ARGUMENT', isAboutOnePlatform ? badPart : badMessage];
 }
 
-/** Only what is plainly about one device lets the rest of the project go on. */
+/** Only a quota that is plainly one device's lets the rest of the project go on. */
 function quotaExceeded(details: JsonObject[], message: string): FcmReaction {
   const violations = findDetail(details, 'QuotaFailure')?.violations;
   const text = `${message} ${violations === undefined ? '' : JSON.stringify(violations)}`;
@@ -284,7 +284,7 @@ function reactionToStatus(httpStatus: number): FcmReaction {
   }
 }
 
-/** The verdict of every reaction but `refresh`, which is the client's own business. */
+/** The verdict of a reaction; undefined for `refresh`, which the client handles itself. */
 export function fcmVerdict(
   answer: ProviderAnswer,
   { reason, reaction }: FcmReading,
@@ -327,12 +327,12 @@ const refusedKey: Record<Platform | 'unknown', string> = {
   unknown: 'Apple or the web push service refused the key that is stored in the Firebase project.',
 };
 
-/** How long FCM asks to wait, in either of the ways it has. */
+/** How long FCM asks to wait, in either of its two ways. */
 function askedMs(answer: ProviderAnswer): number | undefined {
   return answer.retryAfterMs ?? retryInfoMs(answer);
 }
 
-/** FCM's message and the fields at fault, for whoever has to correct the message. */
+/** FCM's message and the fields at fault, for the caller who has to correct the message. */
 function describe(answer: ProviderAnswer): string {
   const error = isJsonObject(answer.json?.error) ? answer.json.error : undefined;
   if (error === undefined || typeof error.message !== 'string') return answer.text;

@@ -32,8 +32,8 @@ export interface FcmContent {
   /** Bytes of `notification` and `data` as JSON in UTF-8, as Android gets them: the part that FCM's limit speaks of. */
   payloadBytes: number;
   /**
-   * Platforms whose devices could never take the message, and why. Their own part is left out of `message`, so that FCM does not
-   * refuse it for the others.
+   * Platforms whose devices could never take the message, and why. Their part is left out of `message`, so that FCM does not
+   * refuse it for the other platforms.
    */
   faults: ReadonlyMap<Platform, PayloadError>;
 }
@@ -41,7 +41,7 @@ export interface FcmContent {
 /** https://firebase.google.com/docs/cloud-messaging/concept-options: 4096 bytes to devices (2048 only to topics). */
 const maxFcmPayloadBytes = 4096;
 
-/** The sender fills these; as overrides they would change who gets the message, or are output only. */
+/** The sender fills these fields; as overrides they would change the recipient, or are output only. */
 const targetFields = ['token', 'fid', 'topic', 'condition', 'name'];
 
 /** The part of the message that each platform alone reads, and its rules. */
@@ -53,7 +53,7 @@ const checkPart: Record<Platform, (part: JsonObject, merged: JsonObject, message
 };
 
 /**
- * Builds, checks and measures what comes out when the overrides are laid over the neutral fields.
+ * Builds, checks and measures the message: the overrides laid over the neutral fields.
  * @param now the instant from which the remaining time to live is counted.
  * @throws {PayloadError} when FCM could never take the message, whatever the platform.
  */
@@ -89,7 +89,7 @@ export function buildFcmContent(content: NotificationContent, now: Date): FcmCon
   return { message: merged, payloadBytes: sizeOn(merged, merged.android), faults };
 }
 
-/** @throws {PayloadError} also for what only one of these platforms could never take. */
+/** @throws {PayloadError} also when only one of these platforms could never take the message. */
 export function measureFcmContent(content: NotificationContent, reached: readonly Platform[]): number {
   const { payloadBytes, faults } = buildFcmContent(content, new Date(0));
   for (const platform of reached) {
@@ -116,7 +116,7 @@ function buildData(content: NotificationContent): JsonObject {
     checkDataKey(key, 'data');
     if (value !== null) define(data, key, typeof value === 'string' ? value : JSON.stringify(value));
   }
-  // Without a text there is no notification to hold the picture, so the app gets its address.
+  // Without a text there is no notification to hold the picture, so the app gets the picture's address.
   if (message.imageUrl !== undefined && (isSilent(message) || !hasText(message))) data.image_url = message.imageUrl;
   return Object.assign(data, appData(content));
 }
@@ -124,11 +124,12 @@ function buildData(content: NotificationContent): JsonObject {
 function buildAndroid(content: NotificationContent, now: Date): JsonObject {
   const { message } = content;
   const silent = isSilent(message);
-  // Firebase's pages disagree on the default, so it is always said.
+  // Firebase's pages disagree on the default, so the priority is always sent.
   const android: JsonObject = { priority: silent || message.priority === 'normal' ? 'NORMAL' : 'HIGH' };
   const ttl = fcmTtlSeconds(content, now);
   if (ttl !== undefined) android.ttl = `${ttl}s`;
-  // A collapse key also puts a message under a throttle of 20 a device, then one in three minutes: only when asked for.
+  // A collapse key also puts a message under a throttle (20 a device, then one in three minutes), so it is sent only when asked
+  // for.
   if (message.collapseId !== undefined) android.collapse_key = message.collapseId;
   if (hasText(message) && !silent) {
     const notification: JsonObject = { tag: replacementId(content) };
@@ -170,7 +171,7 @@ function buildApns(content: NotificationContent, override: JsonObject): JsonObje
   return apns;
 }
 
-/** FCM's own notification has no subtitle: where there is one, the alert is given whole. */
+/** FCM's own notification has no subtitle: a message with one gives the whole alert. */
 function buildAlert(message: Message): JsonObject {
   const alert: JsonObject = {};
   if (message.title !== undefined) alert.title = message.title;
@@ -257,7 +258,7 @@ function checkAndroid(android: JsonObject, merged: JsonObject, message: Message)
   checkSize(message.fcm?.android === undefined ? 'message' : 'fcm.android', sizeOn(merged, android));
 }
 
-/** The same rules as for what goes to Apple directly: FCM only passes it on. */
+/** The same rules as for messages straight to Apple: FCM only passes this part on. */
 function checkApns(apns: JsonObject, merged: JsonObject, message: Message): void {
   const headers = objectOf(apns.headers);
   const pushType = headers['apns-push-type'] ?? 'alert';
@@ -342,7 +343,7 @@ function checkDataKey(key: string, path: string): void {
   }
 }
 
-/** What is a platform's own replaces what is common: its data as a whole, its notification field by field. */
+/** A platform's own part replaces the common one: its data as a whole, its notification field by field. */
 function sizeOn(merged: JsonObject, part: JsonValue | undefined): number {
   const common = isJsonObject(merged.notification) ? merged.notification : undefined;
   const own = inner(part, 'notification');
@@ -372,8 +373,8 @@ function inner(object: JsonValue | undefined, key: string): JsonValue | undefine
 }
 
 /**
- * FCM takes field names as `collapse_key` and as `collapseKey`, header names in any case, and enums in any case; ours are the
- * first. An override in another form would stand beside ours as a second value of one field, which FCM refuses.
+ * FCM takes field names as `collapse_key` and as `collapseKey`, header names in any case, and enums in any case; we use the first
+ * form. An override in another form would be a second value of the same field, which FCM refuses.
  */
 function withOneSpelling(override: JsonObject): JsonObject {
   const renamed = withSnakeCaseNames(override);

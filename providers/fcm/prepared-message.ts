@@ -5,18 +5,18 @@ import type { PreparedMessage } from '../provider.ts';
 import { buildFcmContent } from './payload.ts';
 
 /**
- * One notification, ready for FCM: the request body but for the registration token, encoded once, and again whenever the rest of its
- * time to live is a second less. FCM takes the time to live as a duration, so it belongs to the instant of the request.
+ * One notification, ready for FCM: the request body without the registration token, encoded once, and again whenever the
+ * remaining time to live is a second less. FCM takes the time to live as a duration, so it depends on the instant of the request.
  */
 export class PreparedFcmMessage implements PreparedMessage {
   readonly target: string;
-  /** Platforms whose devices could never take it, and why. */
+  /** Platforms whose devices could never take the message, and why. */
   readonly faults: ReadonlyMap<Platform, PayloadError>;
   readonly #content: NotificationContent;
   readonly #nowMs: () => number;
   readonly #expiresAtMs: number;
   #suffix: Buffer;
-  /** The instants between which the suffix holds: after the first, up to the second. */
+  /** The suffix is valid after the first instant, up to the second. */
   #holdsAfterMs = Number.NEGATIVE_INFINITY;
   #holdsUntilMs = Number.POSITIVE_INFINITY;
 
@@ -48,7 +48,7 @@ export class PreparedFcmMessage implements PreparedMessage {
   }
 
   #build(nowMs: number) {
-    // In whole milliseconds, as a Date has them; a later instant promises less.
+    // In whole milliseconds, as a Date has them; a later instant promises less time.
     const now = Math.ceil(nowMs);
     const { message, faults } = buildFcmContent(this.#content, new Date(now));
     if (this.#expiresAtMs !== Number.POSITIVE_INFINITY) {

@@ -32,9 +32,9 @@ export interface FcmProviderOptions {
   ca?: string;
   /** Default: no proxy. */
   proxyFor?: ProxyChoice;
-  /** The rest of the pool. Default 16 connections, as FCM allows about 100 streams on each. */
+  /** Further options of the pool. Default 16 connections, as FCM allows about 100 streams on each. */
   pool?: PoolOptions;
-  /** From the writing of a request to its answer. Default 15 000 ms; Google asks for 10 000 or more. */
+  /** Time from the writing of a request to its answer. Default 15 000 ms; Google asks for 10 000 or more. */
   requestDeadlineMs?: number;
   waits?: Partial<FcmWaits>;
   clock?: Clock;
@@ -141,7 +141,7 @@ class FcmProvider implements PushProvider {
         return verdict;
       }
 
-      // 401 for our own access token: one refresh, shared by all that were refused, and the same message again.
+      // 401 for our own access token: one refresh, shared by all requests that were refused, then the same message again.
       refusedTokens += 1;
       if (refusedTokens > maxRefusedInARow) return this.#refusedToken(answer, reading);
       const next: AccessTokenResult | undefined | 'refused_too' = await within(
@@ -161,7 +161,7 @@ class FcmProvider implements PushProvider {
     await this.#tokens.close();
   }
 
-  /** The same object as long as the token is the same one: the connection has its octets ready then. */
+  /** The same object as long as the access token is the same: the connection keeps its encoded octets. */
   #templateFor(token: AccessToken): HeaderTemplate {
     if (this.#template?.token === token) return this.#template.template;
     const template = new HeaderTemplate({
@@ -183,7 +183,7 @@ class FcmProvider implements PushProvider {
   }
 }
 
-/** Its body is made when it is written, not when it begins to wait for a stream: the time to live in it is the rest of then. */
+/** The body is made when the request is written, not when it begins to wait for a stream: its time to live is what is left then. */
 class FcmRequest implements Http2Request {
   readonly #prepared: PreparedFcmMessage;
   readonly #registrationToken: string;
@@ -204,7 +204,7 @@ class FcmRequest implements Http2Request {
   }
 }
 
-/** Stored before its rules were: FCM is not asked about it. */
+/** The message was stored before these rules existed: FCM is not asked about it. */
 function partFault({ field, message }: PayloadError): Verdict {
   const detail = `${field}: ${message}`;
   return {
@@ -227,7 +227,7 @@ function acceptedAs(body: Buffer): Verdict {
   const text = body.toString('latin1', 0, 1024);
   const mark = text.indexOf(idMark);
   const id = mark < 0 ? '' : text.slice(mark + idMark.length, text.indexOf('"', mark));
-  // Whatever else the answer holds, 200 is 200; an id that could not be stored is none.
+  // 200 counts as accepted whatever the body holds; an id that could not be stored counts as none.
   if (id === '' || id.length > maxIdCharacters || id.includes('\0')) return { kind: 'accepted', httpStatus: 200 };
   return { kind: 'accepted', httpStatus: 200, providerMessageId: id };
 }

@@ -18,13 +18,13 @@ export interface ServiceAccountRules {
   /** Used instead of the file's own project, for accounts that serve several. */
   projectId?: string;
   /**
-   * Token endpoints that a key file may name besides Google's: an uploaded file could point anywhere, and what is posted
+   * Token endpoints that a key file may name besides Google's: an uploaded file could name any address, and the request sent
    * there buys an access token.
    */
   allowedTokenUris?: readonly string[];
 }
 
-/** Accepts the key file in any shape people have it in, and proves its key. @throws {CredentialError} */
+/** Accepts the key file in any usual shape, and proves its key. @throws {CredentialError} */
 export function normaliseServiceAccount(input: string | Uint8Array, rules: ServiceAccountRules = {}): ServiceAccount {
   const file = readFile(typeof input === 'string' ? input : new TextDecoder().decode(input));
   checkKind(file);
@@ -69,7 +69,7 @@ function readFile(input: string): JsonObject {
   throw notJson(bare);
 }
 
-/** The same file as it may arrive; each one is tried as JSON. */
+/** The shapes in which the file may arrive; each is tried as JSON. */
 function* candidates(bare: string): Generator<string> {
   yield bare;
   // Line ends inside the private key, made real by a shell; JSON wants them escaped.
@@ -109,7 +109,7 @@ function notJson(bare: string): CredentialError {
   );
 }
 
-/** Google's console offers several JSON files; only one of them can send. */
+/** Google's console offers several JSON files; only one kind can send. */
 function checkKind(file: JsonObject): void {
   if (file.type === 'service_account') return;
   let found = file.type === undefined ? 'a JSON file of another kind' : 'a JSON file with another "type"';

@@ -2,7 +2,7 @@ import type { Platform, ProviderName } from '../../domain/device.ts';
 import type { Message } from '../../domain/message.ts';
 import { providers } from '../registry.ts';
 
-/** As long as every real one, so that sizes are right before the notification has its id. */
+/** As long as every real id, so that sizes are right before the notification has one. */
 const placeholderId = '00000000-0000-7000-8000-000000000000';
 
 /** `ProviderDescription.measure` before there is a notification. @throws {PayloadError} naming the field. */

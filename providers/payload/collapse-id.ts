@@ -5,7 +5,7 @@ import { PayloadError } from './payload-error.ts';
 /** https://developer.apple.com/documentation/usernotifications/sending-notification-requests-to-apns (`apns-collapse-id`). */
 const maxCollapseIdBytes = 64;
 
-/** One rule for every field and override in which a collapse id can be given. @throws {PayloadError} naming `field`. */
+/** The one rule for every field and override that can hold a collapse id. @throws {PayloadError} naming `field`. */
 export function checkCollapseId(field: string, collapseId: unknown): asserts collapseId is string {
   if (typeof collapseId !== 'string') throw new PayloadError(field, 'A collapse id is a text.');
   const bytes = utf8Bytes(collapseId);
@@ -29,7 +29,10 @@ export function hasControlCharacter(text: string): boolean {
 
 const visibleAscii = /^[!-~](?:[ -~]*[!-~])?$/;
 
-/** A header carries visible ASCII (RFC 9110 §5.5); another collapse id is replaced by its hash, the same for the same text. */
+/**
+ * A header carries visible ASCII (RFC 9110 §5.5); any other collapse id is replaced by its hash, which is the same for the same
+ * text.
+ */
 export function collapseIdHeader(collapseId: string): string {
   return visibleAscii.test(collapseId) ? collapseId : createHash('sha256').update(collapseId).digest('base64url');
 }

@@ -11,20 +11,20 @@ export function isSilent(message: Message): boolean {
   return message.silent === true || message.pushType === 'background';
 }
 
-/** True when there is a text or an image to show. A badge or a sound alone is no text. */
+/** True when there is a text or an image to show. A badge or a sound alone does not count. */
 export function hasText(message: Message): boolean {
   return message.title !== undefined || message.subtitle !== undefined || message.body !== undefined;
 }
 
 /**
- * The value under which a repeat replaces the first copy on the phone: the message's own collapse id, or one derived
- * from the notification. It is set on the first attempt already, because a key that only the repeat carries replaces nothing.
+ * The value under which a repeat replaces the first copy on the phone: the message's own collapse id, or one derived from the
+ * notification. The first attempt already carries it, because a key that only the repeat carries replaces nothing.
  */
 export function replacementId(content: NotificationContent): string {
   return content.message.collapseId ?? content.notificationId;
 }
 
-/** The custom keys that the neutral fields become, the same for both providers. */
+/** The custom keys made of neutral fields, the same for both providers. */
 export function appData(content: NotificationContent): JsonObject {
   const { message } = content;
   const keys: JsonObject = { nid: content.notificationId };
@@ -90,7 +90,7 @@ export function remainingSeconds(expiresAt: Date, now: Date): number {
   return Math.min(Math.max(Math.floor(ms / 1000), 1), maxTtlSeconds);
 }
 
-/** Copies own keys of `data`, whatever their names. */
+/** Copies the own keys of `data`, whatever their names. */
 export function copyData(into: JsonObject, data: JsonObject | undefined): void {
   for (const [key, value] of Object.entries(data ?? {})) define(into, key, value);
 }

@@ -1,4 +1,4 @@
-/** The fake APNs: one environment of it. Checks every request as Apple documents and treats each device as its token says. */
+/** The fake APNs of one environment. Checks every request as Apple documents and treats each device as its token says. */
 
 import { randomUUID } from 'node:crypto';
 import type { TLSSocket } from 'node:tls';
@@ -40,7 +40,7 @@ interface ApnsSession {
   badDeviceTokens: number;
 }
 
-/** One request with all that was found out about it. */
+/** One request with all that is known of it. */
 interface Delivery {
   exchange: Exchange;
   request: ApnsRequest;

@@ -1,7 +1,7 @@
-/** Payloads: the same one goes to a whole batch, so what was learnt about a body is kept and found again by equality. */
+/** The same payload goes to a whole batch, so a body that was read is kept and found again by equality. */
 
 export interface ApnsBody {
-  /** The very buffer, shared by all requests that carried the same bytes. */
+  /** The same buffer for all requests that carried the same bytes. */
   bytes: Buffer;
   isJsonObject: boolean;
   /** The custom key `nid`; undefined when absent. */
@@ -11,7 +11,7 @@ export interface ApnsBody {
 const bodiesKept = 16;
 
 export class ApnsBodies {
-  /** The most recently met first. */
+  /** The most recently used first. */
   readonly #kept: ApnsBody[] = [];
 
   read(bytes: Buffer): ApnsBody {
@@ -39,7 +39,7 @@ function parseBody(bytes: Buffer): ApnsBody {
   try {
     value = JSON.parse(decoder.decode(bytes));
   } catch {
-    // Neither UTF-8 nor JSON: the caller refuses it.
+    // The body is neither UTF-8 nor JSON: the caller refuses it.
   }
   const isJsonObject = typeof value === 'object' && value !== null && !Array.isArray(value);
   const nid = isJsonObject ? (value as { nid?: unknown }).nid : undefined;

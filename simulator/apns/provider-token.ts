@@ -108,7 +108,7 @@ function decodePart(part: string): Record<string, unknown> {
     const value: unknown = JSON.parse(Buffer.from(part, 'base64url').toString('utf8'));
     return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
   } catch {
-    // Not JSON: it has none of the claims, which refuses it.
+    // Not JSON, so it has none of the claims and is refused.
     return {};
   }
 }

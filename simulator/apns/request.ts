@@ -89,7 +89,7 @@ export interface ApnsError {
 export const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const topicShape = /^[A-Za-z0-9._-]+$/;
 
-/** What decides whether the request reaches a service at all. */
+/** Decides whether the request reaches a service at all. */
 export function checkRoute(request: ApnsRequest): ApnsError | undefined {
   if (!request.path.startsWith(pathPrefix)) {
     return request.path === '/3/device' ? error(400, 'MissingDeviceToken') : error(404, 'BadPath');

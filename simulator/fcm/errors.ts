@@ -2,7 +2,7 @@
 
 export interface FcmError {
   status: number;
-  /** What the ledger counts it as: the FcmError code, or the nearest name where the answer has none. */
+  /** The name in the ledger: the FcmError code, or the nearest name where the answer has none. */
   name: string;
   body: string;
 }

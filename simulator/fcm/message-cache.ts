@@ -1,6 +1,6 @@
 /**
- * Messages of a batch differ in the registration token alone. Once one of them was read in full, another with the same
- * bytes before and behind its token is known to mean the same, as long as the token itself needs no JSON escape.
+ * Messages of a batch differ only in the registration token. Once one of them was read in full, another with the same bytes
+ * before and behind its token means the same, as long as the token itself needs no JSON escape.
  */
 import { type FcmMessage, readFcmMessage } from './message.ts';
 
@@ -39,7 +39,8 @@ export class FcmMessages {
     const start = at + '"token":"'.length;
     const before = Buffer.from(body.subarray(0, start));
     const behind = Buffer.from(body.subarray(start + message.registrationToken.length));
-    // What was found may be a data value that looks alike: put another token in its place and see who it is for.
+    // The text that was found may be a data value that looks alike: put another token in its place and see for which device the
+    // message is.
     const probe = readFcmMessage(Buffer.concat([before, Buffer.from(probeToken), behind]));
     if (probe.error !== undefined || probe.registrationToken !== probeToken) return;
     if (probe.notificationId !== message.notificationId) return;

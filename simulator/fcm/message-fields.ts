@@ -90,7 +90,7 @@ const message: MessageFields = {
 
 export const sendRequestFields: MessageFields = { validate_only: 'boolean', message };
 
-/** The definition's own name of a field written in either way; undefined when there is no such field. */
+/** The definition's own name of a field in either spelling; undefined when there is no such field. */
 export function canonicalName(fields: MessageFields, name: string): string | undefined {
   if (Object.hasOwn(fields, name)) return name;
   const snake = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);

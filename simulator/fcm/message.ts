@@ -46,8 +46,8 @@ export function readFcmMessage(body: Buffer): FcmMessage {
 }
 
 /**
- * A copy with the definition's own field names. The first value that doesn't fit is reported in `problem`; the rest is
- * still read, so that the ledger knows the token of a refused message.
+ * A copy with the definition's own field names. `problem` gets the first value that doesn't fit; the rest is still read, so that
+ * the ledger knows the token of a refused message.
  */
 function canonical(
   value: JsonObject,
@@ -168,7 +168,7 @@ function checkTtl(ttl: unknown): FcmError | undefined {
   return invalidArgument('message.android.ttl', 'TTL must be a duration between 0 and 2419200 seconds');
 }
 
-/** What Apple answers BadCollapseId, BadPriority and BadExpirationDate to; and a header carries visible ASCII alone. */
+/** The values to which Apple answers BadCollapseId, BadPriority and BadExpirationDate; and a header carries only visible ASCII. */
 function checkApnsHeaders(headers: JsonObject): FcmError | undefined {
   for (const [name, value] of Object.entries(headers)) {
     if (!/^[!-~](?:[ -~]*[!-~])?$/.test(String(value))) {
@@ -203,7 +203,7 @@ function checkWebpush(webpush: JsonObject): FcmError | undefined {
   return invalidArgument('message.webpush.fcm_options.link', 'The link must be an HTTPS URL');
 }
 
-/** A silent message to iOS must carry priority 5; what the device is, only the payload tells here. */
+/** A silent message to iOS must carry priority 5; only the payload tells here that the device runs iOS. */
 function checkApns(message: JsonObject): FcmError | undefined {
   const apns = part(message, 'apns');
   const aps = part(part(apns, 'payload'), 'aps');
@@ -215,7 +215,7 @@ function checkApns(message: JsonObject): FcmError | undefined {
   return invalidArgument('message.apns.headers', 'A background message to APNs must have the priority 5');
 }
 
-/** Keys and values count. A platform's own data replaces what is common as a whole, its own notification field by field. */
+/** Keys and values count. A platform's own data replaces the common data as a whole, its own notification field by field. */
 function checkSize(message: JsonObject, limit: number): FcmError | undefined {
   for (const [name, title] of [
     ['android', 'Android'],

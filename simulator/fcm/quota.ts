@@ -1,4 +1,4 @@
-/** FCM's send quota: a bucket per project, refilled in full each minute, on a minute of the project's own. */
+/** FCM's send quota: a bucket per project, refilled in full each minute, at the project's own second. */
 import type { SimulatorClock } from '../clock.ts';
 
 /** In whole seconds, as an HTTP date, not at all, as nonsense, or as a year's worth of seconds. */
@@ -24,7 +24,7 @@ export class FcmQuota {
     this.#clock = clock;
   }
 
-  /** Takes one message out of the project's bucket; false when it is empty. */
+  /** Takes one message out of the project's bucket; false when the bucket is empty. */
   take(project: string): boolean {
     const { perMinute, phaseSeconds } = this.options;
     if (perMinute === null) return true;
@@ -41,7 +41,7 @@ export class FcmQuota {
     return false;
   }
 
-  /** Puts new options in force with full buckets. */
+  /** Applies new options, with full buckets. */
   configure(options: Partial<QuotaOptions>): void {
     this.options = { ...this.options, ...options };
     this.#used.clear();

@@ -26,7 +26,7 @@ export interface OauthServerOptions {
 
 export interface OauthServer {
   readonly port: number;
-  /** Null: works as it should. `slow` answers after 3 s. */
+  /** Null: no fault. `slow` answers after 3 s. */
   fault: OauthFault | null;
   /** All requests, refused ones included. */
   readonly requests: number;
@@ -116,7 +116,7 @@ export async function startOauthServer(options: OauthServerOptions): Promise<Oau
   };
 }
 
-/** @throws {OauthError} as Google words it. */
+/** @throws {OauthError} in Google's words. */
 async function verifyAssertion(assertion: string, options: OauthServerOptions, ownUri: string): Promise<void> {
   const now = options.clock.now();
   try {

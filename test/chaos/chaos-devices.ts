@@ -1,4 +1,4 @@
-/** The devices of one run, with everything that is known of them before, and what the run changes about them. */
+/** The devices of one run, with all that is known of them before the run, and the changes that the run makes to them. */
 import type { ProviderName } from '../../domain/device.ts';
 import {
   apnsDeviceToken,
@@ -14,20 +14,20 @@ export interface ChaosDevice {
   /** Every token that the device has had, the newest last. */
   tokens: { text: string; behaviour: DeviceBehaviour }[];
   isDeleted: boolean;
-  /** Registered in mid-send, with a new token: what a provider says of an older registration is void. */
+  /** Registered in mid-send with a new token: a provider's word on an older registration is void. */
   isRegisteredAgain: boolean;
-  /** Its token was registered by somebody else in mid-send. */
+  /** Another device registered this device's token in mid-send. */
   isMoved: boolean;
 }
 
-/** Numbers of new tokens begin here, so that none is given twice. */
+/** Numbers of new tokens begin here, so that no token is given twice. */
 const newTokenOffset = 1_000_000_000;
 
 export class ChaosDevices {
   readonly name: string;
   /** By external id. */
   readonly audience = new Map<string, ChaosDevice>();
-  /** Who got a token of the audience in mid-send: not asked for, not to be touched. */
+  /** Devices that got a token of the audience in mid-send: they are not in the audience, and no send may touch them. */
   readonly newOwners: ChaosDevice[] = [];
   readonly #base: number;
   #newTokens = 0;
@@ -43,7 +43,7 @@ export class ChaosDevices {
     }
   }
 
-  /** Rows for the import, with the property that makes the audience. */
+  /** Rows for the import, with the property that selects the audience. */
   *rows(): Generator<object> {
     for (const device of this.audience.values()) yield this.#row(device);
   }
@@ -62,7 +62,7 @@ export class ChaosDevices {
     return this.#pick(first, step).map((device) => this.#row(device, 'elsewhere'));
   }
 
-  /** Lets new devices register the tokens, as after a restore onto another phone. @returns their rows */
+  /** Lets new devices register the tokens, as after a restore to another phone. @returns their rows */
   move(first: number, step: number): object[] {
     return this.#pick(first, step).map((device) => {
       device.isMoved = true;

@@ -20,7 +20,7 @@ export interface ChaosRun {
   db: Kysely<Database>;
   notificationId: string;
   devices: ChaosDevices;
-  /** The send's own, at its launch. */
+  /** The send's own rate at its launch. */
   ratePerSecond: number;
   tally: Tally;
 }
@@ -29,15 +29,15 @@ export interface ChaosRun {
 export interface Tally {
   kills: number;
   restarts: number;
-  /** Whatever may leave devices in doubt through no fault of a provider. */
+  /** Disturbances that may leave devices in doubt through no fault of a provider. */
   crashes: number;
   /** Provider connections broken from outside. */
   connectionsBroken: number;
-  /** Faults of token endpoint, quota and credentials. */
+  /** Faults of the token endpoint, the quota and the credentials. */
   accountFaults: number;
   /** Sum of the devices in flight whenever a worker was frozen: it may wake before its batches are taken over. */
   inFlightAtFreezes: number;
-  /** A send may halt for these from now on; whoever is on call then resumes it. */
+  /** Reasons for which a send may halt from now on; the operator then resumes it. */
   expectedHalts: Set<string>;
   wasCancelled: boolean;
 }
@@ -55,9 +55,9 @@ export function emptyTally(): Tally {
   };
 }
 
-/** How long a state that something must react to is waited for; a send that is nearly over may have nothing left to react with. */
+/** How long a reaction to a fault is waited for; a send that is nearly over may have no request left to react with. */
 const reactionMs = 10_000;
-/** A state of the provider's lasts about so long where nothing shows that it was noticed. */
+/** How long a provider's fault lasts, about, where nothing shows that it was noticed. */
 const faultMs = 1_500;
 /** Between the answer to a pause and the last window that may still be reserved. */
 const pauseGraceMs = 500;
@@ -91,7 +91,7 @@ const acts: Record<DisturbanceKind, Act> = {
     await stack.processes.workers[worker]!.restart();
   },
 
-  /** It wakes in the middle of somebody else's work: at least one of its batches was taken over, and its sending went on. */
+  /** The worker wakes when another worker has taken over at least one of its batches and sends on. */
   'freeze a worker': async (run, { worker }) => {
     const { stack, tally, db, notificationId } = run;
     const { pid } = stack.processes.workers[worker]!;
@@ -126,7 +126,7 @@ const acts: Record<DisturbanceKind, Act> = {
     await stack.processes.postgres!.restart();
   },
 
-  /** Heartbeats reach nobody meanwhile, so batches may be given to another worker while the first one is well. */
+  /** Heartbeats are lost meanwhile, so a batch may be given to another worker while its first one is well. */
   'kill Temporal': async ({ stack, tally }) => {
     tally.crashes++;
     tally.kills++;
@@ -150,7 +150,7 @@ const acts: Record<DisturbanceKind, Act> = {
     const after = await control.ledgerSummary(notificationId);
     await operator.ask('resume');
     const requests = after.received - before.received;
-    // What was reserved before may still be on its way, or be sent again by a connection that refused it.
+    // Devices reserved before the pause may still be on their way, or be sent to again after a refusing connection.
     return requests <= 2 * reserved
       ? []
       : [`${requests} requests arrived while the notification was paused, ${reserved} were in flight`];
@@ -274,7 +274,7 @@ async function untilNotSending({ operator }: ChaosRun): Promise<void> {
   }, reactionMs);
 }
 
-/** The send may end at any moment; then there is nothing left to ask for. */
+/** The send may end at any moment; then the call has no effect. */
 async function unlessClosed(ask: () => Promise<unknown>): Promise<void> {
   await patiently(async () => {
     try {

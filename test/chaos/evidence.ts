@@ -10,7 +10,7 @@ import type { ChaosDevices } from './chaos-devices.ts';
 import { readTakeovers } from './takeovers.ts';
 import type { DeviceEvidence, SendEvidence } from './verify.ts';
 
-/** External ids by id, taken before the run begins: who is deleted in mid-send has no other name in the books. */
+/** External ids by id, read before the run begins: a device deleted in mid-send has no other name in the books. */
 export async function readDeviceIds(db: Kysely<Database>, name: string): Promise<Map<number, string>> {
   const rows = await db
     .selectFrom('devices')
@@ -20,7 +20,7 @@ export async function readDeviceIds(db: Kysely<Database>, name: string): Promise
   return new Map(rows.map((row) => [row.id, row.external_id]));
 }
 
-/** Devices that are reserved and neither recorded nor deferred: a crash at this moment would leave them in doubt. */
+/** Counts devices that are reserved and neither recorded nor deferred: a crash at this moment would leave them in doubt. */
 export async function countReserved(db: Kysely<Database>, notificationId: string): Promise<number> {
   const { rows } = await sql<{ devices: number }>`
     select count(*) as devices
@@ -174,7 +174,7 @@ export function isClean(leftovers: Leftovers): boolean {
   return openBatches + deferrals + openTransactions + runningWorkflows.length + inFlight === 0;
 }
 
-/** Asked by id: the listing of a server is behind by a moment. */
+/** Asked by id, since a server's listing lags by a moment. */
 async function listRunningWorkflows(client: Client, notificationId: string, batches: number): Promise<string[]> {
   const parent = notificationWorkflowId(notificationId);
   const ids = [parent, ...Array.from({ length: batches }, (_, i) => `${parent}/batch-${i + 1}`)];

@@ -1,6 +1,6 @@
 /**
  * `npm run chaos`: sends notifications through the real stack while its parts are killed, frozen, restarted and lied to, and
- * holds the books to the simulator's ledger after each. What happens is drawn from a seed, so that a seed replays it.
+ * compares the books with the simulator's ledger after each. A seed draws what happens, so the same seed replays it.
  */
 import { readCommandLine } from '../../domain/command-line.ts';
 import { stopSignal } from '../../domain/stop-signal.ts';
@@ -72,7 +72,7 @@ if (signal.aborted) say('Stopped before the end.');
 else say(failures === 0 ? 'Every promise was kept.' : `${failures} of ${seeds} runs are not as they must be.`);
 process.exit(failures === 0 && !signal.aborted ? 0 : 1);
 
-/** Parts that complain of each other's absence are what a run is made of. */
+/** Hides the parts' complaints about each other's absence: a run is made of them. */
 function sayCalmly(line: string): void {
   if (!/^\[(API|worker.*)\]/.test(line)) say(line);
 }

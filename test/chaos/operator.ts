@@ -1,9 +1,9 @@
-/** What a person or a program in front of the API does during a run, trying again while the API or its database is away. */
+/** The operator or program in front of the API during a run; tries again while the API or its database is away. */
 import { createApiClient, type ImportResult, type NotificationView } from '../../local/api-client.ts';
 import { patiently } from './patience.ts';
 
 export interface Operator {
-  /** Undefined while it cannot be read. */
+  /** Undefined while the notification cannot be read. */
   look(): Promise<NotificationView | undefined>;
   /** @returns false when the state did not allow it */
   ask(action: 'pause' | 'resume' | 'cancel'): Promise<boolean>;
@@ -41,7 +41,7 @@ export async function launchOnce(apiUrl: string, apiKey: string, body: { title: 
   return (JSON.parse(text) as NotificationView).id;
 }
 
-/** Answered by the API at last: yes, or a no that no repeat changes (a state that does not allow it). */
+/** Waits for the API's answer: yes, or a no that no repeat changes (a state that does not allow the call). */
 function request(
   method: string,
   url: string,

@@ -1,4 +1,4 @@
-/** Waiting for parts that are away for a while: that is what this program is about. */
+/** Waits for parts that are away for a while: this program takes them away. */
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const outageMs = 60_000;
@@ -17,7 +17,7 @@ export async function patiently<T>(attempt: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Waits for the condition, an error counting as "not yet". @returns whether it came about in time */
+/** Waits for the condition; an error counts as "not yet". @returns whether it held in time */
 export async function came(condition: () => Promise<boolean>, limitMs: number): Promise<boolean> {
   const deadline = performance.now() + limitMs;
   for (;;) {

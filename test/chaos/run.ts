@@ -40,13 +40,13 @@ export interface ChaosResult {
   /** Looks at the books in mid-send, each of which found them balanced. */
   looks: number;
   seconds: number;
-  /** What the verdict rests on. */
+  /** The evidence that the verdict rests on. */
   evidence: SendEvidence;
-  /** Reads it again, as the books are by now. */
+  /** Reads the evidence again, as the books are by now. */
   readAgain(db: Parameters<typeof readBooks>[0]): Promise<SendEvidence>;
 }
 
-/** Answers on their way, workflows that close. */
+/** How long answers on their way and closing workflows may take. */
 const settleMs = 30_000;
 const againMs = 100;
 
@@ -166,7 +166,10 @@ async function launch(
   return launched;
 }
 
-/** A page of HTML with 404 may mean that somebody else answers in the provider's place; a batch that begins with it stops the send. */
+/**
+ * A page of HTML with 404 may mean that another server answers in the provider's place; a batch that begins with it stops the
+ * send.
+ */
 function haltsOfRules({ rules }: Scenario): string[] {
   return rules.some(({ action }) => action.type === 'html' && action.status === 404) ? ['environment', 'project'] : [];
 }
@@ -191,11 +194,11 @@ async function settle(read: () => Promise<Leftovers>): Promise<Leftovers> {
   }
 }
 
-/** Endings of a request in the ledger that are an answer which says what became of it. */
+/** Endings of a request in the ledger that tell what became of it. */
 const clearAnswer = /^(200$|4\d\d |503 (ServiceUnavailable|Shutdown)$|rst REFUSED_STREAM$|goaway$)/;
 const breaksConnection = new Set(['reset', 'end', 'blackHole']);
 
-/** Requests without a clear answer, and everybody who was in flight on a connection that broke. */
+/** Requests without a clear answer, and all devices in flight on a connection that broke. */
 function unansweredBound(tally: Tally, ledger: LedgerSummary, rules: RuleState[]): number {
   const unclear = Object.entries(ledger.by_status_reason).filter(([ending]) => !clearAnswer.test(ending));
   const ended = Object.entries(ledger.by_status_reason).filter(([ending]) => breaksConnection.has(ending));

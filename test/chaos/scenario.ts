@@ -4,7 +4,7 @@ import type { BehaviourShares } from '../../simulator/device-tokens.ts';
 import { createRandom } from '../../simulator/random.ts';
 import type { Action, RuleInput } from '../../simulator/rules.ts';
 
-/** What each one touches: two that touch the same thing follow each other, all others may happen at once. */
+/** What each disturbance touches: two that touch the same thing follow each other, all others may happen at once. */
 export const disturbanceTargets = {
   'kill a worker': ['a worker'],
   'kill both workers': ['both workers'],
@@ -38,7 +38,7 @@ const cancellations: readonly DisturbanceKind[] = ['cancel', 'cancel in Temporal
 const drawnKinds = (Object.keys(disturbanceTargets) as DisturbanceKind[]).filter(
   (kind) => !cancellations.includes(kind),
 );
-/** Every run has one of these: they are what everything else is built around. */
+/** Every run has one of these, and everything else is built around it. */
 const crashKinds = ['kill a worker', 'kill both workers', 'freeze a worker'] as const;
 
 export interface Disturbance {
@@ -47,20 +47,20 @@ export interface Disturbance {
   at: number;
   /** Which of the two workers. */
   worker: 0 | 1;
-  /** 0 to 1: chooses between the forms that a kind has. */
+  /** 0 to 1: chooses one of the forms of the kind. */
   form: number;
 }
 
 export interface Scenario {
   seed: number;
   inDoubtPolicy: InDoubtPolicy;
-  /** How long the send would take undisturbed: its rate follows from it. */
+  /** How long the send would take undisturbed; its rate follows from this. */
   sendSeconds: number;
-  /** Whoever has no outcome so long after the launch gets none any more; undefined: a day. */
+  /** A device without an outcome this long after the launch expires; undefined: a day. */
   ttlSeconds: number | undefined;
   /** kill -9 of the API while the request that launches the send is under way. */
   killsApiAtLaunch: boolean;
-  /** How many devices the provider treats in another way than "accepted at once", in percent. */
+  /** Percentages of devices that the provider does not simply accept. */
   behaviours: BehaviourShares;
   /** Faults of the providers' servers, each for a limited number of requests. */
   rules: RuleInput[];

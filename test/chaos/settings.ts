@@ -1,4 +1,4 @@
-/** The stack that runs are made on: the same engine with shorter waits, and small batches so that there are many. */
+/** The stack for the runs: the same engine with shorter waits, and with small batches so that there are many. */
 import { mkdirSync, mkdtempSync } from 'node:fs';
 import path from 'node:path';
 import type { StackOptions } from '../../local/stack.ts';
@@ -8,12 +8,12 @@ const maxInFlight = 100;
 const openBatches = 4;
 const maxAttempts = 5;
 
-/** What follows from the settings for whoever judges the books. */
+/** Limits that follow from the settings, for the check of the books. */
 export const chaosLimits = {
   maxAttempts,
-  /** A window of outcomes not written, one being sent, the next one reserved, and the requests under way. */
+  /** A window of unwritten outcomes, one being sent, one reserved ahead, and the requests under way. */
   inFlightOfBatch: 3 * windowSize + maxInFlight,
-  /** Requests that all workers together have under way, also those that a provider has not read yet. */
+  /** Requests that all workers together have under way, including those that a provider has not read yet. */
   inFlightOfSend: openBatches * maxInFlight,
 } as const;
 

@@ -1,6 +1,6 @@
 /**
- * A witness inside the database: whenever a batch is claimed again it notes who was in flight at that moment, reserved and with
- * neither outcome nor answer. The engine knows nothing of it, so the books can be held against it.
+ * A witness inside the database: whenever a batch is claimed again, it notes the devices in flight at that moment, reserved and
+ * with neither outcome nor answer. The engine knows nothing of the witness, so the books can be checked against it.
  */
 import { type Kysely, sql } from 'kysely';
 import type { Database } from '../../db/schema.ts';

@@ -1,4 +1,4 @@
-/** The judge of chaos runs must itself be beyond doubt: each promise is broken once, in a made-up run where all else is well. */
+/** The check of chaos runs must itself be beyond doubt: each promise is broken once, in a made-up run where all else is well. */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { disturbanceTargets, drawScenario } from './scenario.ts';

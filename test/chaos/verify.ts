@@ -1,4 +1,4 @@
-/** Holds the books of one send against the simulator's ledger, the witness and the devices, after all of it is over. */
+/** Checks the books of one send against the simulator's ledger, the witness and the devices, after the run is over. */
 
 import type { InDoubtPolicy } from '../../domain/notification-state.ts';
 import type { Outcome } from '../../domain/outcome.ts';
@@ -9,13 +9,13 @@ export interface DeviceEvidence {
   externalId: string;
   /** Rows of `deliveries`: exactly one is right. */
   deliveries: { outcome: Outcome; inDoubt: boolean; attempts: number }[];
-  /** Every token it has had, the newest last, and how often the provider got and took the message for it. */
+  /** Every token that the device has had, the newest last, with how often the provider got and took the message for it. */
   tokens: { behaviour: DeviceBehaviour; received: number; accepted: number }[];
   isDeleted: boolean;
   isRegisteredAgain: boolean;
   isMoved: boolean;
   retiredReason: string | null;
-  /** How often it was in flight when its batch was taken over. */
+  /** How often the device was in flight when its batch was taken over. */
   takeovers: number;
 }
 
@@ -51,11 +51,11 @@ export interface SendEvidence {
 
   ledger: { received: number; distinctAccepted: number; inFlight: number; protocolErrors: number };
 
-  /** What may leave devices in doubt through no fault of a provider: kills, freezes, cancellations … */
+  /** Disturbances that may leave devices in doubt through no fault of a provider: kills, freezes, cancellations … */
   crashes: number;
   /** Devices in flight, for each time that a batch was taken over. */
   takeovers: number[];
-  /** More of one batch can't be in flight at once. */
+  /** The most devices of one batch that can be in flight at once. */
   windowBound: number;
   /** Devices that a provider, or a connection that broke, may have left without an answer. */
   unansweredBound: number;
@@ -69,17 +69,17 @@ export interface Verdict {
   lost: number;
   /** Acceptances beyond a device's first. */
   repeats: number;
-  /** Those of devices that the books mark as in doubt. */
+  /** Repeats of devices that the books mark as in doubt. */
   repeatsMarked: number;
   inDoubt: number;
-  /** In flight at all takeovers together. */
+  /** Devices in flight at all takeovers together. */
   inFlight: number;
 }
 
 export interface Check {
   /** The promise. */
   name: string;
-  /** What is wrong; undefined when nothing is. */
+  /** The fault; undefined when there is none. */
   find(send: SendEvidence): string | undefined;
 }
 
@@ -91,7 +91,7 @@ const deadBehaviours: ReadonlySet<DeviceBehaviour> = new Set([
   'senderMismatch',
 ]);
 
-/** Answered as healthy devices are while the configuration is wrong: not always believed. */
+/** Their answers are those of healthy devices while the configuration is wrong: not always believed. */
 const suspectBehaviours: ReadonlySet<DeviceBehaviour> = new Set(['badToken', 'wrongTopic', 'senderMismatch']);
 
 export const checks: Check[] = [

@@ -1,4 +1,4 @@
-/** Follows a send to its end, looks at the books each time, and disturbs it whenever it has come far enough. */
+/** Follows a send to its end, looks at the books each time, and disturbs the send when it has come far enough. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { auditBooks } from '../../db/audit.ts';
 import type { NotificationView } from '../../local/api-client.ts';
@@ -6,17 +6,19 @@ import { type ChaosRun, disturb } from './disturbances.ts';
 import { type Disturbance, targetsOf } from './scenario.ts';
 
 const pollMs = 50;
-/** A send that moves nothing for so long, with nothing under way, has come to a stand; so has an API that does not answer. */
+/**
+ * A send without progress for this long, with no disturbance under way, has come to a stand; so has an API that does not answer.
+ */
 const stallMs = 60_000;
 
 export class Watch {
   /** What happened, one line each. */
   readonly story: string[] = [];
   readonly problems: string[] = [];
-  /** Looks at the books that found them in order. */
+  /** How many looks found the books in order. */
   looks = 0;
   readonly #run: ChaosRun;
-  /** Not begun yet, in order. */
+  /** Disturbances not yet begun, in order. */
   readonly #waiting: Disturbance[];
   /** Disturbances under way, by what they touch. */
   readonly #busy = new Set<string>();
@@ -30,8 +32,8 @@ export class Watch {
   }
 
   /**
-   * @returns the notification in its final state, or as it stands when nothing moves any more
-   * @throws when `stop` is aborted, or the API is away for longer than anything here takes it away
+   * @returns the notification in its final state, or as it stands when there is no more progress
+   * @throws when `stop` is aborted, or the API is away for longer than any disturbance takes it away
    */
   async untilTheEnd(stop?: AbortSignal): Promise<NotificationView> {
     for (let seenAt = performance.now(); ; ) {
@@ -67,7 +69,7 @@ export class Watch {
     }
   }
 
-  /** The rows themselves, as one snapshot shows them. */
+  /** Checks the rows themselves, as one snapshot shows them. */
   async #audit(): Promise<void> {
     const faults = await auditBooks(this.#run.db, this.#run.notificationId).catch(() => undefined);
     if (faults === undefined) return;
@@ -76,7 +78,7 @@ export class Watch {
     else this.looks++;
   }
 
-  /** What is due and touches nothing that is being touched. */
+  /** Begins the disturbances that are due and touch nothing that another one touches. */
   #begin({ books }: NotificationView): void {
     const share = (books.audience - books.pending) / books.audience;
     for (const disturbance of this.#waiting.filter(({ at }) => at <= share)) {
@@ -100,7 +102,7 @@ export class Watch {
     }
   }
 
-  /** As whoever is on call does when the cause is gone. A halt that nothing has asked for is a fault. */
+  /** Resumes as the operator on call does when the cause is gone. A halt that no disturbance explains is a fault. */
   async #resume({ halt }: NotificationView): Promise<void> {
     if (this.#busy.has('state')) return;
     if (halt !== null && !this.#run.tally.expectedHalts.has(halt.reason)) {

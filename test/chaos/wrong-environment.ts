@@ -1,6 +1,7 @@
 /**
- * Small sends in a wrong APNs environment, paused and resumed, their workers killed and restarted: whatever happens, no device may be
- * retired for a fault that is ours, and the sends halt. Then the environment is set right, and whoever waits gets the message.
+ * Small sends in a wrong APNs environment, paused and resumed, their workers killed and restarted: whatever happens, no device
+ * may be retired for a fault of ours, and the sends halt. Then the environment is set right, and every waiting device gets the
+ * message.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from '../../db/connect.ts';
@@ -66,7 +67,7 @@ export async function runWrongEnvironment(
     return rows[0].devices as number;
   };
   try {
-    // Runs before this one have evidence of their own.
+    // Earlier runs have evidence of their own.
     await pool.query('delete from token_evidence');
     await pool.query('delete from token_suspects');
     await register('sandbox');
@@ -80,7 +81,7 @@ export async function runWrongEnvironment(
         title: `${name}-send-${sends.length + 1}`,
         message: { title: 'Hold fast' },
         audience: { external_ids: externalIds },
-        // Slow enough that what happens meanwhile falls into the middle.
+        // Slow enough that the disturbances fall into the middle of the send.
         rate_per_second: random() < 0.5 ? upTo(5) : null,
         launch: true,
       };

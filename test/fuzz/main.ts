@@ -1,6 +1,7 @@
 /**
- * `npm run fuzz`: holds the API to its own OpenAPI document with an outside reader of it, schemathesis. PostgreSQL, Temporal and
- * the API are started for it and leave nothing behind. Exit status 0: it found nothing, or it says that it was skipped because there is no Python here, or no way to install it.
+ * `npm run fuzz`: checks the API against its own OpenAPI document with an outside reader of it, schemathesis. Starts PostgreSQL,
+ * Temporal and the API for it and leaves nothing behind. Exit status 0: schemathesis found nothing, or the run was skipped (with
+ * a line that says so) because Python is missing or schemathesis cannot be installed.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -38,7 +39,7 @@ try {
 }
 process.exit(exitCode);
 
-/** Into a folder of its own, once for each list of requirements. @returns the program */
+/** Installs into a folder of its own, once for each list of requirements. @returns the program */
 function installSchemathesis(): string {
   const python = ['python3', 'python'].find((name) => isNewPython(name));
   if (!python) {
@@ -79,7 +80,7 @@ async function startApi(run: TestRun): Promise<{ url: string; key: string }> {
   const database = databaseUrl(postgres.adminUrl, templateDatabase);
   const { db } = connect(database, { maxConnections: 1 });
   const key = await insertApiKey(db, { appId: 1, name: 'fuzz', scopes: ['*'] });
-  // What the examples of the document name, so that they meet something.
+  // The objects that the document's examples name, so that the examples meet something.
   await insertNotification(db, {
     id: '019c0000-0000-7000-8000-000000000000',
     appId: 1,

@@ -15,7 +15,7 @@ export interface ConnectProxy extends AsyncDisposable {
 }
 
 export interface ConnectProxyOptions {
-  /** The `proxy-authorization` that it asks for. */
+  /** The `proxy-authorization` that the proxy asks for. */
   authorization?: string;
   tls?: { cert: string; key: string };
 }

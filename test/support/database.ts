@@ -4,11 +4,11 @@ import { type ConnectOptions, connect, type DatabaseHandle } from '../../db/conn
 import { getDatabaseAdminUrl } from './environment.ts';
 import { databaseUrl, templateDatabase } from './services.ts';
 
-/** A migrated database of its own, empty but for what migrations put there. */
+/** A migrated database of its own, empty except for the rows of migrations. */
 export interface TestDatabase extends DatabaseHandle {
-  /** What a process under test gets as DATABASE_URL. */
+  /** The DATABASE_URL of a process under test. */
   readonly url: string;
-  /** Ends the pool and drops the database, cutting whoever is still connected. */
+  /** Ends the pool and drops the database, cutting connections that are still open. */
   close(): Promise<void>;
 }
 

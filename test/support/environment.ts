@@ -1,8 +1,8 @@
 import type { TestRun } from './services.ts';
 
 /**
- * The servers that tests share. `npm test` starts them once and names them in the environment; a test file that is run
- * alone (`node --test test/…`) starts its own, the first time it asks, and they end with it.
+ * The servers that tests share. `npm test` starts them once and names them in the environment; a test file that is run alone
+ * (`node --test test/…`) starts its own when it first asks, and they end with it.
  */
 export const testEnvironment = {
   /** PostgreSQL, database `postgres`, a role that may create databases. */

@@ -4,10 +4,10 @@ import type {
   StoredProviderToken,
 } from '../../providers/provider-token-store.ts';
 
-/** For one process. */
+/** A store for one process. */
 export class InMemoryProviderTokenStore implements ProviderTokenStore {
   readonly #entries = new Map<string, { minted: MintedProviderToken; storedAtMs: number }>();
-  /** One at a time for each key, as the database's lock does it. */
+  /** One call at a time for each key, as the database's lock does it. */
   readonly #queue = new Map<string, Promise<unknown>>();
   readonly #monotonicMs: () => number;
 

@@ -3,14 +3,14 @@ import { Client, Connection } from '@temporalio/client';
 import type { NativeConnection } from '@temporalio/worker';
 import { getTemporalAddress } from './environment.ts';
 
-/** What one test needs of the shared Temporal server. */
+/** The part of the shared Temporal server that one test needs. */
 export interface TestTemporal {
   readonly address: string;
   readonly namespace: 'default';
   readonly client: Client;
-  /** Unique to this call: what a test starts below it meets no other test's workers. */
+  /** Unique to this call: the workflows of one test meet no other test's workers. */
   readonly taskQueuePrefix: string;
-  /** The connection a worker wants; opened at the first call, the same one after that. */
+  /** The connection that a worker needs; opened at the first call, then the same one. */
   openNativeConnection(): Promise<NativeConnection>;
   /** Closes the connections. Workers must have been drained before (`await run`). */
   close(): Promise<void>;
