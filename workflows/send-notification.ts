@@ -14,7 +14,7 @@ import {
   WorkflowIdReusePolicy,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { Activities, BatchPage, FirstLook, NotificationView } from '../activities/activities.ts';
+import type { Activities, BatchPage, FirstLook, WorkflowView as NotificationView } from '../activities/activities.ts';
 import type { ProviderName } from '../domain/device.ts';
 import { batchWorkflowId } from '../domain/ids.ts';
 import { deliveryTaskQueue, taskQueuePrefix } from '../domain/task-queues.ts';
