@@ -13,12 +13,12 @@ import type { OverloadWatch } from './delivery/overload-watch.ts';
 import type { ProviderHosts } from './delivery/provider-hosts.ts';
 import { type FirstLook, firstLook } from './first-look.ts';
 import { type BatchPage, type NextBatchesInput, nextBatches } from './next-batches.ts';
-import { beginScheduled, type NotificationView, readNotification } from './read-notification.ts';
+import { beginScheduled, readNotification, type WorkflowView } from './read-notification.ts';
 import type { SendingSlots } from './sending-slots.ts';
 import { settleCancelled } from './settle-cancelled.ts';
 import { whileBeating } from './while-beating.ts';
 
-export type { BatchPage, FirstLook, NotificationView };
+export type { BatchPage, FirstLook, WorkflowView };
 
 /** What activities need of the world; the entry makes it once per process. */
 export interface ActivityDeps {
@@ -40,7 +40,7 @@ export interface ActivityDeps {
 /** Every activity takes and returns ids and counts only. Workflows see this type alone. */
 export interface Activities {
   firstLook(notificationId: string): Promise<FirstLook | undefined>;
-  readNotification(notificationId: string): Promise<NotificationView | undefined>;
+  readNotification(notificationId: string): Promise<WorkflowView | undefined>;
   beginScheduled(notificationId: string): Promise<void>;
   nextBatches(input: NextBatchesInput): Promise<BatchPage>;
   deliverBatch(input: DeliverBatchInput): Promise<DeliverBatchResult>;

@@ -8,7 +8,7 @@ import type { ActivityDeps } from './activities.ts';
 /**
  * Counts the outcomes from the rows, holds them against the frozen audience and stores them. Answers `isClosed: false` while
  * a batch is open. Keyed by `finished_at`: a repeat changes nothing.
- * @throws {ApplicationFailure} `books_unbalanced`, final: the invariant is broken and somebody must look.
+ * @throws {ApplicationFailure} `books_unbalanced`, final: the invariant is broken, which needs a person.
  */
 export async function closeBooks(deps: ActivityDeps, notificationId: string): Promise<{ isClosed: boolean }> {
   const open = await listOpenBatches(deps.db, notificationId, 0, 1);

@@ -20,7 +20,7 @@ export interface BatchPage {
 
 /**
  * The next unfinished batches; plans further pages of the audience when too few are there: one, or as many as it takes to find
- * somebody and to know whether the audience is a small one. When `maxPages` do not tell, there are no batches yet. Keyed by the
+ * a device and to know whether the audience is a small one. When `maxPages` do not tell, there are no batches yet. Keyed by the
  * plan cursor: a repeat reads what the first call stored.
  */
 export async function nextBatches(

@@ -6,8 +6,8 @@ import type { Books, UnreachableHost } from '../domain/notification.ts';
 import type { NotificationState } from '../domain/notification-state.ts';
 import type { ActivityDeps } from './activities.ts';
 
-/** What the workflow steers by. */
-export interface NotificationView {
+/** What the workflow of a notification steers by. */
+export interface WorkflowView {
   state: NotificationState;
   title: string | null;
   isFinished: boolean;
@@ -29,7 +29,7 @@ export function toHostInTrouble({ provider, host, since, error }: UnreachableHos
 }
 
 /** Undefined: deleted. Notes the version that was read; a repeat changes nothing else. */
-export async function readNotification(deps: ActivityDeps, id: string): Promise<NotificationView | undefined> {
+export async function readNotification(deps: ActivityDeps, id: string): Promise<WorkflowView | undefined> {
   const row = await readForWorkflowOfAnyApp(deps.db, id);
   if (!row) return undefined;
   const { openBatches, batchesPerRun, heartbeatTimeoutMs } = deps.config;

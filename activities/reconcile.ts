@@ -14,8 +14,8 @@ const pageSize = 200;
 const deadlineMs = 5_000;
 
 /**
- * One round of healing: every notification that should have a workflow is held against Temporal, by id. Missing or ended too
- * early: started; a change that nobody looked at: woken; terminated or failed: shown as `halted`, for `resume` to start again.
+ * One round of healing: every notification that should have a workflow is looked up in Temporal, by id. Missing or ended too
+ * early: started; with a change that it has not seen: woken; terminated or failed: shown as `halted`, for `resume` to start again.
  * A repeat is harmless, and so are two workers that do this at once.
  * @internal
  */

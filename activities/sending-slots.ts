@@ -5,7 +5,7 @@ const maxParked = 100;
 
 /**
  * The slots of one delivery queue in one process. A batch that only waits (for its rate limit, for a first answer) gives its slot
- * back and keeps its place: it costs no CPU, and whoever is behind it has something to send. It goes on without asking, so that
+ * back and keeps its place: it costs no CPU, and the batches behind it have something to send. It goes on without asking, so that
  * the limit's pace is kept, and counts again; Temporal is asked for more batches only while fewer than `size` have a slot.
  *
  * Why not on a durable timer: at one device a second that would be an activity for each device.
@@ -14,7 +14,7 @@ export class SendingSlots implements CustomSlotSupplier<ActivitySlotInfo> {
   readonly type = 'custom';
   readonly #size: number;
   /** Reserved by a poll or used by a batch; not those of parked ones. */
-  #held = 0;
+  #taken = 0;
   readonly #parked = new Set<string>();
   #waiting: (() => void)[] = [];
 
@@ -31,7 +31,7 @@ export class SendingSlots implements CustomSlotSupplier<ActivitySlotInfo> {
     this.#parked.add(key);
     this.releaseSlot();
     return () => {
-      if (this.#parked.delete(key)) this.#held += 1;
+      if (this.#parked.delete(key)) this.#taken += 1;
     };
   }
 
@@ -43,7 +43,7 @@ export class SendingSlots implements CustomSlotSupplier<ActivitySlotInfo> {
       if (permit !== null) return resolve(permit);
       const grant = () => {
         signal.removeEventListener('abort', onAbort);
-        this.#held += 1;
+        this.#taken += 1;
         resolve({});
       };
       const onAbort = () => {
@@ -56,16 +56,16 @@ export class SendingSlots implements CustomSlotSupplier<ActivitySlotInfo> {
   }
 
   tryReserveSlot(): SlotPermit | null {
-    if (this.#held >= this.#size) return null;
-    this.#held += 1;
+    if (this.#taken >= this.#size) return null;
+    this.#taken += 1;
     return {};
   }
 
   markSlotUsed(): void {}
 
   releaseSlot(): void {
-    this.#held -= 1;
-    while (this.#held < this.#size && this.#waiting.length > 0) this.#waiting.shift()!();
+    this.#taken -= 1;
+    while (this.#taken < this.#size && this.#waiting.length > 0) this.#waiting.shift()!();
   }
 }
 

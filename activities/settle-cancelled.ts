@@ -8,9 +8,9 @@ import type { ActivityDeps } from './activities.ts';
 import { closeBooks } from './close-books.ts';
 
 /**
- * After a cancellation: plans what is left of the audience, records `cancelled` for everybody without an outcome (`unknown`
- * for who may have got the message), and closes the books. One that was cancelled before its launch has no audience and is
- * closed already. Keyed by the rows: one that was stopped between two steps goes on, when repeated, with what is still open.
+ * After a cancellation: plans what is left of the audience, records `cancelled` for every device without an outcome (`unknown`
+ * if it may have got the message), and closes the books. A notification that was cancelled before its launch has no audience and
+ * is closed already. Keyed by the rows: a call that was stopped between two steps is repeated with what is still open.
  */
 export async function settleCancelled(deps: ActivityDeps, notificationId: string, stop: AbortSignal): Promise<void> {
   const { finishedAt } = await getSummaryOfAnyApp(deps.db, notificationId);

@@ -4,6 +4,7 @@ import { DefaultLogger } from '@temporalio/worker';
 import { pino } from 'pino';
 import type { ActivityDeps } from '../activities/activities.ts';
 import { deliverBatch } from '../activities/deliver-batch.ts';
+import { DatabaseClock } from '../activities/delivery/database-clock.ts';
 import { OverloadWatch } from '../activities/delivery/overload-watch.ts';
 import { PendingDevices } from '../activities/delivery/pending-devices.ts';
 import { ProviderHosts } from '../activities/delivery/provider-hosts.ts';
@@ -142,9 +143,11 @@ async function measureParts(): Promise<DeliverReport['parts']> {
   const { id, batches } = await launch();
   const claims: Claim[] = [];
   for (const { seq } of batches) claims.push((await claimBatch(db, id, seq))!);
+  const sent = { appId, launchedAt: new Date() };
+  const clock = new DatabaseClock();
   const read = await measure(async () => {
     for (const claim of claims) {
-      const pending = await PendingDevices.load({ db, pool }, { appId, launchedAt: new Date() }, claim);
+      const pending = await PendingDevices.load({ db, pool, claim, launch: sent, clock });
       for (;;) {
         const devices = await pending.peek(readAtOnce);
         if (devices.length === 0) break;

@@ -1,6 +1,6 @@
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import type { ProviderName } from '../domain/device.ts';
-import { exhausted } from '../domain/never.ts';
+import { exhausted } from '../domain/exhausted.ts';
 
 export type Batch = Omit<DeliverBatchInput, 'notificationId'>;
 export type BatchReport = Pick<DeliverBatchResult, 'status' | 'waitMs' | 'host'>;

@@ -1,4 +1,4 @@
-import type { NotificationView } from '../activities/activities.ts';
+import type { WorkflowView } from '../activities/activities.ts';
 import { shortenText } from '../domain/cut-text.ts';
 import type { DeliverBatchInput } from '../domain/delivery.ts';
 import type { Books } from '../domain/notification.ts';
@@ -29,7 +29,7 @@ export function describeBooks(books: Books, headline: string, notes: string[] = 
 }
 
 /** The books of a notification, with what it waits for. */
-export function describeNotification(view: NotificationView, books = view.books, more: string[] = []): string {
+export function describeNotification(view: WorkflowView, books = view.books, more: string[] = []): string {
   const notes = [...more];
   if (view.state === 'scheduled') notes.push(`Begins at ${view.scheduledAt}.`);
   if (view.state === 'paused' || view.state === 'halted') notes.push(`${whatItWaitsFor(view)}.`);
@@ -41,7 +41,7 @@ export function describeNotification(view: NotificationView, books = view.books,
 }
 
 /** Of one that is paused or halted. */
-export function whatItWaitsFor(view: NotificationView): string {
+export function whatItWaitsFor(view: WorkflowView): string {
   if (view.state === 'paused') return 'Paused: waits for resume or cancel';
   return `Halted, waits for resume after the fix, or for cancel. ${(view.haltDetail ?? '').replace(/\.$/, '')}`;
 }

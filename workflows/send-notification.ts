@@ -9,9 +9,9 @@ import {
   setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { FirstLook, NotificationView } from '../activities/activities.ts';
+import type { FirstLook, WorkflowView } from '../activities/activities.ts';
+import { exhausted } from '../domain/exhausted.ts';
 import { wakeSignalName } from '../domain/ids.ts';
-import { exhausted } from '../domain/never.ts';
 import type { Waits } from './batch-queue.ts';
 import { describeNotification, shorten, whatItWaitsFor } from './details.ts';
 import {
@@ -30,7 +30,7 @@ export interface SendNotificationInput {
 }
 
 /** What became of it, as Temporal's UI shows it; undefined: the notification was deleted. */
-export type SendNotificationResult = Pick<NotificationView, 'state' | 'title' | 'books'> | undefined;
+export type SendNotificationResult = Pick<WorkflowView, 'state' | 'title' | 'books'> | undefined;
 
 const wakeSignal = defineSignal(wakeSignalName);
 /** Nothing depends on it: a timer says in Temporal's timeline what a send waits for, a signal ends the wait. */

@@ -10,7 +10,7 @@ import {
   WorkflowIdReusePolicy,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { BatchPage, FirstLook, NotificationView } from '../activities/activities.ts';
+import type { BatchPage, FirstLook, WorkflowView } from '../activities/activities.ts';
 import { batchWorkflowId } from '../domain/ids.ts';
 import { deliveryTaskQueue, taskQueuePrefix } from '../domain/task-queues.ts';
 import { type Batch, BatchQueue, type Waits } from './batch-queue.ts';
@@ -41,7 +41,7 @@ export class SendPass {
   readonly #queue: BatchQueue;
   /** The places and their children. */
   readonly #scope = new CancellationScope();
-  #view: NotificationView;
+  #view: WorkflowView;
   /** Until it is in the queue. */
   #firstPage: BatchPage | undefined;
   /** Seq of the last batch in the queue; … */

@@ -1,11 +1,11 @@
 import type { Retirement } from '../../db/devices.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import { returnReserved } from '../../db/windows.ts';
-import type { Outcome } from '../../domain/outcome.ts';
 import { storableReason } from '../../domain/outside-text.ts';
 import type { RejectedVerdict, UnregisteredVerdict } from '../../providers/provider.ts';
 import type { BatchRun } from './batch-run.ts';
-import { type Decision, type DeliveryRules, decide, orExpire } from './decide.ts';
+import { type Cause, type Decision, type DeliveryRules, decide, orExpire } from './decide.ts';
+import type { EndWithoutRequest } from './end-without-request.ts';
 import type { PendingDevice } from './pending-devices.ts';
 import type { Recorder } from './recorder.ts';
 
@@ -36,7 +36,7 @@ export class BatchBooks {
   }
 
   /** As if it had not been sent to. */
-  putOff(device: PendingDevice, waitMs: number, reason: string, httpStatus: number | null): void {
+  putOff(device: PendingDevice, waitMs: number, { reason, httpStatus = null }: Cause): void {
     const { attempts, excused, doubts } = device;
     const decision = { kind: 'defer', waitMs, reason, httpStatus, attempts, excused, doubts } as const;
     this.carryOut(device, orExpire(decision, this.rules()));
@@ -58,9 +58,9 @@ export class BatchBooks {
     this.carryOut(device, decide(rejected, device, this.rules()));
   }
 
-  recordUnsent(device: PendingDevice, outcome: Outcome, reason: string | null): void {
+  recordWithoutRequest(device: PendingDevice, end: EndWithoutRequest): void {
     const { attempts, excused, doubts } = device;
-    this.record(device, { kind: 'record', outcome, reason, httpStatus: null, attempts, excused, doubts });
+    this.record(device, { kind: 'record', ...end, httpStatus: null, attempts, excused, doubts });
   }
 
   carryOut(device: PendingDevice, decision: Decision, retirement?: Retirement): void {
@@ -97,8 +97,11 @@ export class BatchBooks {
     );
   }
 
-  /** For a later run; not sent to by this one, or provably in vain. A fresh device is deferred, a deferred one given back. */
-  postpone(device: PendingDevice, waitMs: number, reason: string, httpStatus: number | null): void {
+  /**
+   * Sets a device aside for a later run: it was not sent to by this one, or provably in vain. A fresh one is deferred, one that was
+   * deferred before is given back.
+   */
+  postpone(device: PendingDevice, waitMs: number, { reason, httpStatus = null }: Cause): void {
     this.devicesSetAside += 1;
     if (device.position === undefined) {
       this.#undispatched.deferredIds.push(device.deviceId);

@@ -16,30 +16,33 @@ export interface BatchHost {
   inFlight: number;
   /** Since the run began, and since it was last blocked. */
   hasAnswered: boolean;
-  /** Somebody was taken: the configuration works. */
+  /** A device was taken: the configuration works. */
   isProven: boolean;
   /** Milliseconds on the monotonic clock: when it may be tried again, by another run if by no other; … */
   freeAt: number;
   /** … and by this one, which has others to send to. */
   blockedUntil: number;
   reason: string;
-  /** This run tries whether it can be reached again, and keeps the others away meanwhile. */
+  /** This run tries whether it can be reached again, and keeps all others away meanwhile. */
   isTried: boolean;
   /** Reserved devices that wait for the first answers, while those of other hosts are sent to. */
   waiting: PendingDevice[];
 }
 
-/** The hosts that the devices of a batch are sent to: one of them may be blocked, silent or away while another takes everything. */
+/** The hosts that the devices of a batch are sent to: one may be blocked, silent or away while another takes everything. */
 export class BatchHosts {
   readonly #provider: PushProvider;
   readonly #config: WorkerConfig;
   readonly #pending: PendingDevices;
   readonly #hosts: ReadonlyMap<string, BatchHost>;
+  readonly #onBlock: () => void;
 
-  constructor({ provider, config, pending }: BatchRun) {
+  /** `onBlock`: devices that wait for room at a host need not wait any longer. */
+  constructor({ provider, config, pending }: BatchRun, onBlock: () => void) {
     this.#provider = provider;
     this.#config = config;
     this.#pending = pending;
+    this.#onBlock = onBlock;
     const free = { inFlight: 0, hasAnswered: false, isProven: false, isTried: false };
     const unblocked = { freeAt: never, blockedUntil: never, reason: '' };
     this.#hosts = new Map(provider.hosts.map((name) => [name, { ...free, ...unblocked, name, waiting: [] }]));
@@ -62,7 +65,7 @@ export class BatchHosts {
     return this.#hosts.get(name);
   }
 
-  /** Those of these devices. */
+  /** The hosts of these devices. */
   namesOf(devices: PendingDevice[]): string[] {
     const names = new Set<string>();
     for (const device of devices) {
@@ -81,7 +84,7 @@ export class BatchHosts {
     return Math.max(0, freeAt - performance.now());
   }
 
-  /** What is blocked has room for everybody: they are set aside. */
+  /** A blocked host has room for all of its devices: they are set aside. */
   hasRoom(host: BatchHost): boolean {
     return host.inFlight < this.#limitOf(host) || this.isBlocked(host);
   }
@@ -91,7 +94,7 @@ export class BatchHosts {
     return Math.min(this.#config.maxInFlight, this.#provider.usefulRequests(host.name));
   }
 
-  /** A host that has not answered yet must not keep those waiting whom another one sends to: the device steps aside, reserved. */
+  /** A host that has not answered yet must not keep devices of another one waiting: its own step aside, reserved. */
   letOthersPass(host: BatchHost, devices: PendingDevice[], at: number): boolean {
     if (!this.areMany || host.hasAnswered || host.waiting.length >= this.#config.windowSize) return false;
     const isElsewhere = (other: PendingDevice) => other.address !== undefined && this.of(other) !== host;
@@ -112,6 +115,7 @@ export class BatchHosts {
     }
     host.hasAnswered = false;
     host.isTried = false;
+    this.#onBlock();
     return !wasBlocked;
   }
 
@@ -124,7 +128,7 @@ export class BatchHosts {
     return first;
   }
 
-  /** Whether somebody with one of these environments is sent to by a host that is not blocked. */
+  /** Whether devices of one of these environments are sent to by a host that is not blocked. */
   isAnyFree(environments: Parameters<PushProvider['hostOf']>[0]['apnsEnvironment'][]): boolean {
     return environments.some((apnsEnvironment) => {
       const host = this.named(this.#provider.hostOf({ apnsEnvironment }));

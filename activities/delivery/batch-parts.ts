@@ -1,10 +1,11 @@
 import type { Address } from '../../db/device-addresses.ts';
-import type { HaltReason } from '../../domain/notification-state.ts';
 import type { BatchHost, BatchHosts } from './batch-hosts.ts';
 import type { BatchRun } from './batch-run.ts';
 import { Breaker } from './breaker.ts';
+import type { Cause } from './decide.ts';
 import type { ProviderHealth } from './overload-watch.ts';
 import { isSamePart } from './pending-devices.ts';
+import type { Halt } from './run-end.ts';
 
 /** Devices of the batch that stand or fall together: one platform and environment, sent to with one configuration. */
 export interface Part extends Pick<Address, 'platform' | 'apnsEnvironment'> {
@@ -12,8 +13,8 @@ export interface Part extends Pick<Address, 'platform' | 'apnsEnvironment'> {
   host: BatchHost;
   breaker: Breaker;
   health: ProviderHealth;
-  /** Why its devices wait for a halt while the others are sent to. */
-  held: { fault: HaltReason; detail: string; reason: string; httpStatus: number | null } | undefined;
+  /** Its devices wait while the others are sent to: the halt that follows when no other is left, and the answer that told. */
+  fault: (Required<Cause> & { halt: Halt }) | undefined;
 }
 
 /** The parts of a batch, as far as one run has met them. */
@@ -31,9 +32,8 @@ export class BatchParts {
     return this.#parts;
   }
 
-  /** The first one that waits for a halt. */
-  get firstHeld(): Part['held'] {
-    return this.#parts.find((part) => part.held !== undefined)?.held;
+  get firstFault(): Part['fault'] {
+    return this.#parts.find((part) => part.fault !== undefined)?.fault;
   }
 
   of(address: Address): Part {
@@ -45,7 +45,7 @@ export class BatchParts {
     const breaker = new Breaker();
     if (pending.isAskingElsewhere) breaker.askElsewhere(this.#run.suspectsBefore);
     const health = overload.of(`${appId} ${claim.provider} ${host.name} ${provider.credential}`);
-    const part: Part = { platform, apnsEnvironment, configuration, host, breaker, health, held: undefined };
+    const part: Part = { platform, apnsEnvironment, configuration, host, breaker, health, fault: undefined };
     this.#parts.push(part);
     return part;
   }

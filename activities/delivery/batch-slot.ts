@@ -11,7 +11,7 @@ const maxWaitInSlotMs = 500;
 /** … or that have gone on for so long, well before Temporal's time for one activity is over. */
 const maxWaitedHereMs = 3_600_000;
 
-/** Nobody answered between two looks so far apart: a run with no more than a handful under way leaves its slot until somebody does. */
+/** No answer between two looks so far apart: a run with no more than a handful under way leaves its slot until the next answer. */
 export const silenceMs = 500;
 
 /** The slot of one run over a batch, which is left while the run only waits. */

@@ -1,4 +1,4 @@
-import type { ConfigurationFault, RejectedVerdict, UnregisteredVerdict } from '../../providers/provider.ts';
+import type { RejectedVerdict, UnregisteredVerdict } from '../../providers/provider.ts';
 import type { PendingDevice } from './pending-devices.ts';
 
 /** Answers that are judged together. */
@@ -7,10 +7,10 @@ const sampleSize = 200;
 const minSuspicious = 10;
 const maxSuspiciousShare = 0.2;
 const manyElsewhere = 40;
-/** … and so many, while nobody at all was accepted. */
+/** … and so many, while no device at all was accepted. */
 const minUnproven = 5;
 const fewElsewhere = 5;
-/** So many refusals of the payload, and nobody who took it, are a fault of the message. */
+/** So many refusals of the payload, and no device that took it, are a fault of the message. */
 const minPayloadFaults = 5;
 /** So many devices in a row that meet a configuration fault halt a send whose configuration has worked before. */
 const minFaultyDevices = 3;
@@ -20,7 +20,7 @@ export interface Suspect {
   verdict: UnregisteredVerdict;
 }
 
-export interface PayloadFault {
+interface PayloadFault {
   device: PendingDevice;
   verdict: RejectedVerdict;
 }
@@ -28,16 +28,16 @@ export interface PayloadFault {
 /** What the answers so far ask for. */
 export type BreakerCall =
   | 'nothing'
-  /** The sample is full and ordinary: whoever is suspected can be judged by the evidence. */
+  /** The sample is full and ordinary: its suspects can be judged by the evidence. */
   | 'weigh'
   /** Either a list with dead tokens or a wrong configuration: devices elsewhere in the audience are to be asked. */
   | 'askElsewhere';
 
 /**
  * The answers of one configuration within one run of a batch. Tells a list with dead tokens from a send with the wrong
- * environment, topic, project or payload: the provider gives the same answers. What is suspicious is held until it is judged
- * (Apple: https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns, never to
- * retry `BadDeviceToken`; but a token of the other environment gets it too).
+ * environment, topic, project or payload: the provider gives the same answers. Apple says never to retry `BadDeviceToken`
+ * (https://developer.apple.com/documentation/usernotifications/handling-notification-responses-from-apns), but a healthy token
+ * of the other environment gets it too. So suspects and payload faults are held here, without an outcome, until they are judged.
  */
 export class Breaker {
   /** Accepted and not yet told to the evidence. */
@@ -50,17 +50,17 @@ export class Breaker {
   readonly #faulty = new Set<number>();
   #elsewhere: { before: number; proofs: number; answered: number; suspicious: number } | undefined;
 
-  /** Whether anything shows by now that the configuration works; until then only a handful is sent at once. */
+  /** Whether an answer of this run shows that the configuration works. */
   get isProven(): boolean {
     return this.#proofs > 0;
   }
 
-  /** The answers that follow are those of devices elsewhere in the audience, until `judgeElsewhere`. `before`: suspects that made us ask. */
+  /** Until `judgeElsewhere` the answers are those of devices elsewhere in the audience. `before`: suspects of the run before. */
   askElsewhere(before: number): void {
     this.#elsewhere = { before, proofs: 0, answered: 0, suspicious: 0 };
   }
 
-  /** `halt` when nobody elsewhere was accepted, or as many are suspicious there. */
+  /** `halt` when no device elsewhere was accepted, or as large a share of them is suspicious. */
   judgeElsewhere(): 'nothing' | 'halt' {
     if (!this.#elsewhere) return 'nothing';
     const { before, proofs, answered, suspicious } = this.#elsewhere;
@@ -76,7 +76,7 @@ export class Breaker {
     return this.noteProof();
   }
 
-  /** An answer that nobody gets with a wrong configuration. */
+  /** An answer that no device gets with a wrong configuration. */
   noteProof(): BreakerCall {
     this.#proofs += 1;
     if (this.#elsewhere) this.#elsewhere.proofs += 1;
@@ -114,40 +114,20 @@ export class Breaker {
   }
 
   /**
-   * A configuration fault in the provider's own words. True: halt. The first one decides, unless others were taken by the same
-   * configuration: then a single one is a stray of some server or proxy, or the trouble of one device, which is tried again.
+   * A device meets a configuration fault in the provider's own words. The first one is believed, unless other devices were taken
+   * by the same configuration: then few in a row are strays of some server or proxy, or the trouble of one device.
+   * @returns true for a stray
    */
-  noteFault(device: PendingDevice, hasAcceptedBefore: boolean): boolean {
+  noteFault(deviceId: number, hasAcceptedBefore: boolean): boolean {
     this.#sampleAnswered += 1;
-    this.#faulty.add(device.deviceId);
-    return !(this.isProven || hasAcceptedBefore) || this.#faulty.size >= minFaultyDevices;
+    this.#faulty.add(deviceId);
+    return (this.isProven || hasAcceptedBefore) && this.#faulty.size < minFaultyDevices;
   }
 
-  /** True: the message itself must be at fault. */
+  /** @returns true when the message itself must be at fault */
   notePayloadFault(fault: PayloadFault): boolean {
     this.#sampleAnswered += 1;
     this.payloadFaults.push(fault);
     return !this.isProven && this.payloadFaults.length >= minPayloadFaults;
-  }
-}
-
-/** What the commonest reason among the suspects speaks of. */
-export function suspicionOf(suspects: Suspect[]): { reason: string; fault: ConfigurationFault; check: string } {
-  const reasons = new Map<string, number>();
-  for (const { verdict } of suspects) reasons.set(verdict.reason, (reasons.get(verdict.reason) ?? 0) + 1);
-  const [reason] = [...reasons].sort((a, b) => b[1] - a[1])[0] ?? [''];
-  switch (reason) {
-    case 'DeviceTokenNotForTopic':
-      return { reason, fault: 'topic', check: 'check APNS_TOPIC against the bundle id of the app.' };
-    case 'SENDER_ID_MISMATCH':
-      return {
-        ...{ reason, fault: 'project' },
-        check: 'check that the service account belongs to the Firebase project of the app.',
-      };
-    default:
-      return {
-        ...{ reason, fault: 'environment' },
-        check: 'check that the tokens belong to this APNs environment (production or sandbox) or Firebase project.',
-      };
   }
 }

@@ -1,6 +1,6 @@
 /**
- * PostgreSQL's clock, as far as this process can know it: the one clock that all workers, registrations and schedules share. Between
- * two looks at it the monotonic clock goes on, so that a wall clock that is wrong or is set changes nothing.
+ * PostgreSQL's clock, as far as this process can know it: the one clock that all workers, registrations and schedules share.
+ * Between two looks at it the monotonic clock goes on, so that a wall clock that is wrong or is set changes nothing.
  */
 export class DatabaseClock {
   /** Database clock minus monotonic clock. Until the first look: by this machine's clock. */

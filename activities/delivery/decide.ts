@@ -1,3 +1,4 @@
+import { exhausted } from '../../domain/exhausted.ts';
 import type { InDoubtPolicy } from '../../domain/notification-state.ts';
 import type { Outcome } from '../../domain/outcome.ts';
 import { type RetryPolicy, retryDelayMs } from '../../domain/retry-policy.ts';
@@ -17,6 +18,13 @@ export interface Tries {
   excused: number;
   /** How many of them ended without an answer. */
   doubts: number;
+}
+
+/** Why a device waits or ends so, in the provider's words or ours. */
+export interface Cause {
+  reason: string;
+  /** Null or undefined: no request was answered. */
+  httpStatus?: number | null;
 }
 
 export interface DeliveryRules {
@@ -47,7 +55,7 @@ export function decide(verdict: DeviceVerdict, device: Tries, rules: DeliveryRul
     case 'unregistered':
       return { kind: 'record', outcome: 'unregistered', ...words(verdict), attempts: attempts + 1, excused, doubts };
     case 'rejected': {
-      // Whoever has to correct the message needs to know what is wrong with it.
+      // The person who corrects the message needs to know what is wrong with it.
       const reason = verdict.isPayloadFault ? (verdict.detail ?? verdict.reason) : verdict.reason;
       return {
         kind: 'record',
@@ -89,6 +97,8 @@ export function decide(verdict: DeviceVerdict, device: Tries, rules: DeliveryRul
     }
     case 'unsent':
       return orExpire({ kind: 'defer', waitMs: verdict.afterMs, ...words(verdict), attempts, excused, doubts }, rules);
+    default:
+      return exhausted(verdict);
   }
 }
 
@@ -113,9 +123,6 @@ export function orExpire(decision: Decision & { kind: 'defer' }, { msLeft }: Pic
   return { ...rest, kind: 'record', outcome: decision.doubts > 0 ? 'unknown' : 'expired' };
 }
 
-function words(verdict: { reason: string; httpStatus?: number | null }): {
-  reason: string;
-  httpStatus: number | null;
-} {
-  return { reason: verdict.reason, httpStatus: verdict.httpStatus ?? null };
+function words({ reason, httpStatus = null }: Cause): Required<Cause> {
+  return { reason, httpStatus };
 }

@@ -22,20 +22,20 @@ export class HostTroubles {
   readonly #end: RunEnd;
   readonly #hosts: BatchHosts;
   readonly #books: BatchBooks;
-  /** A host is blocked of late: is there anybody whom another one sends to? */
-  mayBeAlone = false;
+  /** A host was blocked since `isAlone` was last asked. */
+  #mayBeAlone = false;
   readonly #blockWrittenUntil = new Map<BatchHost, number>();
   #troubleStored: Promise<void> = Promise.resolve();
 
-  constructor(run: BatchRun, end: RunEnd, hosts: BatchHosts, books: BatchBooks) {
-    this.#run = run;
-    this.#end = end;
-    this.#hosts = hosts;
-    this.#books = books;
+  constructor(given: { run: BatchRun; end: RunEnd; hosts: BatchHosts; books: BatchBooks }) {
+    this.#run = given.run;
+    this.#end = given.end;
+    this.#hosts = given.hosts;
+    this.#books = given.books;
   }
 
-  /** No connection to be had. */
-  noteUnsent(host: BatchHost, { reason, afterMs }: UnsentVerdict): void {
+  /** No connection to be had. @returns milliseconds until the host may be tried again */
+  noteUnsent(host: BatchHost, { reason, afterMs }: UnsentVerdict): number {
     const { db, providerHosts } = this.#run;
     const scope = this.#scopeOf(host);
     // One that takes no more at the moment has answered before.
@@ -44,6 +44,7 @@ export class HostTroubles {
       this.#storeTrouble(() => noteUnreachable(db, scope, reason, afterMs));
     }
     this.#block(host, afterMs, reason);
+    return this.#hosts.msUntilFree(host);
   }
 
   /** Every worker of this app waits, as far as it sends to this host with this credential. */
@@ -67,14 +68,14 @@ export class HostTroubles {
    * and would meet the same refusal. Otherwise its devices are set aside, and the others are sent to.
    */
   #block(host: BatchHost, waitMs: number, reason: string): void {
-    if (this.#hosts.block(host, waitMs, reason)) this.mayBeAlone = true;
+    if (this.#hosts.block(host, waitMs, reason)) this.#mayBeAlone = true;
     this.#setWaitingAside(host);
     if (this.#hosts.areAllBlocked) this.#end.stopFor(this.#waitFor(this.#hosts.firstBlocked!));
   }
 
   #setWaitingAside(host: BatchHost): void {
-    for (const device of host.waiting.splice(0))
-      this.#books.postpone(device, this.#hosts.msUntilFree(host), host.reason || 'held back', null);
+    const cause = { reason: host.reason || 'held back' };
+    for (const device of host.waiting.splice(0)) this.#books.postpone(device, this.#hosts.msUntilFree(host), cause);
   }
 
   #waitFor(host: BatchHost): SendEnd {
@@ -100,9 +101,14 @@ export class HostTroubles {
     if (this.#run.providerHosts.noteReached(scope)) this.#storeTrouble(() => noteReachable(this.#run.db, scope));
   }
 
-  /** Whether everybody left is sent to by a host that is blocked: then the run ends, instead of setting them aside one by one. */
+  /** As `isAlone`; asks the books only where a host was blocked since the last look. */
+  async hasBecomeAlone(): Promise<boolean> {
+    return this.#mayBeAlone && (await this.isAlone());
+  }
+
+  /** Whether all devices left belong to hosts that are blocked: then the run ends, instead of setting them aside one by one. */
   async isAlone(): Promise<boolean> {
-    this.mayBeAlone = false;
+    this.#mayBeAlone = false;
     const blocked = this.#hosts.firstBlocked;
     if (blocked === undefined || this.#end.why !== undefined) return this.#end.why !== undefined;
     const { claim, db, giveUp } = this.#run;
@@ -116,12 +122,12 @@ export class HostTroubles {
     return { appId, provider: claim.provider, host: name, credential: provider.credential };
   }
 
-  /** Without such a write the other batches learn from refusals of their own: no reason to fail this one. */
+  /** Without such a write other batches learn from refusals of their own: no reason to fail this one. */
   #storeTrouble(write: () => Promise<void>): void {
     this.#troubleStored = this.#troubleStored.then(() => retryDatabase(write, this.#run.giveUp)).catch(() => {});
   }
 
-  /** At the end of the run: whoever still waits for a host is set aside, and a try without an answer is left to another run. */
+  /** At the end of the run: devices that wait for a host are set aside, and a try without an answer is left to another run. */
   async leave(): Promise<void> {
     for (const host of this.#hosts.all) {
       this.#setWaitingAside(host);

@@ -1,9 +1,9 @@
-/** Refusals that speak for everybody, so many and so large a share of the answers, before everybody waits. */
+/** Refusals on behalf of the whole provider, so many and so large a share of the answers, before all devices wait. */
 const minRefusals = 5;
 const minShare = 0.05;
 /** Answers after which older ones count half. */
 const memory = 200;
-/** Requests in a row that a provider failed, each sent after the first of them had failed, before everybody waits. */
+/** Requests in a row that a provider failed, each sent after the first of them had failed, before all devices wait. */
 const maxFailuresInARow = 5;
 /** The wait grows with each outage in a row up to this: a provider that is back must not stand idle for long. */
 const longestOutageWaitMs = 60_000;
@@ -11,15 +11,15 @@ const longestOutageWaitMs = 60_000;
 /**
  * How a provider has lately been, at one host and by one process:
  * - `well`: it took the message, or refused it for a reason of the device.
- * - `refusal`: it said that it wants less of everybody (APNs 503, FCM 429 without a scope).
+ * - `refusal`: it said that it wants fewer requests altogether (APNs 503, FCM 429 without a scope).
  * - `failure`: an error of the server, or no answer at all.
  */
 export type ProviderSign = 'well' | 'refusal' | 'failure';
 
 /**
- * Tells a provider that is overloaded, or a quota that is used up, or an outage, from a fault here and there. They look the same in one
- * answer; if each single one stopped the app's sends, one bad server in a thousand requests would hold up a campaign. The
- * refused device itself always waits.
+ * Tells a provider that is overloaded, or a quota that is used up, or an outage, from a fault here and there. They look the
+ * same in one answer; if each single one stopped the app's sends, one bad server in a thousand requests would hold up a
+ * campaign. The refused device itself always waits.
  */
 export class ProviderHealth {
   #answered = 0;
@@ -47,7 +47,7 @@ export class ProviderHealth {
     return this.#failuresInARow >= maxFailuresInARow;
   }
 
-  /** Notes one answer. @returns true when everybody should wait */
+  /** Notes one answer. @returns true when all devices should wait */
   note(number: number, sign: ProviderSign): boolean {
     if (this.#answered >= memory) {
       this.#answered /= 2;
@@ -71,7 +71,7 @@ export class ProviderHealth {
     return this.isFailing || (sign === 'refusal' && isRefusing);
   }
 
-  /** How long everybody waits now: twice as long with each time that nothing had changed. */
+  /** How long all devices wait now: twice as long with each time that nothing had changed. */
   outageWaitMs(baseMs: number): number {
     const waitMs = Math.min(baseMs * 2 ** Math.min(this.#outages, 30), longestOutageWaitMs);
     this.#outages += 1;

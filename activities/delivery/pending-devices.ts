@@ -8,7 +8,7 @@ import { type Address, listAddresses } from '../../db/device-addresses.ts';
 import { listRecordedDeviceIds } from '../../db/record-deliveries.ts';
 import type { Database } from '../../db/schema.ts';
 import { listReachedBefore, type Reached } from '../../db/token-departures.ts';
-import { DatabaseClock } from './database-clock.ts';
+import type { DatabaseClock } from './database-clock.ts';
 
 /** A device of the batch that has no outcome yet. */
 export interface PendingDevice {
@@ -29,12 +29,20 @@ export interface PendingDevice {
   doubts: number;
   /** When it was last refused for now, by PostgreSQL's clock. */
   refusedAt: Date | null;
+  /** Of the request under way, by `ProviderHealth`. */
+  requestNumber: number;
 }
 
-/** What is the same for all batches. */
-export interface Launch {
+/** What is the same for all batches of a send. */
+interface Launch {
   appId: number;
   launchedAt: Date;
+}
+
+interface LoadInput extends Pick<DatabaseHandle, 'db' | 'pool'> {
+  launch: Launch;
+  claim: Claim;
+  clock: DatabaseClock;
 }
 
 /** Addresses read at once, shortly before they are sent to. */
@@ -44,7 +52,7 @@ const maxAddressAgeMs = 5_000;
 
 /**
  * What is left of a claimed batch: first the devices never tried, in the order of the frozen array, then those deferred
- * before, once their time has come. Who may have got the message by an earlier claim is among the latter.
+ * before, once their time has come. Devices that may have got the message by an earlier claim are among the latter.
  */
 export class PendingDevices {
   readonly #db: Kysely<Database>;
@@ -56,12 +64,14 @@ export class PendingDevices {
   /** Positions without an outcome and without a deferral, ascending. */
   #open: number[] = [];
   #openAt = 0;
+  /** Devices never tried that were taken and not sent to yet. */
+  #takenUntried = 0;
   readonly #deferred = new Map<number, Deferral>();
   /** Devices asked before all others; see `askElsewhere`. */
   #elsewhere: Set<number> | undefined;
   #buffer: PendingDevice[] = [];
 
-  private constructor({ db, pool }: DatabaseHandle, launch: Launch, claim: Claim, clock: DatabaseClock) {
+  private constructor({ db, pool, launch, claim, clock }: LoadInput) {
     this.#db = db;
     this.#pool = pool;
     this.#launch = launch;
@@ -69,17 +79,12 @@ export class PendingDevices {
     this.clock = clock;
   }
 
-  static async load(
-    database: DatabaseHandle,
-    launch: Launch,
-    claim: Claim,
-    clock = new DatabaseClock(),
-  ): Promise<PendingDevices> {
-    const { db, pool } = database;
-    const pending = new PendingDevices(database, launch, claim, clock);
+  static async load(input: LoadInput): Promise<PendingDevices> {
+    const { db, pool, claim, clock } = input;
+    const pending = new PendingDevices(input);
     const sentAtMs = performance.now();
     clock.look(await readDatabaseClock(pool), sentAtMs);
-    // A batch that nobody touched has neither outcomes nor deferrals: no need to ask.
+    // A batch without a window so far has neither outcomes nor deferrals: no need to ask.
     const isFresh = claim.horizon === 0;
     await noteDoubts(db, claim);
     const recorded = isFresh ? undefined : new Set(await listRecordedDeviceIds(db, claim));
@@ -104,7 +109,7 @@ export class PendingDevices {
     this.#deferred.set(deferral.deviceId, deferral);
   }
 
-  /** Milliseconds until the next deferred device may be tried; undefined: nobody waits. */
+  /** Milliseconds until the next deferred device may be tried; undefined: none waits. */
   msUntilNextDeferred(): number | undefined {
     let earliest: number | undefined;
     for (const { notBefore } of this.#deferred.values()) {
@@ -118,19 +123,20 @@ export class PendingDevices {
     return this.#buffer.some(({ address }) => address !== undefined && !isSamePart(address, part));
   }
 
-  /** Whether anybody in the batch has not been tried yet. */
+  /** Whether devices of the batch have not been tried yet. */
   get hasUntried(): boolean {
-    return this.#openAt < this.#open.length || this.#buffer.some(({ position }) => position !== undefined);
+    const isSomeAhead = this.#openAt < this.#open.length || this.#takenUntried > 0;
+    return isSomeAhead || this.#buffer.some(({ position }) => position !== undefined);
   }
 
   /**
-   * Brings up to `count` devices forward, from all over the part of the batch that nobody has tried. They are deferrals from now
-   * on, as the horizon, which says who was tried, knows no gaps. Until `endElsewhere` only they are to be sent to.
+   * Brings up to `count` devices forward, from all over the part of the batch that was never tried. They are deferrals from now
+   * on, as the horizon, which tells tried devices from untried ones, knows no gaps. Until `endElsewhere` only they are sent to.
    */
   async askElsewhere(db: Kysely<Database>, count: number): Promise<void> {
     const step = Math.max(1, this.#open.length / count);
     const chosen = new Set<number>();
-    // From the end, so that the first one is not the neighbour of those who were asked before.
+    // From the end, so that the first one is not the neighbour of those that were asked before.
     for (let at = this.#open.length - 1; at >= 0 && chosen.size < count; at -= step)
       chosen.add(this.#open[Math.floor(at)]!);
     const deferrals = [...chosen].map((position) => ({
@@ -173,7 +179,12 @@ export class PendingDevices {
 
   /** The first `count` of the devices last peeked at are taken. */
   take(count: number): void {
-    this.#buffer.splice(0, count);
+    for (const { position } of this.#buffer.splice(0, count)) if (position !== undefined) this.#takenUntried += 1;
+  }
+
+  /** A device that was taken has its turn. */
+  noteTried({ position }: PendingDevice): void {
+    if (position !== undefined) this.#takenUntried -= 1;
   }
 
   async #readFresh(): Promise<void> {
@@ -192,6 +203,7 @@ export class PendingDevices {
         excused: 0,
         doubts: 0,
         refusedAt: null,
+        requestNumber: 0,
       });
     }
   }
@@ -241,6 +253,7 @@ export class PendingDevices {
         excused,
         doubts,
         refusedAt,
+        requestNumber: 0,
       });
     }
   }

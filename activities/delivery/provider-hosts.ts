@@ -13,7 +13,7 @@ interface Outage {
   loggedAt: number;
 }
 
-/** Which hosts cannot be reached, as far as this process knows: tells the books and the log, now and then. One for all sends. */
+/** Which hosts cannot be reached, as far as this process knows: says when that is to be stored, and logs it. One for all sends. */
 export class ProviderHosts {
   readonly #log: Logger;
   readonly #outages = new Map<string, Outage>();
@@ -39,7 +39,7 @@ export class ProviderHosts {
       outage.loggedAt = now;
       outage.unsent = 0;
     }
-    // With the error the instant of the next try is stored: whoever was let through must not keep the others waiting.
+    // With the error the instant of the next try is stored: a window that was let through must not keep the others waiting.
     if (now - outage.writtenAt < Math.min(writeEveryMs, retryMs)) return false;
     outage.writtenAt = now;
     return true;

@@ -7,6 +7,7 @@ import { type Retirement, retireDevices } from '../../db/devices.ts';
 import { type DeliveryRecord, isRecorded, recordDeliveries } from '../../db/record-deliveries.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import type { Database } from '../../db/schema.ts';
+import type { BatchRun } from './batch-run.ts';
 
 /** A chunk is written when it has so many outcomes, or as many as one window, or when its first one is so old. */
 const maxChunkSize = 500;
@@ -22,7 +23,8 @@ interface Chunk {
 
 /**
  * Streams outcomes to the books, one transaction a chunk, one chunk at a time. While PostgreSQL is away it keeps trying and
- * `room` holds the senders back; when the batch belongs to somebody else `onFailure` is told and nothing more is written.
+ * `room` holds the windows back; what cannot be written at all, as when a later claim owns the batch, goes to `onFailure`, and
+ * nothing more is written.
  */
 export class Recorder {
   readonly #db: Kysely<Database>;
@@ -40,19 +42,11 @@ export class Recorder {
   /** True once every device of the batch has its outcome. */
   isFinished = false;
 
-  /** `giveUp`: an absent PostgreSQL is no longer waited for. */
-  constructor(
-    db: Kysely<Database>,
-    pool: pg.Pool,
-    claim: Claim,
-    windowSize: number,
-    giveUp: AbortSignal,
-    onFailure: (error: unknown) => void,
-  ) {
+  constructor({ db, pool, claim, config, giveUp }: BatchRun, onFailure: (error: unknown) => void) {
     this.#db = db;
     this.#pool = pool;
     this.#claim = claim;
-    this.#chunkSize = Math.min(maxChunkSize, windowSize);
+    this.#chunkSize = Math.min(maxChunkSize, config.windowSize);
     this.#giveUp = giveUp;
     this.#onFailure = onFailure;
   }

@@ -1,17 +1,21 @@
 import { FencedError } from '../../db/fenced-error.ts';
-import type { HaltReason } from '../../domain/notification-state.ts';
+import type { NotificationSummary } from '../../domain/notification.ts';
+
+/** Why a send is halted. */
+export type Halt = NonNullable<NotificationSummary['halt']>;
 
 /** Why a run of the sender ended. */
 export type SendEnd =
-  /** `blockedMs`: some wait so long for their host. */
-  | { kind: 'exhausted'; blockedMs?: number }
-  /** With a `host`: everybody left is sent to by that one, and others of the provider's are not blocked. */
+  /** Every device that is left waits for a later attempt; `blockedMs`: some of them until their host is free. */
+  | { kind: 'noneDue'; blockedMs?: number }
+  /** With a `host`: every device that is left is sent to by that one, and others of the provider's are not blocked. */
   | { kind: 'wait'; waitMs: number; reason: string; host?: string }
   | { kind: 'stopped'; reason: 'paused' | 'halted' | 'cancelled' | 'fenced' }
   | { kind: 'expired' }
-  | { kind: 'misconfigured'; fault: HaltReason; detail: string }
-  /** All but one platform were sent to: a configuration fault of that platform keeps its devices waiting. */
-  | { kind: 'held'; fault: HaltReason; detail: string }
+  /** The configuration or the message is at fault, for every device. */
+  | { kind: 'halt'; halt: Halt }
+  /** All platforms but one were sent to: a fault of the configuration keeps the devices of that one waiting. */
+  | { kind: 'partAtFault'; halt: Halt }
   /** Before a halt on suspicion, so many devices elsewhere in the audience are to be asked. */
   | { kind: 'askElsewhere'; devices: number; suspects: number }
   | { kind: 'shutdown' }
@@ -36,10 +40,10 @@ export class RunEnd {
     this.#onStop();
   }
 
-  /** Stronger than a wait. */
-  haltFor(fault: HaltReason, detail: string): void {
+  /** Stronger than a wait or a question: the run after those would meet the same fault. */
+  haltFor(halt: Halt): void {
     if (this.#why?.kind === 'wait' || this.#why?.kind === 'askElsewhere') this.#why = undefined;
-    this.stopFor({ kind: 'misconfigured', fault, detail });
+    this.stopFor({ kind: 'halt', halt });
   }
 
   fail(error: unknown): void {

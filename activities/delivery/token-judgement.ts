@@ -1,17 +1,17 @@
 import { retryDatabase } from '../../db/retry-database.ts';
 import { keepEvidence, reviveSuspects } from '../../db/token-evidence.ts';
 import { weighTokens } from '../../domain/token-evidence.ts';
-import type { RejectedVerdict } from '../../providers/provider.ts';
 import type { BatchBooks } from './batch-books.ts';
 import type { BatchParts, Part } from './batch-parts.ts';
 import type { BatchRun } from './batch-run.ts';
-import { type Suspect, suspicionOf } from './breaker.ts';
+import type { Suspect } from './breaker.ts';
 import type { RunEnd } from './run-end.ts';
+import { suspicionOf } from './suspicion.ts';
 
 /** Acceptances are told to the evidence at least so often, so that others need not wait for the end of the batch. */
 const evidenceMs = 10_000;
 
-/** Judgement of those whose answer may speak of the configuration: the device is at fault, or everybody is to wait for a halt. */
+/** Judges devices whose answer may speak of the configuration: they are at fault themselves, or the send is to be halted. */
 export class TokenJudgement {
   readonly #run: BatchRun;
   readonly #end: RunEnd;
@@ -21,14 +21,14 @@ export class TokenJudgement {
   #judging: Promise<void> = Promise.resolve();
   #evidenceKeptAt = performance.now();
 
-  constructor(run: BatchRun, end: RunEnd, parts: BatchParts, books: BatchBooks) {
-    this.#run = run;
-    this.#end = end;
-    this.#parts = parts;
-    this.#books = books;
+  constructor(given: { run: BatchRun; end: RunEnd; parts: BatchParts; books: BatchBooks }) {
+    this.#run = given.run;
+    this.#end = given.end;
+    this.#parts = given.parts;
+    this.#books = given.books;
   }
 
-  /** Others judge by it too: sends to a few devices, and batches of other workers. */
+  /** Sends to a few devices and batches of other workers judge by it too. */
   tellAcceptances(): void {
     if (performance.now() - this.#evidenceKeptAt < evidenceMs) return;
     this.#evidenceKeptAt = performance.now();
@@ -49,18 +49,18 @@ export class TokenJudgement {
     this.#judgeLater(() => this.#weigh(part));
   }
 
-  /** In mid-run: whoever can't be judged yet is held on. */
+  /** In mid-run: suspects that cannot be judged yet are held on. */
   async #weigh(part: Part): Promise<void> {
     const suspects = part.breaker.suspects.splice(0);
     if (suspects.length === 0) return;
     const judgement = weighTokens(await this.#keepEvidence(part, suspects));
-    if (judgement === 'dead' && this.#end.why?.kind !== 'misconfigured') this.#believe(suspects);
+    if (judgement === 'dead' && this.#end.why?.kind !== 'halt') this.#believe(suspects);
     else part.breaker.suspects.unshift(...suspects);
     if (judgement === 'fault') await this.haltForTokens(part);
   }
 
   /** At the end of the run, when nothing more is under way. */
-  async judgeWhoIsHeld(): Promise<void> {
+  async judgeAll(): Promise<void> {
     await this.#judging;
     const { pending } = this.#run;
     const isLastRun =
@@ -69,7 +69,7 @@ export class TokenJudgement {
       const { breaker } = part;
       if (breaker.acceptedUnkept + breaker.suspects.length > 0) {
         const judgement = weighTokens(await this.#keepEvidence(part, breaker.suspects));
-        if (this.#end.why?.kind !== 'misconfigured' && this.#end.why?.kind !== 'askElsewhere') {
+        if (this.#end.why?.kind !== 'halt' && this.#end.why?.kind !== 'askElsewhere') {
           if (judgement === 'dead') this.#believe(breaker.suspects.splice(0));
           else if (judgement === 'fault' && (this.#end.why === undefined || this.#end.why.kind === 'wait')) {
             await this.haltForTokens(part);
@@ -79,7 +79,7 @@ export class TokenJudgement {
       // Believed or not, the provider will not take the message for them.
       for (const { device, verdict } of [...breaker.suspects.splice(0), ...breaker.payloadFaults.splice(0)]) {
         if (isLastRun && this.#end.why === undefined) this.#books.reject(device, verdict);
-        else this.#books.putOff(device, this.#waitOfOthers(), verdict.reason, verdict.httpStatus);
+        else this.#books.putOff(device, this.#waitOfOthers(), verdict);
       }
     }
   }
@@ -91,29 +91,24 @@ export class TokenJudgement {
     }
   }
 
-  /** The configuration must be wrong: nobody who is held is at fault, nor were those who were retired for the same today. */
+  /** The configuration must be wrong: the suspects are not at fault, nor were the devices that were retired for the same today. */
   async haltForTokens(part: Part): Promise<void> {
     const { db, appId, giveUp } = this.#run;
     const suspects = part.breaker.suspects.splice(0);
     const { accepted, suspicious } = await this.#keepEvidence(part, suspects);
     const revived = await retryDatabase(() => reviveSuspects(db, appId, part.configuration), giveUp);
-    const { reason, fault, check } = suspicionOf(suspects);
+    const { reason, fault, check } = suspicionOf(suspects.map(({ verdict }) => verdict.reason));
     const answers = `${Math.round(suspicious)} of the last ${Math.round(accepted + suspicious)} answers were ${reason}`;
     const live =
       revived === 0 ? 'No device was retired.' : `${revived} devices that were retired for it are live again.`;
     const detail = `${answers}: ${check} ${live}`;
-    if (this.#parts.canGoOnWithout(part)) part.held = { fault, detail, reason, httpStatus: 400 };
-    else this.#end.haltFor(fault, detail);
-    for (const { device, verdict } of suspects) this.#books.putOff(device, 0, verdict.reason, verdict.httpStatus);
+    const halt = { reason: fault, detail };
+    if (this.#parts.canGoOnWithout(part)) part.fault = { halt, reason, httpStatus: 400 };
+    else this.#end.haltFor(halt);
+    for (const { device, verdict } of suspects) this.#books.putOff(device, 0, verdict);
   }
 
-  haltForPayload(part: Part, verdict: RejectedVerdict): void {
-    const { payloadFaults } = part.breaker;
-    const text = verdict.detail ? `${verdict.reason}, ${verdict.detail}` : verdict.reason;
-    this.#end.haltFor('payload', `The first ${payloadFaults.length} devices refused the message itself: ${text}.`);
-  }
-
-  /** When those who wait anyway are tried again. */
+  /** Milliseconds until the devices that wait anyway are tried again. */
   #waitOfOthers(): number {
     if (this.#end.why?.kind === 'wait') return this.#end.why.waitMs;
     return this.#end.why === undefined ? (this.#run.pending.msUntilNextDeferred() ?? 0) : 0;

@@ -9,7 +9,7 @@ import {
   type PropertyCondition,
 } from '../../domain/audience.ts';
 import { apnsEnvironments, platforms, providerNames } from '../../domain/device.ts';
-import { exhausted } from '../../domain/never.ts';
+import { exhausted } from '../../domain/exhausted.ts';
 import { instant } from '../http/instant.ts';
 
 const maxConditionDepth = 16;

@@ -1,6 +1,6 @@
 import { HTTPException } from 'hono/http-exception';
 import { databaseFault } from '../../db/database-error.ts';
-import { exhausted } from '../../domain/never.ts';
+import { exhausted } from '../../domain/exhausted.ts';
 import { ApiError } from './api-error.ts';
 
 /** Every error that a route may throw, brought to one shape. What is not known here is a fault of ours: 500, and in the log. */

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { after, before, describe, test } from 'node:test';
 import type { MockActivityEnvironment } from '@temporalio/testing';
+import { BatchSender } from '../../activities/delivery/batch-sender.ts';
+import { DatabaseClock } from '../../activities/delivery/database-clock.ts';
+import { PendingDevices } from '../../activities/delivery/pending-devices.ts';
 import { settleCancelled } from '../../activities/settle-cancelled.ts';
+import { claimBatch } from '../../db/batches.ts';
 import { cancelNotification, pauseNotification, resumeNotification } from '../../db/notification-moves.ts';
 import { until } from '../support/until.ts';
 import {
@@ -274,4 +279,31 @@ describe('halted before a single call', () => {
     await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
     await send.checkBooks({ accepted: 10 });
   });
+});
+
+test('a run leaves no listener behind at the signals that may end it', async () => {
+  const send = await bench.launch({ devices: 3 });
+  const answers = gate();
+  const provider = createScriptedProvider(async () => {
+    await answers.opened;
+    return accepted;
+  });
+  const { deps } = bench.worker({ provider });
+  const { appId, launchedAt, expiresAt, inDoubtPolicy } = await send.read();
+  const claim = (await claimBatch(deps.db, send.id, send.batches[0]!.seq))!;
+  const launch = { appId, launchedAt: launchedAt! };
+  const pending = await PendingDevices.load({ ...deps, launch, claim, clock: new DatabaseClock() });
+  const [stop, giveUp] = [new AbortController().signal, new AbortController().signal];
+  const running = new BatchSender({
+    ...{ ...deps, appId, expiresAt, inDoubtPolicy, claim, provider, pending, stop, giveUp },
+    prepared: { target: 'scripted' },
+    suspectsBefore: 0,
+    random: Math.random,
+    progress: { dispatched: 0, answered: 0 },
+  }).run();
+  await until(() => getEventListeners(giveUp, 'abort').length > 0);
+  answers.open();
+  assert.equal((await running).kind, 'noneDue');
+  assert.deepEqual([getEventListeners(stop, 'abort'), getEventListeners(giveUp, 'abort')], [[], []]);
+  await send.checkBooks({ accepted: 3 });
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { exhausted } from '../../domain/never.ts';
+import { exhausted } from '../../domain/exhausted.ts';
 
 test('a value from outside that no case knows stops what would act on it, and is named', () => {
   const act = (state: 'sending' | 'paused'): string => {

@@ -1,0 +1,116 @@
+import { providerScope } from '../../db/rate-limits.ts';
+import { retryDatabase } from '../../db/retry-database.ts';
+import { type Reservation, reserveWindow } from '../../db/windows.ts';
+import { exhausted } from '../../domain/exhausted.ts';
+import type { BatchHosts } from './batch-hosts.ts';
+import type { BatchRun } from './batch-run.ts';
+import { type BatchSlot, maxWaitHereMs } from './batch-slot.ts';
+import type { HostTroubles } from './host-troubles.ts';
+import type { PendingDevice } from './pending-devices.ts';
+import type { Recorder } from './recorder.ts';
+import type { RunEnd } from './run-end.ts';
+import type { TokenJudgement } from './token-judgement.ts';
+import { nextWindowSize, smallestWindow } from './window-size.ts';
+
+/** The windows of one run: each is reserved in the books before any of its devices is sent to. */
+export class Windows {
+  readonly #run: BatchRun;
+  readonly #end: RunEnd;
+  readonly #slot: BatchSlot;
+  readonly #hosts: BatchHosts;
+  readonly #recorder: Recorder;
+  readonly #troubles: HostTroubles;
+  readonly #judgement: TokenJudgement;
+  readonly #scope: string;
+  #size = smallestWindow;
+
+  constructor(given: {
+    run: BatchRun;
+    end: RunEnd;
+    slot: BatchSlot;
+    hosts: BatchHosts;
+    recorder: Recorder;
+    troubles: HostTroubles;
+    judgement: TokenJudgement;
+  }) {
+    this.#run = given.run;
+    this.#end = given.end;
+    this.#slot = given.slot;
+    this.#hosts = given.hosts;
+    this.#recorder = given.recorder;
+    this.#troubles = given.troubles;
+    this.#judgement = given.judgement;
+    this.#scope = providerScope(given.run.appId, given.run.claim.provider);
+  }
+
+  /** The next window, reserved; undefined: no device is due, or the run is to end. */
+  async next(): Promise<PendingDevice[] | undefined> {
+    const { config, pending, giveUp } = this.#run;
+    while (this.#end.why === undefined) {
+      if (await this.#troubles.hasBecomeAlone()) return undefined;
+      // So a crash leaves at most three windows in doubt (outcomes not written, the one being sent, the next), the requests
+      // under way, and the answers that the breaker holds.
+      await this.#recorder.room(config.windowSize);
+      this.#judgement.tellAcceptances();
+      const devices = await retryDatabase(() => pending.peek(this.#size), giveUp);
+      if (devices.length === 0) return undefined;
+      // A deferral must be in the books before its device is sent to again, or a crash would not know of the attempt.
+      if (devices.some(({ position }) => position === undefined)) await this.#recorder.flush();
+      if (this.#end.why !== undefined) return undefined;
+      const reservation = await this.#reserve(devices);
+      if (reservation.answer !== 'go') {
+        await this.#holdBack(reservation);
+        continue;
+      }
+      pending.take(reservation.granted);
+      for (const trouble of reservation.hosts) this.#troubles.learn(trouble);
+      // If so the run is over, and the window is given back with the rest.
+      await this.#troubles.hasBecomeAlone();
+      return devices.slice(0, reservation.granted);
+    }
+    return undefined;
+  }
+
+  /** The window before took so long. */
+  adapt(sent: { devices: number; elapsedMs: number }): void {
+    this.#size = nextWindowSize(this.#size, sent, this.#run.config.windowSize);
+  }
+
+  #reserve(devices: PendingDevice[]): Promise<Reservation> {
+    const { pool, claim, provider, giveUp } = this.#run;
+    const positions: number[] = [];
+    const deferredIds: number[] = [];
+    for (const { deviceId, position } of devices) {
+      if (position === undefined) deferredIds.push(deviceId);
+      else positions.push(position);
+    }
+    const window = {
+      ...{ positions, deferredIds, providerScope: this.#scope },
+      ...{ hosts: this.#hosts.namesOf(devices), credential: provider.credential },
+    };
+    return retryDatabase(() => reserveWindow(pool, claim, window), giveUp);
+  }
+
+  async #holdBack(reservation: Exclude<Reservation, { answer: 'go' }>): Promise<void> {
+    switch (reservation.answer) {
+      case 'wait':
+        if (this.#slot.mayWaitForQuota(reservation.waitMs)) await this.#slot.waitForQuota(reservation.waitMs);
+        else {
+          const waitMs = Math.max(reservation.waitMs, maxWaitHereMs);
+          this.#end.stopFor({ kind: 'wait', waitMs, reason: 'rate limit' });
+        }
+        return;
+      case 'expired':
+        this.#end.stopFor({ kind: 'expired' });
+        return;
+      case 'fenced':
+      case 'paused':
+      case 'halted':
+      case 'cancelled':
+        this.#end.stopFor({ kind: 'stopped', reason: reservation.answer });
+        return;
+      default:
+        exhausted(reservation);
+    }
+  }
+}
