@@ -89,10 +89,10 @@ export interface UnregisteredVerdict {
   /** When the provider last knew the token to be invalid: a later registration of the same token stays alive. */
   invalidAt?: Date;
   /**
-   * True when a wrong environment, topic or project gives the same answer for healthy devices
-   * (`BadDeviceToken`, `DeviceTokenNotForTopic`, `SENDER_ID_MISMATCH`, …): a high share of these is a configuration fault.
+   * Present when a wrong environment, topic or project gives the same answer for healthy devices (`BadDeviceToken`,
+   * `DeviceTokenNotForTopic`, `SENDER_ID_MISMATCH`, …): what a high share of such answers means.
    */
-  isSuspicious: boolean;
+  suspicion?: Suspicion;
   /** True when the token may be alive for another topic or push type of the app: never a reason to retire the device. */
   isOtherTopic?: boolean;
 }
@@ -164,3 +164,9 @@ export interface MisconfiguredVerdict {
 }
 
 export type ConfigurationFault = 'credentials' | 'clock' | 'topic' | 'project' | 'environment';
+
+export interface Suspicion {
+  fault: ConfigurationFault;
+  /** For the person on call. */
+  check: string;
+}

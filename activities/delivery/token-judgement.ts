@@ -97,7 +97,7 @@ export class TokenJudgement {
     const suspects = part.breaker.suspects.splice(0);
     const { accepted, suspicious } = await this.#keepEvidence(part, suspects);
     const revived = await retryDatabase(() => reviveSuspects(db, appId, part.configuration), giveUp);
-    const { reason, fault, check } = suspicionOf(suspects.map(({ verdict }) => verdict.reason));
+    const { reason, fault, check } = suspicionOf(suspects.map(({ verdict }) => verdict));
     const answers = `${Math.round(suspicious)} of the last ${Math.round(accepted + suspicious)} answers were ${reason}`;
     const live =
       revived === 0 ? 'No device was retired.' : `${revived} devices that were retired for it are live again.`;

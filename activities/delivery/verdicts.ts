@@ -66,7 +66,7 @@ export class Verdicts {
         return;
       case 'unregistered':
         health.note(device.requestNumber, 'well');
-        if (verdict.isSuspicious) {
+        if (verdict.suspicion) {
           this.#heed(part, breaker.noteSuspicious({ device, verdict }));
           return;
         }

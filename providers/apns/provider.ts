@@ -191,7 +191,7 @@ class ApnsProvider implements PushProvider {
       this.#unknownAnswers.note(answer, reading);
       this.#act(reading, result, token);
       const verdict = apnsVerdict(answer, reading, this.#waits, this.#random);
-      if (verdict?.kind === 'unregistered' && verdict.isSuspicious && prepared.isOtherTopic) {
+      if (verdict?.kind === 'unregistered' && verdict.suspicion && prepared.isOtherTopic) {
         return { ...verdict, isOtherTopic: true };
       }
       if (verdict !== undefined) return this.#withClockInMind(verdict, answer, prepared.nowMs());

@@ -1,5 +1,5 @@
 import { isFromGateway, type ProviderAnswer, reasonWord } from '../answer.ts';
-import type { ConfigurationFault, FaultScope, Verdict } from '../provider.ts';
+import type { ConfigurationFault, FaultScope, Suspicion, Verdict } from '../provider.ts';
 
 /**
  * Every answer of APNs and what it means for a send.
@@ -45,7 +45,7 @@ export type ApnsReason = (typeof apnsReasons)[number];
 /** What the client does with an answer, or what it tells the engine. */
 export type ApnsReaction =
   /** The device token is dead. */
-  | { kind: 'unregistered'; isSuspicious: boolean; isOtherTopic?: true }
+  | { kind: 'unregistered'; suspicion?: Suspicion; isOtherTopic?: true }
   /** This device can never take the message; `isPayloadFault`: nor can any other. */
   | { kind: 'rejected'; isPayloadFault: boolean }
   /** Apple refused the message and says why: certainly not delivered. */
@@ -80,11 +80,21 @@ export const defaultApnsWaits: ApnsWaits = {
   shutdownMs: 5_000,
 };
 
-const unregistered: ApnsReaction = { kind: 'unregistered', isSuspicious: false };
+const unregistered: ApnsReaction = { kind: 'unregistered' };
 /** A token of the other environment or of another app gets this answer too, so a high share means that our settings are wrong. */
-const suspicious: ApnsReaction = { kind: 'unregistered', isSuspicious: true };
+const suspicious: ApnsReaction = {
+  kind: 'unregistered',
+  suspicion: {
+    fault: 'environment',
+    check: 'check that the tokens belong to this APNs environment (production or sandbox).',
+  },
+};
 /** The token seems alive for another app or push type. */
-const otherTopic: ApnsReaction = { kind: 'unregistered', isSuspicious: true, isOtherTopic: true };
+const otherTopic: ApnsReaction = {
+  kind: 'unregistered',
+  suspicion: { fault: 'topic', check: 'check APNS_TOPIC against the bundle id of the app.' },
+  isOtherTopic: true,
+};
 const badMessage: ApnsReaction = { kind: 'rejected', isPayloadFault: true };
 const badDevice: ApnsReaction = { kind: 'rejected', isPayloadFault: false };
 

@@ -4,7 +4,7 @@ import { cleanText } from '../../domain/outside-text.ts';
 import { isFromGateway, maxTextLength, type ProviderAnswer, reasonWord } from '../answer.ts';
 import type { ApnsReason } from '../apns/reasons.ts';
 import { apnsReasons } from '../apns/reasons.ts';
-import type { ConfigurationFault, FaultScope, Verdict } from '../provider.ts';
+import type { ConfigurationFault, FaultScope, Suspicion, Verdict } from '../provider.ts';
 import { maxRetryAfterMs } from '../retry-after.ts';
 
 /**
@@ -26,7 +26,7 @@ export const fcmErrorCodes = [
 export type FcmErrorCode = (typeof fcmErrorCodes)[number];
 
 export type FcmReaction =
-  | { kind: 'unregistered'; isSuspicious: boolean; isOtherTopic?: true }
+  | { kind: 'unregistered'; suspicion?: Suspicion; isOtherTopic?: true }
   | { kind: 'rejected'; isPayloadFault: boolean; isOnePlatform?: true }
   /** Refused: certainly not delivered. */
   | { kind: 'later'; scope: FaultScope; wait: keyof FcmWaits }
@@ -48,10 +48,27 @@ export interface FcmWaits {
 
 export const defaultFcmWaits: FcmWaits = { quotaMs: 60_000, serverErrorMs: 10_000 };
 
-const unregistered: FcmReaction = { kind: 'unregistered', isSuspicious: false };
+const unregistered: FcmReaction = { kind: 'unregistered' };
 /** Healthy devices get this answer too, with the wrong project or with a payload whose fault FCM describes badly. */
-const suspicious: FcmReaction = { kind: 'unregistered', isSuspicious: true };
-const otherTopic: FcmReaction = { kind: 'unregistered', isSuspicious: true, isOtherTopic: true };
+const suspicious: FcmReaction = {
+  kind: 'unregistered',
+  suspicion: {
+    fault: 'environment',
+    check: 'check that the tokens belong to this Firebase project, and to the APNs environment that it sends to.',
+  },
+};
+const otherProject: FcmReaction = {
+  kind: 'unregistered',
+  suspicion: {
+    fault: 'project',
+    check: 'check that the service account belongs to the Firebase project of the app.',
+  },
+};
+const otherTopic: FcmReaction = {
+  kind: 'unregistered',
+  suspicion: { fault: 'topic', check: 'check the bundle id of the app in the Firebase project.' },
+  isOtherTopic: true,
+};
 const badMessage: FcmReaction = { kind: 'rejected', isPayloadFault: true };
 const badPart: FcmReaction = { kind: 'rejected', isPayloadFault: true, isOnePlatform: true };
 /** Apple's refusals do not delay Android. */
@@ -79,7 +96,7 @@ const fcmReactions = {
   // Token or payload is at fault; Apple's reason, the field violations and the message decide (see `invalidArgument`).
   INVALID_ARGUMENT: undefined,
   UNREGISTERED: unregistered,
-  SENDER_ID_MISMATCH: suspicious,
+  SENDER_ID_MISMATCH: otherProject,
   // The details say whose quota it was (see `quotaExceeded`).
   QUOTA_EXCEEDED: undefined,
   // "The server couldn't process the request in time" (error-codes): it may have finished afterwards.

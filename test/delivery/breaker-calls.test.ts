@@ -8,7 +8,12 @@ import type { RejectedVerdict, UnregisteredVerdict } from '../../providers/provi
 type Answer = 'accepted' | 'suspicious' | 'dead' | 'other';
 
 const verdict: UnregisteredVerdict = {
-  ...{ kind: 'unregistered', httpStatus: 400, reason: 'BadDeviceToken', isSuspicious: true },
+  ...{
+    kind: 'unregistered',
+    httpStatus: 400,
+    reason: 'BadDeviceToken',
+    suspicion: { fault: 'environment', check: 'check it.' },
+  },
 };
 const payloadFault: RejectedVerdict = {
   ...{ kind: 'rejected', httpStatus: 413, reason: 'PayloadTooLarge', isPayloadFault: true },

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { resumeNotification } from '../../db/notification-moves.ts';
-import type { Verdict } from '../../providers/provider.ts';
+import type { ConfigurationFault, Verdict } from '../../providers/provider.ts';
 import { until } from '../support/until.ts';
 import {
   accepted,
@@ -23,8 +23,8 @@ const misconfigured: Verdict = {
   ...{ kind: 'misconfigured', httpStatus: 403, reason: 'InvalidProviderToken', fault: 'credentials' },
   detail: 'APNs refused the key. Check key id and team id.',
 };
-const suspicious = (reason: string): Verdict => ({
-  ...{ kind: 'unregistered', httpStatus: 400, reason, isSuspicious: true },
+const suspicious = (reason: string, fault: ConfigurationFault = 'environment'): Verdict => ({
+  ...{ kind: 'unregistered', httpStatus: 400, reason, suspicion: { fault, check: 'check it.' } },
 });
 const payloadFault: Verdict = {
   ...{ kind: 'rejected', httpStatus: 400, reason: 'INVALID_ARGUMENT', isPayloadFault: true },
@@ -141,7 +141,7 @@ describe('tokens that a wrong environment, topic or project would call dead', ()
   ] as const) {
     test(`all of them ${reason}: halted (${fault}) after a dozen, nobody retired, resume sends to all`, async () => {
       const send = await bench.launch({ devices: 1_000 });
-      const provider = createScriptedProvider(() => suspicious(reason));
+      const provider = createScriptedProvider(() => suspicious(reason, fault));
       await bench.worker({ provider }).deliver(send.batches[0]!);
       const { state, halt } = await send.read();
       assert.deepEqual([state, halt?.reason], ['halted', fault]);

@@ -41,7 +41,7 @@ for (const [name, offsetMs] of [
       const send = await bench.launch({ devices: 1 });
       const provider = createScriptedProvider(async ({ deviceToken }) => {
         await registerAgain(send, deviceToken);
-        return { kind: 'unregistered', httpStatus: 410, reason: 'Unregistered', isSuspicious: false };
+        return { kind: 'unregistered', httpStatus: 410, reason: 'Unregistered' };
       });
       setWallClock(t, offsetMs);
       await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
@@ -51,7 +51,7 @@ for (const [name, offsetMs] of [
 
     test('retires a device that registered before its address was read', async (t) => {
       const send = await bench.launch({ devices: 1 });
-      const gone: Verdict = { kind: 'unregistered', httpStatus: 410, reason: 'Unregistered', isSuspicious: false };
+      const gone: Verdict = { kind: 'unregistered', httpStatus: 410, reason: 'Unregistered' };
       setWallClock(t, offsetMs);
       await bench.worker({ provider: createScriptedProvider(() => gone) }).deliverToEnd(send.batches[0]!);
       const [device] = await query('select retired_at from devices where id = $1', send.deviceIds);

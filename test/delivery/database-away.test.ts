@@ -142,7 +142,6 @@ describe('a connection breaks', () => {
         kind: 'unregistered',
         httpStatus: 410,
         reason: 'Unregistered',
-        isSuspicious: false,
       } as const;
       const provider = createScriptedProvider(({ number }) => (number % 10 === 0 ? unregistered : accepted));
       const result = await bench.worker({ provider, database: connectLossy() }).deliver(send.batches[0]!);

@@ -26,7 +26,7 @@ const silence: DeviceVerdict = { kind: 'unanswered', httpStatus: null, reason: '
 const error: DeviceVerdict = { kind: 'unanswered', httpStatus: 500, reason: 'InternalServerError' };
 const unsent: DeviceVerdict = { kind: 'unsent', reason: 'connect_failed', afterMs: 5_000 };
 const rejected: DeviceVerdict = { kind: 'rejected', httpStatus: 413, reason: 'PayloadTooLarge', isPayloadFault: true };
-const dead: DeviceVerdict = { kind: 'unregistered', httpStatus: 410, reason: 'Unregistered', isSuspicious: false };
+const dead: DeviceVerdict = { kind: 'unregistered', httpStatus: 410, reason: 'Unregistered' };
 
 type Row = [rule: string, verdict: DeviceVerdict, before: Partial<Tries>, more: Partial<DeliveryRules>, after: string];
 const rows: Row[] = [

@@ -20,7 +20,7 @@ before(async () => {
 after(() => bench.close());
 
 const gone = (invalidAt?: Date): Verdict => ({
-  ...{ kind: 'unregistered', httpStatus: 410, reason: 'Unregistered', isSuspicious: false },
+  ...{ kind: 'unregistered', httpStatus: 410, reason: 'Unregistered' },
   ...(invalidAt && { invalidAt }),
 });
 const later: Verdict = { kind: 'later', httpStatus: 503, reason: 'Shutdown', scope: 'device', afterMs: 1 };

@@ -70,7 +70,7 @@ describe('refused for now', () => {
   test('a dead token gets exactly one call', async () => {
     const send = await bench.launch({ devices: 10 });
     const provider = createScriptedProvider(() => ({
-      ...{ kind: 'unregistered', httpStatus: 410, reason: 'Unregistered', isSuspicious: false },
+      ...{ kind: 'unregistered', httpStatus: 410, reason: 'Unregistered' },
     }));
     await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
     assert.equal(provider.calls.length, 10);

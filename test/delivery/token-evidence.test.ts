@@ -20,7 +20,13 @@ before(async () => {
 after(() => bench.close());
 
 const suspicious = (reason = 'BadDeviceToken', isOtherTopic = false): Verdict => ({
-  ...{ kind: 'unregistered', httpStatus: 400, reason, isSuspicious: true, isOtherTopic },
+  ...{
+    kind: 'unregistered',
+    httpStatus: 400,
+    reason,
+    suspicion: { fault: 'environment', check: 'check it.' },
+    isOtherTopic,
+  },
 });
 const overloaded: Verdict = {
   ...{ kind: 'later', httpStatus: 503, reason: 'ServiceUnavailable', scope: 'provider', afterMs: 1 },

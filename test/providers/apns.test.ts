@@ -10,7 +10,7 @@ import { type ApnsProviderOptions, createApnsProvider } from '../../providers/ap
 import { type ApnsReason, apnsReasons } from '../../providers/apns/reasons.ts';
 import { measureMessage } from '../../providers/payload/check.ts';
 import { PayloadError } from '../../providers/payload/payload-error.ts';
-import type { MisconfiguredVerdict, PushProvider, Verdict } from '../../providers/provider.ts';
+import type { PushProvider, UnregisteredVerdict, Verdict } from '../../providers/provider.ts';
 import { silentLogger } from '../../providers/throttled-log.ts';
 import { createApnsClientCertificate, createAuthority } from '../../simulator/certificates.ts';
 import { InMemoryProviderTokenStore } from '../support/in-memory-token-store.ts';
@@ -177,7 +177,10 @@ describe('the request', () => {
 describe('every reason of APNs has its verdict', () => {
   const payloadFault = (httpStatus: number) => ({ kind: 'rejected', httpStatus, isPayloadFault: true });
   const deviceFault = (httpStatus: number) => ({ kind: 'rejected', httpStatus, isPayloadFault: false });
-  const dead = (httpStatus: number, isSuspicious: boolean) => ({ kind: 'unregistered', httpStatus, isSuspicious });
+  const dead = (httpStatus: number, suspicion?: string) => ({
+    ...{ kind: 'unregistered', httpStatus },
+    ...(suspicion && { suspicion }),
+  });
   const config = (httpStatus: number, fault: string) => ({ kind: 'misconfigured', httpStatus, fault });
   const later = (httpStatus: number, scope: string, afterMs?: number) => ({
     kind: 'later',
@@ -188,12 +191,12 @@ describe('every reason of APNs has its verdict', () => {
 
   const table = {
     BadCollapseId: payloadFault(400),
-    BadDeviceToken: dead(400, true),
+    BadDeviceToken: dead(400, 'environment'),
     BadExpirationDate: payloadFault(400),
     BadMessageId: payloadFault(400),
     BadPriority: payloadFault(400),
     BadTopic: config(400, 'topic'),
-    DeviceTokenNotForTopic: { ...dead(400, true), isOtherTopic: true },
+    DeviceTokenNotForTopic: { ...dead(400, 'topic'), isOtherTopic: true },
     DuplicateHeaders: payloadFault(400),
     IdleTimeout: { kind: 'unsent', httpStatus: 400, afterMs: 1_000 },
     InvalidPushType: payloadFault(400),
@@ -212,8 +215,8 @@ describe('every reason of APNs has its verdict', () => {
     BadEnvironmentKeyInToken: config(403, 'environment'),
     BadPath: deviceFault(404),
     MethodNotAllowed: payloadFault(405),
-    ExpiredToken: dead(410, false),
-    Unregistered: dead(410, false),
+    ExpiredToken: dead(410),
+    Unregistered: dead(410),
     PayloadTooLarge: payloadFault(413),
     TooManyProviderTokenUpdates: later(429, 'account', 60_000),
     TooManyRequests: later(429, 'device', 60_000),
@@ -227,9 +230,12 @@ describe('every reason of APNs has its verdict', () => {
       const { httpStatus, ...rest }: { httpStatus: number } = table[reason];
       fake.handler = () => refusal(httpStatus, reason);
       const verdict = await sendOne(open({ random: () => 0.5 }));
-      const { detail, ...seen } = verdict as MisconfiguredVerdict;
-      assert.deepEqual(seen, { ...rest, ...(verdict.kind !== 'unsent' && { httpStatus }), reason });
-      if (verdict.kind === 'misconfigured') assert.match(detail, /\.$/);
+      const { detail, suspicion, ...seen } = verdict as unknown as Record<string, unknown> & UnregisteredVerdict;
+      assert.deepEqual(
+        { ...seen, ...(suspicion && { suspicion: suspicion.fault }) },
+        { ...rest, ...(verdict.kind !== 'unsent' && { httpStatus }), reason },
+      );
+      if (verdict.kind === 'misconfigured') assert.match(String(detail), /\.$/);
     });
   }
 
@@ -240,7 +246,6 @@ describe('every reason of APNs has its verdict', () => {
       kind: 'unregistered',
       httpStatus: 410,
       reason: 'Unregistered',
-      isSuspicious: false,
       invalidAt: new Date(1_700_000_000_123),
     });
     for (const timestamp of ['soon', -1, 9e99, null]) {

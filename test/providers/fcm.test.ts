@@ -8,7 +8,7 @@ import { type FcmErrorCode, fcmErrorCodes } from '../../providers/fcm/errors.ts'
 import { PreparedFcmMessage } from '../../providers/fcm/prepared-message.ts';
 import { createFcmProvider, type FcmProviderOptions } from '../../providers/fcm/provider.ts';
 import { normaliseServiceAccount } from '../../providers/fcm/service-account.ts';
-import type { MisconfiguredVerdict, PushProvider, Verdict } from '../../providers/provider.ts';
+import type { MisconfiguredVerdict, PushProvider, UnregisteredVerdict, Verdict } from '../../providers/provider.ts';
 import { until } from '../support/until.ts';
 import { FakeClock } from './fake-clock.ts';
 import { type FakeAnswer, type FakeHandler, type FakeProvider, startFakeProvider } from './fake-provider.ts';
@@ -203,8 +203,8 @@ describe('the request', () => {
 });
 
 describe('every error of FCM has its verdict', () => {
-  const dead = { kind: 'unregistered', isSuspicious: false };
-  const suspicious = { kind: 'unregistered', isSuspicious: true };
+  const dead = { kind: 'unregistered' };
+  const suspicious = { kind: 'unregistered', suspicion: 'environment' };
   const payloadFault = { kind: 'rejected', isPayloadFault: true };
   const payloadFaultOfOnePlatform = { ...payloadFault, isOnePlatform: true };
   const config = (fault: string) => ({ kind: 'misconfigured', fault });
@@ -221,7 +221,7 @@ describe('every error of FCM has its verdict', () => {
     UNREGISTERED: [refusal(404, 'NOT_FOUND', 'Requested entity was not found.', fcmError('UNREGISTERED')), dead],
     SENDER_ID_MISMATCH: [
       refusal(403, 'PERMISSION_DENIED', 'SenderId mismatch', fcmError('SENDER_ID_MISMATCH')),
-      suspicious,
+      { ...suspicious, suspicion: 'project' },
     ],
     QUOTA_EXCEEDED: [
       refusal(429, 'RESOURCE_EXHAUSTED', 'Quota.', fcmError('QUOTA_EXCEEDED')),
@@ -272,7 +272,7 @@ describe('every error of FCM has its verdict', () => {
     'a bad iOS token reported as 400': [invalid('x', apnsError(400, 'BadDeviceToken')), suspicious],
     'an iOS token of another app': [
       invalid('x', apnsError(400, 'DeviceTokenNotForTopic')),
-      { ...suspicious, isOtherTopic: true },
+      { ...suspicious, suspicion: 'topic', isOtherTopic: true },
     ],
     'a payload too large for iOS': [invalid('x', apnsError(413, 'PayloadTooLarge')), payloadFaultOfOnePlatform],
     'a bad field of one platform': [invalid('x', violation('message.apns.payload')), payloadFaultOfOnePlatform],
@@ -359,8 +359,10 @@ describe('every error of FCM has its verdict', () => {
     test(name, async () => {
       send = () => answer;
       const verdict = await sendOne(open());
-      const { reason, detail, ...seen } = verdict as unknown as Record<string, unknown>;
-      assert.deepEqual(seen, { ...expected, httpStatus: answer.status });
+      const { reason, detail, suspicion, ...seen } = verdict as unknown as Record<string, unknown> &
+        UnregisteredVerdict;
+      const shown = { ...seen, ...(suspicion && { suspicion: suspicion.fault }) };
+      assert.deepEqual(shown, { ...expected, httpStatus: answer.status });
       assert.match(String(reason), /^\w+$/);
       if (verdict.kind === 'misconfigured') assert.match(String(detail), /\.$/);
     });
