@@ -25,6 +25,8 @@ const maxActivityAttempts = 10;
 interface DeliverCall extends Pick<BatchRun, 'progress' | 'stop' | 'giveUp'> {
   deps: ActivityDeps;
   input: DeliverBatchInput;
+  /** As it was when the call began. */
+  notification: Notification;
   /** Temporal's count, from 1. */
   activityAttempt: number;
   /** Names the batch in every line of the log. */
@@ -44,7 +46,8 @@ export function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput): Prom
     async (stop) => {
       const { giveUp, release } = startGrace(stop, deps.config.shutdownGraceMs);
       try {
-        const call = { deps, input, activityAttempt, names, progress, stop, giveUp };
+        const notification = await retryDatabase(() => getNotificationOfAnyApp(deps.db, notificationId), stop);
+        const call = { deps, input, notification, activityAttempt, names, progress, stop, giveUp };
         return await carryOut(call, await send(call));
       } finally {
         release();
@@ -56,9 +59,8 @@ export function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput): Prom
 
 /** Up to the reason why the call ends, which is still to be carried out. */
 async function send(call: DeliverCall): Promise<Ending> {
-  const { deps, input, activityAttempt, stop } = call;
+  const { deps, input, notification, activityAttempt, stop } = call;
   const { notificationId, seq } = input;
-  const notification = await retryDatabase(() => getNotificationOfAnyApp(deps.db, notificationId), stop);
   if (notification.state !== 'sending') return { status: 'stopped', reason: notification.state };
   if (activityAttempt >= maxActivityAttempts) {
     const detail = `Batch ${seq} failed ${activityAttempt - 1} times; its last error is in Temporal's UI.`;
@@ -78,7 +80,7 @@ async function send(call: DeliverCall): Promise<Ending> {
   } catch (error) {
     return haltedForBooks(error, seq);
   }
-  return sendPrepared(call, notification, { provider, prepared, clock });
+  return sendPrepared(call, { provider, prepared, clock });
 }
 
 function prepare(
@@ -96,10 +98,10 @@ function prepare(
 
 /** One run or more: before a halt on suspicion the batch is claimed again, and devices elsewhere in the audience come first. */
 async function sendPrepared(
-  { deps, input, names, progress, stop, giveUp }: DeliverCall,
-  { appId, launchedAt, expiresAt, inDoubtPolicy }: Notification,
+  { deps, input, notification, names, progress, stop, giveUp }: DeliverCall,
   { provider, prepared, clock }: Pick<BatchRun, 'provider' | 'prepared'> & { clock: DatabaseClock },
 ): Promise<Ending> {
+  const { appId, launchedAt, expiresAt, inDoubtPolicy } = notification;
   const launch = { appId, launchedAt: launchedAt! };
   for (let elsewhere = { devices: 0, suspects: 0 }; ; ) {
     const claim = await retryDatabase(() => claimBatch(deps.db, input.notificationId, input.seq), stop);
@@ -130,18 +132,19 @@ async function sendPrepared(
   }
 }
 
-async function carryOut({ deps, input, names }: DeliverCall, ending: Ending): Promise<DeliverBatchResult> {
+async function carryOut({ deps, notification, names }: DeliverCall, ending: Ending): Promise<DeliverBatchResult> {
   const { status, reason, waitMs = 0, deferred = 0, host, settle, halt } = ending;
-  const { notificationId } = input;
   if (settle !== undefined) {
     await deps.db.transaction().execute((trx) => settleBatch(trx, settle.claim, settle.outcome));
   }
-  if (halt !== undefined && (await haltNotificationOfAnyApp(deps.db, notificationId, halt.reason, halt.detail))) {
+  if (halt !== undefined && (await haltNotificationOfAnyApp(deps.db, notification, halt))) {
     deps.log.error({ ...names, ...halt }, 'notification halted');
   }
-  const { books, unreachable } = await getSummaryOfAnyApp(deps.db, notificationId);
+  const { state, books, unreachable } = await getSummaryOfAnyApp(deps.db, notification.id);
   return {
     ...{ status, waitMs, deferred, reason, books },
+    // The send was resumed since the fault was seen: the batch goes on, and finds out whether it is still there.
+    ...(halt !== undefined && state === 'sending' && { status: 'deferred' as const, reason: 'resumed meanwhile' }),
     ...(host !== undefined && { host }),
     ...(unreachable.length > 0 && { unreachable: unreachable.map(toHostInTrouble) }),
   };

@@ -47,15 +47,17 @@ async function heal(
   deps: ActivityDeps,
   client: Client,
   taskQueue: string,
-  { id, state, isUnseen }: UnfinishedNotification,
+  notification: UnfinishedNotification,
 ): Promise<void> {
+  const { id, state, isUnseen } = notification;
   const status = await describe(client, id);
   if (status === 'RUNNING' && !isUnseen) return;
   const isGone = status === 'TERMINATED' || status === 'FAILED' || status === 'TIMED_OUT';
   if (state === 'sending' && isGone && !isUnseen) {
     const detail = `Its workflow ended as ${status} in Temporal. Resume goes on where it stopped.`;
-    await haltNotificationOfAnyApp(deps.db, id, 'workflow_terminated', detail);
-    deps.log.warn({ notificationId: id, status }, 'workflow gone: notification halted');
+    if (await haltNotificationOfAnyApp(deps.db, notification, { reason: 'workflow_terminated', detail })) {
+      deps.log.warn({ notificationId: id, status }, 'workflow gone: notification halted');
+    }
     return;
   }
   const labels = labelsOf(await getNotificationOfAnyApp(deps.db, id));

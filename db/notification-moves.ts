@@ -1,6 +1,6 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely';
-import type { Notification } from '../domain/notification.ts';
-import type { HaltReason, NotificationState } from '../domain/notification-state.ts';
+import type { Notification, NotificationSummary } from '../domain/notification.ts';
+import type { NotificationState } from '../domain/notification-state.ts';
 import { forgetLists } from './audience-lists.ts';
 import { findNotification } from './notifications.ts';
 import type { Database } from './schema.ts';
@@ -77,17 +77,21 @@ export async function beginScheduledOfAnyApp(db: Kysely<Database>, id: string): 
   return result.numUpdatedRows > 0n;
 }
 
-/** `sending → halted`; false when it was not sending. `detail` is one sentence for the person on call. */
+/**
+ * `sending → halted`, on what was seen of the notification at this version: false when it has changed since. A fault that was seen
+ * before the send was resumed says nothing about it now, and shows again if it is still there.
+ * @param halt `detail` is one sentence for the person on call
+ */
 export async function haltNotificationOfAnyApp(
   db: Kysely<Database>,
-  id: string,
-  reason: HaltReason,
-  detail: string,
+  { id, version }: Pick<NotificationSummary, 'id' | 'version'>,
+  { reason, detail }: NonNullable<NotificationSummary['halt']>,
 ): Promise<boolean> {
   const result = await db
     .updateTable('notifications')
     .set({ state: 'halted', halt_reason: reason, halt_detail: detail, ...nextVersion })
     .where('id', '=', id)
+    .where('version', '=', version)
     .where('state', '=', 'sending')
     .executeTakeFirst();
   return result.numUpdatedRows > 0n;

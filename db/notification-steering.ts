@@ -51,6 +51,7 @@ export async function readForWorkflowOfAnyApp(
 export interface UnfinishedNotification {
   id: string;
   state: NotificationState;
+  version: number;
   /** A change waits to be looked at by the workflow. */
   isUnseen: boolean;
 }
@@ -65,7 +66,7 @@ export function listUnfinishedOfAllApps(
 ): Promise<UnfinishedNotification[]> {
   let query = db
     .selectFrom('notifications')
-    .select(['id', 'state', sql<boolean>`seen_version < version`.as('isUnseen')])
+    .select(['id', 'state', 'version', sql<boolean>`seen_version < version`.as('isUnseen')])
     .where('finished_at', 'is', null)
     .where('state', 'in', ['scheduled', 'sending', 'paused', 'halted', 'cancelled'])
     .where(

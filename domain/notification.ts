@@ -10,6 +10,8 @@ export interface NotificationSummary {
   id: string;
   appId: number;
   state: NotificationState;
+  /** Grows with every change that the workflow must look at. */
+  version: number;
   /** For people: shown in listings and in Temporal's UI. */
   title: string | null;
   inDoubtPolicy: InDoubtPolicy;

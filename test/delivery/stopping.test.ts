@@ -281,6 +281,32 @@ describe('halted before a single call', () => {
   });
 });
 
+test('a fault that was seen before the send was resumed does not halt it again: the batch is told to go on', async () => {
+  const send = await bench.launch({ devices: 3 });
+  const answers = gate();
+  const provider = createScriptedProvider(async () => {
+    await answers.opened;
+    return {
+      ...{ kind: 'misconfigured', httpStatus: 403, reason: 'InvalidProviderToken', fault: 'credentials' },
+      detail: 'APNs refused the key.',
+    };
+  });
+  const running = bench.worker({ provider }).deliver(send.batches[0]!);
+  await until(() => provider.calls.length === 3);
+  await pauseNotification(bench.database.db, 1, send.id);
+  await resumeNotification(bench.database.db, 1, send.id);
+  answers.open();
+  const { status, waitMs } = await running;
+  assert.deepEqual({ status, waitMs }, { status: 'deferred', waitMs: 0 });
+  assert.equal((await send.read()).state, 'sending');
+  await bench.worker({ provider }).deliver(send.batches[0]!);
+  assert.equal((await send.read()).state, 'halted', 'it is still there');
+  provider.answer = () => accepted;
+  await resumeNotification(bench.database.db, 1, send.id);
+  await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
+  await send.checkBooks({ accepted: 3 });
+});
+
 test('a run leaves no listener behind at the signals that may end it', async () => {
   const send = await bench.launch({ devices: 3 });
   const answers = gate();
