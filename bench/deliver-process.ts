@@ -158,9 +158,7 @@ async function measureParts(): Promise<DeliverReport['parts']> {
   const build = await measure(async () => {
     for (let n = 0; n < builds; n++) provider.prepare({ notificationId: id, message });
   });
-  const withoutSending = await measure(() =>
-    deliverAll({ ...deps, providers: { apns: sink, fcm: undefined } }, batches),
-  );
+  const withoutSending = await measure(() => deliverAll({ ...deps, providers: { ...providers, apns: sink } }, batches));
   return {
     readUs: read.cpuUs,
     // Built once a batch.

@@ -17,7 +17,7 @@ import { launchNotification } from '../../db/notification-moves.ts';
 import { getNotificationOfAnyApp } from '../../db/notifications.ts';
 import { loadConfig, type WorkerConfig } from '../../domain/config.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../../domain/delivery.ts';
-import type { ProviderName } from '../../domain/device.ts';
+import { byProvider, type ProviderName } from '../../domain/device.ts';
 import type { Logger } from '../../domain/logger.ts';
 import type { Message } from '../../domain/message.ts';
 import type { Notification } from '../../domain/notification.ts';
@@ -251,7 +251,7 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
     const config = { ...loadConfig({ DATABASE_URL: database.url }).worker, ...quick, ...settings };
     const deps: ActivityDeps = {
       ...{ db: own.db, pool: own.pool, overload, config, log, slots, providerHosts: new ProviderHosts(log) },
-      providers: { apns: undefined, fcm: undefined, ...(provider && { [provider.name]: provider }) },
+      providers: byProvider((name) => (provider?.name === name ? provider : undefined)),
       ...(random && { random }),
     };
     const deliver: TestWorker['deliver'] = (batch, attempt = 1, environment = activityEnvironment(attempt)) =>

@@ -14,7 +14,7 @@ import { insertNotification } from '../../db/notification-drafts.ts';
 import { launchNotification } from '../../db/notification-moves.ts';
 import { getSummaryOfAnyApp } from '../../db/notifications.ts';
 import { loadConfig, type WorkerConfig } from '../../domain/config.ts';
-import type { ProviderName } from '../../domain/device.ts';
+import { byProvider, type ProviderName } from '../../domain/device.ts';
 import { notificationWorkflowId } from '../../domain/ids.ts';
 import type { Message } from '../../domain/message.ts';
 import type { NotificationSummary } from '../../domain/notification.ts';
@@ -115,7 +115,7 @@ export async function createSendBench(): Promise<SendBench> {
   });
   const api = await createTestApi({ waker });
   const { db, pool } = api.database;
-  const providers = { apns: createScriptedProvider(), fcm: createScriptedProvider(undefined, 'fcm') };
+  const providers = byProvider((name) => createScriptedProvider(undefined, name));
   const workers: RunningWorker[] = [];
 
   async function launch(options: SendOptions = {}): Promise<TestSend> {
