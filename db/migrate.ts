@@ -1,4 +1,4 @@
-import type { Kysely } from 'kysely';
+import { type Kysely, sql } from 'kysely';
 import { type Migration, Migrator } from 'kysely/migration';
 import { readCommandLine } from '../domain/command-line.ts';
 import { loadConfig } from '../domain/config.ts';
@@ -35,21 +35,36 @@ export const providerMigrations = {
 } satisfies Record<ProviderName, keyof typeof migrations>;
 
 /**
- * Brings the schema up to date, a transaction for each migration, and makes the partitions of the coming months. Kysely's migrator
- * takes an advisory lock, so any number of processes may call this at once; a repeat changes nothing.
+ * Brings the schema up to date, a transaction for each migration, and makes the partitions of the coming months. Any number of
+ * processes may call this at once; a repeat changes nothing.
  * @throws the first migration's error; that migration is rolled back, earlier ones stay.
  */
 export async function migrate(db: Kysely<Database>): Promise<string[]> {
+  return db.connection().execute(async (connection) => {
+    // Kysely's migrator looks at all tables before it takes its own lock, and fails when another process drops a column meanwhile.
+    await sql`select pg_advisory_lock(${migrationLock})`.execute(connection);
+    try {
+      const applied = await applyAll(connection);
+      await createDeliveryPartitions(connection);
+      return applied;
+    } finally {
+      await sql`select pg_advisory_unlock(${migrationLock})`.execute(connection);
+    }
+  });
+}
+
+/** Any number that nothing else in this database uses. */
+const migrationLock = 7_203_002;
+
+async function applyAll(db: Kysely<Database>): Promise<string[]> {
   const migrator = new Migrator({ db, provider: { getMigrations: async () => migrations } });
   const applied: string[] = [];
   for (;;) {
     const { error, results = [] } = await migrator.migrateUp();
     if (error) throw error;
-    if (results.length === 0) break;
+    if (results.length === 0) return applied;
     applied.push(...results.map((result) => result.migrationName));
   }
-  await createDeliveryPartitions(db);
-  return applied;
 }
 
 if (import.meta.main) {
