@@ -1,6 +1,6 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely';
 import type { Notification, NotificationSummary } from '../domain/notification.ts';
-import type { NotificationState } from '../domain/notification-state.ts';
+import { isRepeat, type NotificationVerb, statesThatAllow } from '../domain/notification-state.ts';
 import { forgetLists } from './audience-lists.ts';
 import { findNotification } from './notifications.ts';
 import type { Database } from './schema.ts';
@@ -11,9 +11,6 @@ import type { Database } from './schema.ts';
  */
 export type Move = { ok: boolean; notification: Notification };
 
-/** What a launch leads to: a repeat asks for nothing more, whatever became of the send since. Not `cancelled`: that took it back. */
-const launched: NotificationState[] = ['sending', 'paused', 'halted', 'completed'];
-
 /** `draft | scheduled → sending`, or `→ scheduled` with a time. Freezes the audience's ceiling when sending begins. */
 export async function launchNotification(
   db: Kysely<Database>,
@@ -21,13 +18,10 @@ export async function launchNotification(
   id: string,
   scheduledAt?: Date,
 ): Promise<Move | undefined> {
-  const from: NotificationState[] = ['draft', 'scheduled'];
-  if (!scheduledAt)
-    return move(db, appId, id, from, launched, {
-      state: 'sending',
-      ...launchValues(sql`clock_timestamp()`),
-    });
-  const moved = await move(db, appId, id, from, launched, { state: 'scheduled', scheduled_at: scheduledAt });
+  if (!scheduledAt) {
+    return move(db, appId, id, 'launch', { state: 'sending', ...launchValues(sql`clock_timestamp()`) });
+  }
+  const moved = await move(db, appId, id, 'launch', { state: 'scheduled', scheduled_at: scheduledAt });
   if (!moved?.ok || moved.notification.state === 'scheduled') return moved;
   // It has begun: the time that it had is a repeat, another one comes too late.
   return { ...moved, ok: moved.notification.scheduledAt?.getTime() === scheduledAt.getTime() };
@@ -35,26 +29,22 @@ export async function launchNotification(
 
 /** `scheduled → draft`. Of this and the schedule's own begin the first one wins. */
 export function unscheduleNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
-  return move(db, appId, id, ['scheduled'], ['draft'], { state: 'draft', scheduled_at: null });
+  return move(db, appId, id, 'unschedule', { state: 'draft', scheduled_at: null });
 }
 
 /** `sending → paused`. */
 export function pauseNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
-  return move(db, appId, id, ['sending'], ['paused'], { state: 'paused' });
+  return move(db, appId, id, 'pause', { state: 'paused' });
 }
 
 /** `paused | halted → sending`. */
 export function resumeNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
-  return move(db, appId, id, ['paused', 'halted'], ['sending', 'completed'], {
-    state: 'sending',
-    halt_reason: null,
-    halt_detail: null,
-  });
+  return move(db, appId, id, 'resume', { state: 'sending', halt_reason: null, halt_detail: null });
 }
 
 /** `→ cancelled` from any state that is not final. What was never planned is closed at once. */
 export async function cancelNotification(db: Kysely<Database>, appId: number, id: string): Promise<Move | undefined> {
-  const cancelled = await move(db, appId, id, ['draft', 'scheduled', 'sending', 'paused', 'halted'], ['cancelled'], {
+  const cancelled = await move(db, appId, id, 'cancel', {
     state: 'cancelled',
     halt_reason: null,
     halt_detail: null,
@@ -104,9 +94,7 @@ export async function setRate(
   id: string,
   ratePerSecond: number | null,
 ): Promise<Move | undefined> {
-  return move(db, appId, id, ['draft', 'scheduled', 'sending', 'paused', 'halted'], [], {
-    rate_per_second: ratePerSecond,
-  });
+  return move(db, appId, id, 'setRate', { rate_per_second: ratePerSecond });
 }
 
 /** Part of every change that the workflow must look at. */
@@ -130,8 +118,7 @@ async function move(
   db: Kysely<Database>,
   appId: number,
   id: string,
-  from: NotificationState[],
-  already: NotificationState[],
+  verb: NotificationVerb,
   values: Record<string, unknown>,
 ): Promise<Move | undefined> {
   const result = await db
@@ -139,9 +126,9 @@ async function move(
     .set({ ...values, ...nextVersion })
     .where('app_id', '=', appId)
     .where('id', '=', id)
-    .where('state', 'in', from)
+    .where('state', 'in', statesThatAllow(verb))
     .executeTakeFirst();
   const notification = await findNotification(db, appId, id);
   if (!notification) return undefined;
-  return { ok: result.numUpdatedRows > 0n || already.includes(notification.state), notification };
+  return { ok: result.numUpdatedRows > 0n || isRepeat(verb, notification.state), notification };
 }

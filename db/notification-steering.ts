@@ -68,7 +68,7 @@ export function listUnfinishedOfAllApps(
     .selectFrom('notifications')
     .select(['id', 'state', 'version', sql<boolean>`seen_version < version`.as('isUnseen')])
     .where('finished_at', 'is', null)
-    .where('state', 'in', ['scheduled', 'sending', 'paused', 'halted', 'cancelled'])
+    .where('state', '<>', 'draft')
     .where(
       sql<boolean>`(seen_version < version or state in ('sending', 'cancelled')
         or (state = 'scheduled' and scheduled_at <= clock_timestamp()))`,

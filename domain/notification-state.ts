@@ -23,6 +23,32 @@ export const notificationStates = [
 ] as const;
 export type NotificationState = (typeof notificationStates)[number];
 
+/** What a caller may ask of a notification. */
+export type NotificationVerb = 'launch' | 'unschedule' | 'pause' | 'resume' | 'cancel' | 'setRate';
+
+/** What each state allows, and which verbs have led to it or past it, so that a repeat of them is harmless. Others are a conflict. */
+const verbsOf: Record<
+  NotificationState,
+  { allows: readonly NotificationVerb[]; repeats: readonly NotificationVerb[] }
+> = {
+  draft: { allows: ['launch', 'cancel', 'setRate'], repeats: ['unschedule'] },
+  scheduled: { allows: ['launch', 'unschedule', 'cancel', 'setRate'], repeats: [] },
+  sending: { allows: ['pause', 'cancel', 'setRate'], repeats: ['launch', 'resume'] },
+  paused: { allows: ['resume', 'cancel', 'setRate'], repeats: ['launch', 'pause'] },
+  halted: { allows: ['resume', 'cancel', 'setRate'], repeats: ['launch'] },
+  completed: { allows: [], repeats: ['launch', 'resume'] },
+  // Not of a launch: it was taken back.
+  cancelled: { allows: [], repeats: ['cancel'] },
+};
+
+export function statesThatAllow(verb: NotificationVerb): NotificationState[] {
+  return notificationStates.filter((state) => verbsOf[state].allows.includes(verb));
+}
+
+export function isRepeat(verb: NotificationVerb, state: NotificationState): boolean {
+  return verbsOf[state].repeats.includes(verb);
+}
+
 /**
  * What to do with a device that may have got the message although no answer was recorded. `redeliver`: send again with the same
  * apns-id and collapse id, and mark the delivery `in_doubt`. `skip`: the device ends as `unknown`.
