@@ -1,5 +1,6 @@
 import { Context } from '@temporalio/activity';
-import { claimBatch, hasUntriedDevices } from '../db/batches.ts';
+import { hasUntriedDevices } from '../db/batches.ts';
+import { claimToSend } from '../db/claim-to-send.ts';
 import { haltNotificationOfAnyApp } from '../db/notification-moves.ts';
 import { getNotificationOfAnyApp, getSummaryOfAnyApp } from '../db/notifications.ts';
 import { rehearseRecording } from '../db/record-deliveries.ts';
@@ -104,7 +105,7 @@ async function sendPrepared(
   const { appId, launchedAt, expiresAt, inDoubtPolicy } = notification;
   const launch = { appId, launchedAt: launchedAt! };
   for (let elsewhere = { devices: 0, suspects: 0 }; ; ) {
-    const claim = await retryDatabase(() => claimBatch(deps.db, input.notificationId, input.seq), stop);
+    const claim = await retryDatabase(() => claimToSend(deps.db, input.notificationId, input.seq), stop);
     if (claim === undefined) return finished;
     const pending = await retryDatabase(() => PendingDevices.load({ ...deps, launch, claim, clock }), stop);
     const { devices, suspects } = elsewhere;

@@ -39,7 +39,7 @@ export async function listDeferrals(db: Kysely<Database>, notificationId: string
 }
 
 /**
- * First thing after a claim: devices that an earlier claim reserved and left without outcome or answer may have got the message, and
+ * With a claim, in its transaction: devices that an earlier claim reserved and left without outcome or answer may have got the message, and
  * that is one attempt and one doubt more. Kept as deferrals, so that a device whose sending ends its worker every time is not
  * sent to for ever. Without effect when a later claim owns the batch; a repeat counts no device twice.
  */

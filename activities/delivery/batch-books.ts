@@ -124,13 +124,12 @@ export class BatchBooks {
     }
   }
 
-  /** In-doubt devices stay below the horizon: it never moves under the place where this claim began. */
   async giveBack(): Promise<void> {
     const { claim, db, giveUp } = this.#run;
     const { position, deferredIds } = this.#undispatched;
     if (position === undefined && deferredIds.length === 0) return;
     const undispatched = {
-      position: position === undefined ? undefined : Math.max(position, claim.horizon),
+      position: position === undefined ? undefined : position,
       deferredIds,
     };
     await retryDatabase(() => db.transaction().execute((trx) => returnReserved(trx, claim, undispatched)), giveUp);

@@ -3,7 +3,7 @@ import type pg from 'pg';
 import { type Claim, lockBatch } from '../../db/batches.ts';
 import { readDatabaseClock } from '../../db/clock.ts';
 import type { DatabaseHandle } from '../../db/connect.ts';
-import { type Deferral, listDeferrals, noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
+import { type Deferral, listDeferrals, storeDeferrals } from '../../db/deferrals.ts';
 import { type Address, listAddresses } from '../../db/device-addresses.ts';
 import { listRecordedDeviceIds } from '../../db/record-deliveries.ts';
 import type { Database } from '../../db/schema.ts';
@@ -86,7 +86,6 @@ export class PendingDevices {
     clock.look(await readDatabaseClock(pool), sentAtMs);
     // A batch without a window so far has neither outcomes nor deferrals: no need to ask.
     const isFresh = claim.horizon === 0;
-    await noteDoubts(db, claim);
     const recorded = isFresh ? undefined : new Set(await listRecordedDeviceIds(db, claim));
     if (!isFresh) {
       for (const deferral of await listDeferrals(db, claim.notificationId, claim.seq)) {

@@ -2,6 +2,7 @@ import type { Kysely } from 'kysely';
 import type pg from 'pg';
 import { type Claim, isBatchFinished } from '../../db/batches.ts';
 import { transactionWithClient } from '../../db/connect.ts';
+import { isRefusedByDatabase } from '../../db/database-error.ts';
 import { type Deferral, deleteDeferrals, storeDeferrals } from '../../db/deferrals.ts';
 import { type Retirement, retireDevices } from '../../db/devices.ts';
 import { type DeliveryRecord, isRecorded, recordDeliveries } from '../../db/record-deliveries.ts';
@@ -108,21 +109,34 @@ export class Recorder {
   }
 
   async #store(chunk: Chunk): Promise<void> {
-    let mayBeStored = false;
+    let isRetry = false;
+    // The connection may have broken after the commit: a chunk is stored whole or not at all, so one row tells.
+    const isStored = async () => isRetry && (await this.#isStored(chunk));
     this.isFinished = await retryDatabase(async () => {
-      // The connection may have broken after the commit: a chunk is stored whole or not at all, so one row tells.
-      if (mayBeStored && (await this.#isStored(chunk))) return isBatchFinished(this.#db, this.#claim);
-      mayBeStored = true;
-      // The ordinary chunk is one statement and one round trip.
-      if (hasOutcomesOnly(chunk)) return recordDeliveries(this.#pool, this.#claim, chunk.records);
-      return transactionWithClient(this.#pool, async (trx, client) => {
-        const isFinished = await recordDeliveries(client, this.#claim, chunk.records);
-        await storeDeferrals(trx, this.#claim, [...chunk.deferrals.values()]);
-        await deleteDeferrals(trx, this.#claim, chunk.ended);
-        await retireDevices(trx, chunk.retirements);
-        return isFinished;
-      });
+      if (await isStored()) return isBatchFinished(this.#db, this.#claim);
+      try {
+        return await this.#insert(chunk);
+      } catch (error) {
+        // The try before may have been carried out only now.
+        if (isRefusedByDatabase(error) && (await isStored())) return isBatchFinished(this.#db, this.#claim);
+        throw error;
+      } finally {
+        isRetry = true;
+      }
     }, this.#giveUp);
+  }
+
+  /** @returns true when the last device of the batch has its outcome now */
+  #insert(chunk: Chunk): Promise<boolean> {
+    // The ordinary chunk is one statement and one round trip.
+    if (hasOutcomesOnly(chunk)) return recordDeliveries(this.#pool, this.#claim, chunk.records);
+    return transactionWithClient(this.#pool, async (trx, client) => {
+      const isFinished = await recordDeliveries(client, this.#claim, chunk.records);
+      await storeDeferrals(trx, this.#claim, [...chunk.deferrals.values()]);
+      await deleteDeferrals(trx, this.#claim, chunk.ended);
+      await retireDevices(trx, chunk.retirements);
+      return isFinished;
+    });
   }
 
   async #isStored(chunk: Chunk): Promise<boolean> {

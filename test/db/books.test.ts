@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { sql } from 'kysely';
 import { auditBooks } from '../../db/audit.ts';
 import { type Claim, claimBatch } from '../../db/batches.ts';
+import { claimToSend } from '../../db/claim-to-send.ts';
 import { countTotals } from '../../db/close-books.ts';
 import { type Deferral, deleteDeferrals, listDeferrals, noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
 import { insertNotification } from '../../db/notification-drafts.ts';
@@ -268,6 +269,22 @@ describe('deferrals', () => {
       [reserved, 2, 2],
     ]);
   });
+});
+
+test('doubts that are noted late, after their claim was made again, count no device that was reserved since', async () => {
+  const claim = await claimed(3);
+  await reserve(claim, [0]);
+  const { notificationId } = claim;
+  const again = (await claimToSend(database.db, notificationId, 1))!;
+  const [first, second] = claim.deviceIds;
+  await reserve(again, [1]);
+  await noteDoubts(database.db, { ...again, fence: again.fence - 1 });
+  const deferrals = await listDeferrals(database.db, notificationId, 1);
+  assert.deepEqual(
+    deferrals.map(({ deviceId, doubts }) => [deviceId, doubts]),
+    [[first, 1]],
+    `not ${second}`,
+  );
 });
 
 describe('settling a batch', () => {

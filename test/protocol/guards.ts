@@ -31,7 +31,6 @@ export const guardNames = [
   'nothing is dispatched after a stop',
   'a device that stepped aside is deferred',
   'undispatched devices are given back',
-  'nothing is given back below the start of the claim',
   'returnReserved checks the fence',
   'settleBatch checks the fence',
   'settleBatch leaves rows alone',

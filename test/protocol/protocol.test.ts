@@ -14,21 +14,21 @@ const settings: [what: string, choice: Choice, atLeast: States][] = [
   [
     'four devices, two claims, refusals and silence',
     { devices: 4, ...takenOver('refuse', 'be silent') },
-    { redeliver: 180_000, skip: 28_000 },
+    { redeliver: 180_000, skip: 27_000 },
   ],
   ['six devices, windows of three', { devices: 6, windowSize: 3, ...takenOver() }, { redeliver: 31_000, skip: 16_000 }],
   ['five devices, a crash', { devices: 5, crashes: 1, may: ['refuse'] }, { redeliver: 80_000, skip: 37_000 }],
   [
     'three claims, two of them zombies',
     { devices: 3, claims: 3, ...takenOver('refuse', 'be silent') },
-    { redeliver: 130_000, skip: 19_000 },
+    { redeliver: 130_000, skip: 17_000 },
   ],
   [
     'an answer of PostgreSQL lost',
     { devices: 3, lostAnswers: 1, ...takenOver('refuse') },
     { redeliver: 30_000, skip: 10_000 },
   ],
-  ['two of them lost', { lostAnswers: 2, ...takenOver('refuse', 'be silent') }, { redeliver: 13_000, skip: 4_000 }],
+  ['two of them lost', { lostAnswers: 2, ...takenOver('refuse', 'be silent') }, { redeliver: 12_000, skip: 4_000 }],
   [
     'answers lost at the end of a run',
     { claims: 3, lostAnswers: 2, crashes: 1, may: ['refuse', 'shut down', 'ask elsewhere', 'expire'] },
@@ -40,16 +40,16 @@ const settings: [what: string, choice: Choice, atLeast: States][] = [
     { redeliver: 50_000, skip: 20_000 },
   ],
   ['expiry', { devices: 3, ...takenOver('refuse', 'expire', 'give up') }, { redeliver: 29_000, skip: 10_000 }],
-  ['cancellation', { devices: 3, ...takenOver('refuse', 'be silent', 'cancel') }, { redeliver: 45_000, skip: 10_000 }],
+  ['cancellation', { devices: 3, ...takenOver('refuse', 'be silent', 'cancel') }, { redeliver: 44_000, skip: 10_000 }],
   [
     'devices elsewhere are asked',
     { devices: 3, claims: 3, ...takenOver('refuse', 'ask elsewhere') },
-    { redeliver: 100_000, skip: 33_000 },
+    { redeliver: 99_000, skip: 32_000 },
   ],
   [
     'two hosts, one of them silent or away',
     { devices: 3, ...takenOver('refuse', 'step aside', 'not connect', 'shut down') },
-    { redeliver: 22_000, skip: 12_000 },
+    { redeliver: 21_000, skip: 12_000 },
   ],
   [
     'orderly ends only',
@@ -64,12 +64,12 @@ const settings: [what: string, choice: Choice, atLeast: States][] = [
   [
     '… at its end',
     { isReduced: false, ...takenOver('refuse', 'expire', 'give up') },
-    { redeliver: 32_000, skip: 17_000 },
+    { redeliver: 31_000, skip: 16_000 },
   ],
   [
     '… elsewhere',
     { isReduced: false, windowSize: 1, claims: 3, ...takenOver('ask elsewhere') },
-    { redeliver: 34_000, skip: 25_000 },
+    { redeliver: 29_000, skip: 21_000 },
   ],
 ];
 
@@ -77,7 +77,7 @@ const late = { lostAnswers: 1, claims: 3, ...takenOver('come late') };
 
 /** All that is done by senders, provider, operators and chance, and what comes of it: none of it may become impossible. */
 const kinds = [
-  ...['claimBatch', 'noteDoubts', 'noteDoubts, answer lost', 'load'],
+  ...['claimBatch', 'load'],
   ...['askElsewhere', 'askElsewhere, answer lost', 'askElsewhere: fenced', 'askElsewhere: nobody', 'endElsewhere'],
   ...['reserve_window', 'reserve_window, answer lost', 'reserve_window: fenced'],
   ...['send', 'letOthersPass', 'postpone', 'recordUnsent: expired', 'recordUnsent: unknown'],
@@ -108,13 +108,9 @@ describe('in every order of steps', () => {
   }
   test('every kind of step was taken', () => assert.deepEqual([...taken].sort(), kinds.sort()));
 
-  test('a statement that comes late breaks nothing, once a claim notes the doubts in its own transaction', () => {
-    const found = search(settingOf({ ...late, isComplete: true }), invariants);
+  test('a statement that comes late breaks nothing', () => {
+    const found = search(settingOf(late), invariants);
     assert.equal(found.violation, undefined);
     assert.ok(found.taken.has('reserve_window, late'));
-  });
-
-  test('a statement that comes late breaks nothing', { todo: 'noteDoubts is a statement of its own' }, () => {
-    assert.equal(search(settingOf(late), invariants).violation, undefined);
   });
 });

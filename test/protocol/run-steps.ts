@@ -387,10 +387,9 @@ export class RunSteps {
   }
 
   #giveBack(): void {
-    const { undispatched, fence, horizon } = this.#run;
+    const { undispatched, fence } = this.#run;
     const { guards } = this.#setting;
-    const lowest = guards['nothing is given back below the start of the claim'] ? horizon : 0;
-    const from = undispatched.fresh === none ? undefined : Math.max(lowest, positionOf(undispatched.fresh));
+    const from = undispatched.fresh === none ? undefined : positionOf(undispatched.fresh);
     const books = postgres.returnReserved(this.#state.books, fence, { from, deferred: undispatched.deferred }, guards);
     this.#write('returnReserved', books, { run: { undispatched: nothingUndispatched } });
   }

@@ -15,7 +15,6 @@ const settings: Record<string, Choice> = {
     claims: 3,
     lostAnswers: 1,
     may: ['take over', 'refuse', 'come late'],
-    isComplete: true,
   },
   cancellation: { pauses: 1, may: ['take over', 'cancel'] },
   expiry: { may: ['take over', 'refuse', 'expire', 'give up'] },
@@ -60,7 +59,7 @@ describe('the search', () => {
     const choice: Choice = { devices: 1, without: ['reserve_window moves the horizon'] };
     assert.deepEqual(search(settingOf(choice), invariants).violation, {
       invariant: 'the horizon is never behind a dispatch',
-      trace: ['claimBatch', 'claim 1: noteDoubts', 'claim 1: load', 'claim 1: reserve_window {0}', 'claim 1: send {0}'],
+      trace: ['claimBatch', 'claim 1: load', 'claim 1: reserve_window {0}', 'claim 1: send {0}'],
     });
   });
 });

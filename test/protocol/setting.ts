@@ -36,26 +36,20 @@ export type Event =
   /** A statement whose connection broke is carried out after it was tried again. */
   | 'come late';
 
-/** Not built: a `noteDoubts` that comes late counts what the run has reserved since. */
-const notBuilt: ReadonlySet<Guard> = new Set(['a claim notes its doubts in one transaction']);
-
 export interface Choice extends Partial<Omit<Setting, 'may' | 'guards' | 'isReduced'>> {
   may?: Event[];
   /** Guards to be switched off. */
   without?: Guard[];
-  /** With those guards too that are not built. */
-  isComplete?: boolean;
   isReduced?: boolean;
 }
 
 /** A batch of two devices, claimed twice, in which all goes well but what is chosen. */
-export function settingOf({ may = ['take over'], without = [], isComplete = false, ...choice }: Choice): Setting {
-  const holds = (guard: Guard) => !without.includes(guard) && (isComplete || !notBuilt.has(guard));
+export function settingOf({ may = ['take over'], without = [], ...choice }: Choice): Setting {
   return {
     ...{ devices: 2, policy: 'redeliver', maxDoubts: 1, windowSize: 2, claims: 2 },
     ...{ crashes: 0, lostAnswers: 0, pauses: 0 },
     may: new Set(may),
-    guards: Object.fromEntries(guardNames.map((guard) => [guard, holds(guard)])) as Guards,
+    guards: Object.fromEntries(guardNames.map((guard) => [guard, !without.includes(guard)])) as Guards,
     isReduced: without.length === 0,
     ...choice,
   };
