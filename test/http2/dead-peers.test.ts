@@ -53,7 +53,7 @@ describe('a connection that cannot be made', () => {
   test('TCP accepted and TLS never finished: given up in time, every socket closed', async () => {
     await using server = await startTcpServer((socket) => socket.on('data', () => {}));
     await using pool = openPool(server.port, { connectTimeoutMs: 20, backoffMs: 5, maxBackoffMs: 5 });
-    for (const result of await sendMany(pool, 3, { timeoutMs: 120 })) {
+    for (const result of await sendMany(pool, 3, { timeoutMs: 500 })) {
       assertNotProcessed(result, 'connect_failed');
       assert.equal(result.evidence.errno, 'ETIMEDOUT');
     }
@@ -64,8 +64,8 @@ describe('a connection that cannot be made', () => {
 
   test('TLS up and SETTINGS never sent: the same', async () => {
     await using server = await startRawServer({ greets: false });
-    await using pool = openPool(server.port, { connectTimeoutMs: 40 });
-    assertNotProcessed(await pool.send(push(0, { timeoutMs: 100 })), 'connect_failed');
+    await using pool = openPool(server.port, { connectTimeoutMs: 250 });
+    assertNotProcessed(await pool.send(push(0, { timeoutMs: 600 })), 'connect_failed');
     await until(() => server.peers[0]!.isClosed);
     assert.equal(server.requests().length, 0);
   });

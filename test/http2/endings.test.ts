@@ -156,7 +156,7 @@ describe('not processed', () => {
 
   test('a deadline that passes in the queue', async () => {
     await using server = await startRawServer({ settings: [[3, 0]] });
-    await using pool = openPool(server.port, { queueTimeoutMs: 50 });
+    await using pool = openPool(server.port, { queueTimeoutMs: 250 });
     const result = await pool.send(push(0));
     assertNotProcessed(result, 'deadline');
     assert.equal(result.evidence.isFlushed, false);
