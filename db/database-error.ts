@@ -20,7 +20,7 @@ type DatabaseFault =
 
 /** SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html), or the system's code where no server answered. */
 const codes: readonly [DatabaseFault, RegExp][] = [
-  ['away', /^(08...|25006|53...|57P0[1-5]|ECONN\w+|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN)$/],
+  ['away', /^(08...|25006|53...|57P0[1-5]|ECONN\w+|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH)$/],
   ['conflict', /^(40001|40P01)$/],
   ['cancelled', /^57...$/],
   ['misconfigured', /^(28000|28P01|3D000)$/],

@@ -6,7 +6,10 @@ const withCode = (code: string) => Object.assign(new Error('said by the server')
 
 describe('an error of the database means one thing', () => {
   for (const [fault, codes] of Object.entries({
-    away: ['08006', '25006', '53100', '53300', '57P01', '57P03', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ENOTFOUND'],
+    away: [
+      ...['08006', '25006', '53100', '53300', '57P01', '57P03'],
+      ...['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ENOTFOUND', 'EHOSTUNREACH', 'ENETUNREACH'],
+    ],
     conflict: ['40001', '40P01'],
     cancelled: ['57014'],
     misconfigured: ['28000', '28P01', '3D000'],
