@@ -1,8 +1,6 @@
 import type { ProviderName } from './device.ts';
 import type { JsonObject } from './json.ts';
 
-export type { JsonValue } from './json.ts';
-
 /**
  * The message of a notification, as stored and as the providers read it. Validated by the API before it is stored. The member
  * named after a provider holds what the neutral fields cannot say, and is laid over what that provider makes of them.

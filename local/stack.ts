@@ -1,6 +1,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { ensureFirstApiKey, insertApiKey, localDatabaseFile } from '../db/api-keys.ts';
+import { findAppByName } from '../db/apps.ts';
 import { connect } from '../db/connect.ts';
 import { migrate } from '../db/migrate.ts';
 import { withoutSettings } from './environment.ts';
@@ -165,8 +166,8 @@ async function prepareDatabase(databaseUrl: string, apiKey: 'first' | 'new'): Pr
     await migrate(db);
     const first = await ensureFirstApiKey(db);
     if (first || apiKey === 'first') return first;
-    const { id } = await db.selectFrom('apps').select('id').where('name', '=', 'default').executeTakeFirstOrThrow();
-    return await insertApiKey(db, { appId: id, name: 'local stack', scopes: ['*'] });
+    const app = await findAppByName(db, 'default');
+    return await insertApiKey(db, { appId: app!.id, name: 'local stack', scopes: ['*'] });
   } finally {
     await db.destroy();
   }

@@ -1,6 +1,6 @@
 import { z } from '@hono/zod-openapi';
+import type { JsonValue } from '../../domain/json.ts';
 import { isJsonObject, type JsonObject, utf8Bytes } from '../../domain/json.ts';
-import type { JsonValue } from '../../domain/message.ts';
 
 interface JsonObjectLimits {
   maxKeys: number;

@@ -3,7 +3,7 @@ import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { audienceFilter } from '../../db/audience.ts';
 import type { Audience, Condition, ConditionScalar, PropertyCondition } from '../../domain/audience.ts';
-import type { JsonValue } from '../../domain/message.ts';
+import type { JsonValue } from '../../domain/json.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 
 type Properties = Record<string, JsonValue>;
