@@ -20,7 +20,7 @@ export async function closeBooks(deps: ActivityDeps, notificationId: string): Pr
   const faults = await auditBooks(deps.db, notificationId);
   if (devices !== books.audience || faults.length > 0) {
     deps.log.error(
-      { notificationId, audience: books.audience, rows: devices, batches: faults.slice(0, 10) },
+      { notificationId, audience: books.audience, recorded: devices, batches: faults.slice(0, 10) },
       'books do not balance',
     );
     throw ApplicationFailure.nonRetryable(

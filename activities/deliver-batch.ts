@@ -1,6 +1,7 @@
 import { Context } from '@temporalio/activity';
 import { hasUntriedDevices } from '../db/batches.ts';
 import { claimToSend } from '../db/claim-to-send.ts';
+import { transactionWithClient } from '../db/connect.ts';
 import { haltNotificationOfAnyApp } from '../db/notification-moves.ts';
 import { getNotificationOfAnyApp, getSummaryOfAnyApp } from '../db/notifications.ts';
 import { rehearseRecording } from '../db/record-deliveries.ts';
@@ -136,7 +137,8 @@ async function sendPrepared(
 async function carryOut({ deps, notification, names }: DeliverCall, ending: Ending): Promise<DeliverBatchResult> {
   const { status, reason, waitMs = 0, deferred = 0, host, settle, halt } = ending;
   if (settle !== undefined) {
-    await deps.db.transaction().execute((trx) => settleBatch(trx, settle.claim, settle.outcome));
+    const { claim, outcome } = settle;
+    await transactionWithClient(deps.pool, (trx, client) => settleBatch(trx, client, claim, outcome));
   }
   if (halt !== undefined && (await haltNotificationOfAnyApp(deps.db, notification, halt))) {
     deps.log.error({ ...names, ...halt }, 'notification halted');

@@ -1,4 +1,5 @@
 import { claimBatch, listOpenBatches } from '../db/batches.ts';
+import { transactionWithClient } from '../db/connect.ts';
 import { isRefusedByDatabase } from '../db/database-error.ts';
 import { ensureDeliveryPartition } from '../db/delivery-partitions.ts';
 import { getSummaryOfAnyApp } from '../db/notifications.ts';
@@ -26,9 +27,9 @@ export async function settleCancelled(deps: ActivityDeps, notificationId: string
     if (batch === undefined) break;
     seq = batch.seq;
     try {
-      await deps.db.transaction().execute(async (trx) => {
+      await transactionWithClient(deps.pool, async (trx, client) => {
         const claim = await claimBatch(trx, notificationId, seq);
-        if (claim) await settleBatch(trx, claim, 'cancelled');
+        if (claim) await settleBatch(trx, client, claim, 'cancelled');
       });
     } catch (error) {
       // One batch that PostgreSQL refuses must not keep the others pending.

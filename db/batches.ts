@@ -37,7 +37,10 @@ export interface Claim {
   fence: number;
   /** Positions below it may have been handed to the provider by an earlier claim. */
   horizon: number;
+  /** Ascending. */
   deviceIds: number[];
+  /** At the moment of the claim, a `1` for each device with an outcome and a `0` for each without. */
+  recorded: string;
   /** Devices of the whole notification that this provider has accepted. */
   accepted: number;
 }
@@ -54,7 +57,7 @@ export async function claimBatch(
     .where('notification_id', '=', notificationId)
     .where('seq', '=', seq)
     .where('finished_at', 'is', null)
-    .returning(['provider', 'fence', 'horizon', 'device_ids'])
+    .returning(['provider', 'fence', 'horizon', 'first_device_id', 'device_offsets', 'recorded'])
     .returning((eb) =>
       eb
         .selectFrom('batches as others')
@@ -71,10 +74,23 @@ export async function claimBatch(
       provider: row.provider,
       fence: row.fence,
       horizon: row.horizon,
-      deviceIds: row.device_ids,
+      deviceIds: row.device_offsets.map((offset) => row.first_device_id + offset),
+      recorded: row.recorded,
       accepted: row.accepted ?? 0,
     }
   );
+}
+
+/** Where the device stands in the batch's frozen array. @throws when it does not. */
+export function positionOf({ seq, deviceIds }: Claim, deviceId: number): number {
+  let [low, high] = [0, deviceIds.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (deviceIds[middle]! < deviceId) low = middle + 1;
+    else high = middle;
+  }
+  if (deviceIds[low] !== deviceId) throw new Error(`device ${deviceId} is not in batch ${seq}`);
+  return low;
 }
 
 /** Locks the batch for the caller's transaction. @throws {FencedError} when a later claim owns it. */
@@ -89,19 +105,6 @@ export async function lockBatch(trx: Transaction<Database>, claim: Claim): Promi
     .executeTakeFirst();
   if (!owned) throw new FencedError(claim);
 }
-
-const counted = outcomes.map((outcome, i) => `${outcome} + ($4::integer[])[${i + 1}]`);
-
-/**
- * A statement that checks the fence ($1 notification, $2 seq, $3 fence), adds $4, in the order of `outcomes`, to the batch's counts,
- * and closes the batch when the last device has its outcome. Before the outcomes in every transaction that records some: the row
- * lock keeps a new claim waiting until they are there.
- */
-export const addToBatch = `
-  update batches set ${outcomes.map((outcome, i) => `${outcome} = ${counted[i]}`).join(', ')},
-    finished_at = case when ${counted.join(' + ')} = size then clock_timestamp() end
-  where notification_id = $1 and seq = $2 and fence = $3 and finished_at is null
-  returning finished_at`;
 
 /** Whether every device of the batch has its outcome. */
 export async function isBatchFinished(db: Kysely<Database>, { notificationId, seq }: Claim): Promise<boolean> {

@@ -4,12 +4,12 @@ import { emptyOutcomeCounts } from '../domain/outcome.ts';
 import { nextVersion } from './notification-moves.ts';
 import type { Database } from './schema.ts';
 
-/** Counted from the rows themselves, not from the batches' running counts. */
+/** Counted from the groups themselves, not from the batches' running counts. */
 export async function countTotals(db: Kysely<Database>, notificationId: string): Promise<Totals & { devices: number }> {
   const rows = await db
-    .selectFrom('deliveries')
+    .selectFrom('delivery_groups')
     .select(['outcome', 'reason', 'in_doubt'])
-    .select((eb) => eb.fn.countAll<number>().as('devices'))
+    .select(sql<number>`sum(bit_count(positions))::bigint`.as('devices'))
     .where('notification_id', '=', notificationId)
     .groupBy(['outcome', 'reason', 'in_doubt'])
     .execute();
@@ -27,7 +27,7 @@ export async function countTotals(db: Kysely<Database>, notificationId: string):
   return totals;
 }
 
-/** Closes the books with the totals counted from the rows: `sending → completed`, or the end of `cancelled`. A repeat changes nothing. */
+/** Closes the books with the totals counted from the groups: `sending → completed`, or the end of `cancelled`. A repeat changes nothing. */
 export async function closeBooksOfAnyApp(db: Kysely<Database>, id: string, totals: Totals): Promise<void> {
   await db
     .updateTable('notifications')

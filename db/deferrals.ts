@@ -47,7 +47,7 @@ export async function noteDoubts(db: Kysely<Database>, claim: Claim): Promise<vo
   if (claim.horizon === 0) return;
   await sql`
     with owned as (
-      select device_ids[1:horizon] as device_ids from batches
+      select first_device_id, device_offsets[1:horizon] as device_offsets, recorded from batches
       where notification_id = ${claim.notificationId} and seq = ${claim.seq} and fence = ${claim.fence}
       for update
     ),
@@ -57,11 +57,9 @@ export async function noteDoubts(db: Kysely<Database>, claim: Claim): Promise<vo
       where notification_id = ${claim.notificationId} and batch_seq = ${claim.seq} and dispatched
     )
     insert into deferrals (notification_id, batch_seq, device_id, not_before, attempts, doubts, reason)
-    select ${claim.notificationId}, ${claim.seq}, member.device_id, to_timestamp(0), 1, 1, 'in_doubt'
-    from owned cross join unnest(owned.device_ids) as member (device_id)
-    where not exists (
-      select from deliveries e where e.notification_id = ${claim.notificationId} and e.device_id = member.device_id
-    )
+    select ${claim.notificationId}, ${claim.seq}, first_device_id + member.device_offset, to_timestamp(0), 1, 1, 'in_doubt'
+    from owned cross join unnest(owned.device_offsets) with ordinality as member (device_offset, ordinal)
+    where get_bit(recorded, member.ordinal::integer - 1) = 0
     on conflict (notification_id, device_id) do nothing
   `.execute(db);
 }

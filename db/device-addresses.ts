@@ -61,12 +61,12 @@ export async function listAddresses(
 /** The APNs environments (null: the provider's own) of a batch's live devices that have no outcome yet. */
 export async function listOpenEnvironments(db: Kysely<Database>, claim: Claim): Promise<(ApnsEnvironment | null)[]> {
   const { rows } = await sql<{ apns_environment: ApnsEnvironment | null }>`
-    select distinct d.apns_environment from devices d
-    where d.id = any (${claim.deviceIds}::bigint[])
+    select distinct d.apns_environment
+    from batches b cross join unnest(b.device_offsets) with ordinality as member (device_offset, ordinal)
+    join devices d on d.id = b.first_device_id + member.device_offset
+    where b.notification_id = ${claim.notificationId} and b.seq = ${claim.seq}
+      and get_bit(b.recorded, member.ordinal::integer - 1) = 0
       and case when d.provider = ${claim.provider} and d.retired_at is null then d.device_token is not null else false end
-      and not exists (
-      select from deliveries e where e.notification_id = ${claim.notificationId} and e.device_id = d.id
-    )
   `.execute(db);
   return rows.map((row) => row.apns_environment);
 }

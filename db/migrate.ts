@@ -3,6 +3,7 @@ import { type Migration, Migrator } from 'kysely/migration';
 import { readCommandLine } from '../domain/command-line.ts';
 import { loadConfig } from '../domain/config.ts';
 import type { ProviderName } from '../domain/device.ts';
+import { carryRowsOver } from './carry-rows-over.ts';
 import { connect } from './connect.ts';
 import { describeDatabaseError } from './database-error.ts';
 import { createDeliveryPartitions } from './delivery-partitions.ts';
@@ -14,6 +15,7 @@ import * as hostsAndMonths from './migrations/0005-hosts-and-months.ts';
 import * as tokenEvidence from './migrations/0006-token-evidence.ts';
 import * as noFirstDispatch from './migrations/0007-no-first-dispatch.ts';
 import * as dropFirstDispatch from './migrations/0008-drop-first-dispatch.ts';
+import * as deliveryGroups from './migrations/0009-delivery-groups.ts';
 import type { Database } from './schema.ts';
 
 /** Named imports instead of a folder scan: the same list on Node, on Deno and in an image. */
@@ -26,6 +28,7 @@ const migrations = {
   '0006-token-evidence': tokenEvidence,
   '0007-no-first-dispatch': noFirstDispatch,
   '0008-drop-first-dispatch': dropFirstDispatch,
+  '0009-delivery-groups': deliveryGroups,
 } satisfies Record<string, Migration>;
 
 /** The constraints `…_provider_check` list the providers by name: the migration that lets each one in. */
@@ -35,16 +38,17 @@ export const providerMigrations = {
 } satisfies Record<ProviderName, keyof typeof migrations>;
 
 /**
- * Brings the schema up to date, a transaction for each migration, and makes the partitions of the coming months. Any number of
- * processes may call this at once; a repeat changes nothing.
+ * Brings the schema up to date, a transaction for each migration, carries over what an earlier release stored, and makes the partitions
+ * of the coming months. Any number of processes may call this at once; a repeat changes nothing.
  * @throws the first migration's error; that migration is rolled back, earlier ones stay.
  */
-export async function migrate(db: Kysely<Database>): Promise<string[]> {
+export async function migrate(db: Kysely<Database>, onCarried = (_batches: number) => {}): Promise<string[]> {
   return db.connection().execute(async (connection) => {
     // Kysely's migrator looks at all tables before it takes its own lock, and fails when another process drops a column meanwhile.
     await sql`select pg_advisory_lock(${migrationLock})`.execute(connection);
     try {
       const applied = await applyAll(connection);
+      await carryRowsOver(connection, onCarried);
       await createDeliveryPartitions(connection);
       return applied;
     } finally {
@@ -77,7 +81,9 @@ if (import.meta.main) {
     statementTimeoutMs: 0,
   });
   try {
-    const applied = await migrate(db);
+    const applied = await migrate(db, (batches) => {
+      if (batches % 1_000 === 0) console.log(`Outcomes of ${batches} batches are carried over into groups.`);
+    });
     console.log(applied.length === 0 ? 'The database is up to date.' : `Applied: ${applied.join(', ')}`);
   } catch (error) {
     console.error(`The database is not up to date: ${describeDatabaseError(error)}.`);

@@ -25,6 +25,8 @@ export async function findPlan(
 const planPageSize = 100_000;
 /** … and looks at: a page that matches hardly any of a hundred million devices ends in a second or two all the same. */
 const planScanSize = 2_000_000;
+/** Ids that a page spans at most: a batch keeps its devices as integers, from the first one on. */
+const planSpan = 2 ** 31 - 1;
 
 /**
  * Freezes the next page of the audience into batches and moves the plan cursor, in the caller's transaction. The lock on the
@@ -45,22 +47,23 @@ export async function planNextPage(
   if (notification.planned_at !== null || notification.device_ceiling === null) return;
   const audience = notification.audience as Audience;
   const { plan_cursor, device_ceiling } = notification;
+  const to = Math.min(device_ceiling, plan_cursor + planSpan);
   const filter = audienceFilter(notification.app_id, audience);
   const source = audience.uploaded
     ? uploadedSource(notification.audience_list_id, {
         from: plan_cursor,
-        to: device_ceiling,
+        to,
         limit: Math.min(scanSize, planPageSize),
       })
     : audience.externalIds !== undefined || audience.userIds !== undefined
       ? listedSource(filter)
-      : scannedSource({ from: plan_cursor, to: device_ceiling, limit: scanSize });
+      : scannedSource({ from: plan_cursor, to, limit: scanSize });
   // A page is read in the order of the primary key and ends at its last row. With statistics from before a large import the
   // planner would rather collect and sort all that is left, for every page again.
   if (source.isInOrder) await sql`set local enable_sort = off`.execute(trx);
   const page = sql`
     select id, provider from (${source.devices}) as devices
-    where ${filter} and id > ${plan_cursor} and id <= ${device_ceiling}
+    where ${filter} and id > ${plan_cursor} and id <= ${to}
     order by id limit ${planPageSize}
   `;
 
@@ -82,9 +85,10 @@ export async function planNextPage(
       from grouped, generate_series(1, slices) as slice
     ),
     stored as (
-      insert into batches (notification_id, seq, provider, device_ids, size)
-      select ${notificationId}, ${notification.batch_count} + row_number() over (order by device_ids[1]), provider,
-        device_ids, cardinality(device_ids)
+      insert into batches (notification_id, seq, provider, first_device_id, device_offsets, size, recorded)
+      select ${notificationId}, ${notification.batch_count} + row_number() over (order by device_ids[1]), provider, device_ids[1],
+        array(select (id - device_ids[1])::integer from unnest(device_ids) as id), cardinality(device_ids),
+        repeat('0', cardinality(device_ids))::bit varying
       from sliced
       returning 1
     )
@@ -93,7 +97,7 @@ export async function planNextPage(
       case when (select count(*) from page) < ${planPageSize} then ${source.scannedTo} end as scanned_to
   `.execute(trx);
   const { devices, batches, last_id, scanned_to } = rows[0]!;
-  const reached = devices < planPageSize ? scanned_to : last_id;
+  const reached = (devices < planPageSize ? scanned_to : last_id) ?? (to < device_ceiling ? to : null);
   await trx
     .updateTable('notifications')
     .set({

@@ -22,6 +22,7 @@ export interface Database {
   audience_members: AudienceMemberRow;
   batches: BatchRow;
   deferrals: DeferralRow;
+  delivery_groups: DeliveryGroupRow;
   deliveries: DeliveryRow;
   rate_limits: RateLimitRow;
   provider_hosts: ProviderHostRow;
@@ -153,8 +154,12 @@ interface BatchRow extends BatchCounts {
   notification_id: string;
   seq: number;
   provider: ProviderName;
-  device_ids: number[];
+  first_device_id: number;
+  /** The batch's devices, ascending, each as its id less that of the first. */
+  device_offsets: number[];
   size: number;
+  /** A `0` or `1` for each device: whether it has its outcome. Set by the trigger of `delivery_groups`. */
+  recorded: string;
   /** Grows with every claim; a worker that holds an older one is a zombie and may write nothing. */
   fence: Default<number>;
   /** Positions below it may have been handed to the provider. */
@@ -180,17 +185,36 @@ interface DeferralRow {
   http_status: number | null;
 }
 
-interface DeliveryRow {
-  device_id: number;
-  finished_at: Default<Date>;
+/** Devices of a batch that ended alike and were recorded together; inserting it is what records their outcome. */
+interface DeliveryGroupRow {
   notification_id: string;
+  finished_at: Default<Date>;
   batch_seq: number;
+  first_position: number;
   outcome: Outcome;
   http_status: number | null;
   attempts: number;
   in_doubt: boolean;
   reason: string | null;
-  provider_message_id: string | null;
+  /** A `0` or `1` for each position from the first to the last of them. */
+  positions: string;
+  /** In order of position, a space between them, nothing for none. */
+  provider_message_ids: string | null;
+}
+
+/** A view of `delivery_groups`: a line for each device. */
+interface DeliveryRow {
+  readonly notification_id: string;
+  readonly batch_seq: number;
+  readonly position: number;
+  readonly device_id: number;
+  readonly outcome: Outcome;
+  readonly reason: string | null;
+  readonly http_status: number | null;
+  readonly provider_message_id: string | null;
+  readonly attempts: number;
+  readonly in_doubt: boolean;
+  readonly finished_at: Date;
 }
 
 interface RateLimitRow {

@@ -1,49 +1,56 @@
-import { CompiledQuery, sql, type Transaction } from 'kysely';
-import { emptyOutcomeCounts, type Outcome, type OutcomeCounts, outcomes } from '../domain/outcome.ts';
-import { addToBatch, type Claim } from './batches.ts';
+import type { Transaction } from 'kysely';
+import type { Claim } from './batches.ts';
 import { deleteDeferralsOfBatch } from './deferrals.ts';
+import { addToGroups, type DeliveryGroup, type Ended } from './delivery-groups.ts';
 import { FencedError } from './fenced-error.ts';
+import type { StatementClient } from './prepared-statement.ts';
+import { recordDeliveries } from './record-deliveries.ts';
 import type { Database } from './schema.ts';
 
 /**
- * Records one outcome for every device of a claimed batch that has none, in one statement: after a cancellation or an expiry.
- * Devices that may have got the message already (in doubt) end as `unknown` instead.
+ * Records one outcome for every device of a claimed batch that has none: after a cancellation or an expiry. Devices that may have got the
+ * message already (in doubt) end as `unknown` instead. `client` is the transaction's.
  * @throws {FencedError}
  */
 export async function settleBatch(
   trx: Transaction<Database>,
+  client: StatementClient,
   claim: Claim,
   outcome: 'cancelled' | 'expired',
-): Promise<OutcomeCounts> {
-  const { rows } = await sql<{ outcome: Outcome; devices: number }>`
-    with recorded as (
-      insert into deliveries
-        (device_id, notification_id, batch_seq, outcome, http_status, attempts, in_doubt, reason, finished_at)
-      select member.device_id, ${claim.notificationId}, ${claim.seq},
-        (case when doubt.is then 'unknown' else ${outcome} end)::delivery_outcome,
-        f.http_status, coalesce(f.attempts, 0) + reserved.is::integer, doubt.is, f.reason, clock_timestamp()
-      from batches b
-      cross join unnest(b.device_ids) with ordinality as member (device_id, ordinal)
-      left join deferrals f on f.notification_id = b.notification_id and f.device_id = member.device_id
-      -- Reserved and not answered: an attempt that no deferral has counted yet.
-      cross join lateral (select coalesce(f.dispatched, member.ordinal <= b.horizon) as is) as reserved
-      cross join lateral (select reserved.is or coalesce(f.doubts, 0) > 0 as is) as doubt
-      where b.notification_id = ${claim.notificationId} and b.seq = ${claim.seq} and b.fence = ${claim.fence}
-        and b.finished_at is null
-        and not exists (
-          select from deliveries e where e.notification_id = b.notification_id and e.device_id = member.device_id
-        )
-      returning outcome
-    )
-    select outcome, count(*) as devices from recorded group by outcome
-  `.execute(trx);
-  const counts = emptyOutcomeCounts();
-  for (const row of rows) counts[row.outcome] = row.devices;
-  const added = outcomes.map((name) => counts[name]);
-  const { rows: batch } = await trx.executeQuery(
-    CompiledQuery.raw(addToBatch, [claim.notificationId, claim.seq, claim.fence, added]),
-  );
-  if (batch.length === 0) throw new FencedError(claim);
+): Promise<void> {
+  const batch = await trx
+    .selectFrom('batches')
+    .select(['horizon', 'recorded'])
+    .where('notification_id', '=', claim.notificationId)
+    .where('seq', '=', claim.seq)
+    .where('fence', '=', claim.fence)
+    .where('finished_at', 'is', null)
+    .forUpdate()
+    .executeTakeFirst();
+  if (batch === undefined) throw new FencedError(claim);
+  const deferrals = await trx
+    .selectFrom('deferrals')
+    .select(['device_id', 'http_status', 'attempts', 'doubts', 'dispatched', 'reason'])
+    .where('notification_id', '=', claim.notificationId)
+    .where('batch_seq', '=', claim.seq)
+    .execute();
+  const deferralOf = new Map(deferrals.map((deferral) => [deferral.device_id, deferral]));
+  const groups: DeliveryGroup[] = [];
+  claim.deviceIds.forEach((deviceId, position) => {
+    if (batch.recorded[position] === '1') return;
+    const deferral = deferralOf.get(deviceId);
+    // Reserved and not answered: an attempt that no deferral has counted yet.
+    const isReserved = deferral?.dispatched ?? position < batch.horizon;
+    const inDoubt = isReserved || (deferral?.doubts ?? 0) > 0;
+    const ended = {
+      outcome: inDoubt ? 'unknown' : outcome,
+      reason: deferral?.reason ?? null,
+      httpStatus: deferral?.http_status ?? null,
+      attempts: (deferral?.attempts ?? 0) + (isReserved ? 1 : 0),
+      inDoubt,
+    } satisfies Ended;
+    addToGroups(groups, ended, position);
+  });
+  await recordDeliveries(client, claim, groups);
   await deleteDeferralsOfBatch(trx, claim);
-  return counts;
 }

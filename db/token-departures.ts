@@ -1,4 +1,5 @@
 import { type Kysely, sql } from 'kysely';
+import { isOfGroup } from './delivery-groups.ts';
 import type { Database } from './schema.ts';
 
 /**
@@ -19,15 +20,14 @@ export async function listReachedBefore(
     from unnest(${devices.map((d) => d.deviceId)}::bigint[], ${devices.map((d) => d.deviceToken)}::text[]) as device (id, token)
     join token_departures departure on departure.device_token = device.token and departure.app_id = ${notification.appId}
       and departure.departed_at >= ${notification.launchedAt} and departure.device_id <> device.id
-    left join deliveries outcome on outcome.notification_id = ${notification.id}
-      and outcome.device_id = departure.device_id
+    cross join lateral device_place(${notification.id}, departure.device_id) as place
+    join batches b on b.notification_id = ${notification.id} and b.seq = place.batch_seq
+    left join delivery_groups outcome on outcome.notification_id = ${notification.id} and outcome.batch_seq = place.batch_seq
+      and ${isOfGroup('outcome', sql.ref('place.position'))}
     left join deferrals deferral on deferral.notification_id = ${notification.id}
       and deferral.device_id = departure.device_id
     where outcome.outcome = 'accepted' or outcome.in_doubt or deferral.doubts > 0 or deferral.dispatched
-      or (outcome.device_id is null and deferral.device_id is null and exists (
-        select from batches where notification_id = ${notification.id}
-          and departure.device_id = any(device_ids[1:horizon])
-      ))
+      or (outcome.batch_seq is null and deferral.device_id is null and place.position < b.horizon)
     group by device.id
   `.execute(db);
   return new Map(rows.map((row) => [row.device_id, row.is_certain ? 'certainly' : 'perhaps']));

@@ -62,6 +62,8 @@ export interface WorkerConfig {
   maxAttempts: number;
   /** `CARILLON_MAX_DOUBTS`: how often a device in doubt is sent to again, default 2. */
   maxDoubts: number;
+  /** `CARILLON_MESSAGE_IDS`: whether the ids that FCM gives its messages are recorded, `keep` (default) or `omit`. */
+  keepMessageIds: boolean;
   /** `CARILLON_RECONCILE_INTERVAL_MS`, default 5 000. */
   reconcileIntervalMs: number;
   /** `CARILLON_SHUTDOWN_GRACE_MS`: how long a stopping worker waits for answers under way; default 15 000. */
@@ -108,6 +110,7 @@ export function readConfig(settings: Settings): Config {
       retryMaxMs: settings.integer('CARILLON_RETRY_MAX_MS', 3_600_000),
       maxAttempts: settings.integer('CARILLON_MAX_ATTEMPTS', 8),
       maxDoubts: settings.integer('CARILLON_MAX_DOUBTS', 2, 0),
+      keepMessageIds: settings.oneOf('CARILLON_MESSAGE_IDS', ['keep', 'omit'], 'keep') === 'keep',
       reconcileIntervalMs: settings.integer('CARILLON_RECONCILE_INTERVAL_MS', 5_000),
       shutdownGraceMs: settings.integer('CARILLON_SHUTDOWN_GRACE_MS', 15_000),
       maxCachedWorkflows: settings.integer('CARILLON_WORKFLOW_CACHE', 300),

@@ -82,18 +82,17 @@ export class BatchBooks {
 
   record(device: PendingDevice, decision: Decision & { kind: 'record' }, retirement?: Retirement): void {
     const { outcome, reason, httpStatus, providerMessageId, attempts, doubts } = decision;
+    const { keepMessageIds } = this.#run.config;
     this.#recorder.add(
+      device,
       {
-        deviceId: device.deviceId,
         outcome,
         reason: reason === null ? null : storableReason(reason),
         httpStatus,
-        providerMessageId: providerMessageId ?? null,
         attempts,
         inDoubt: doubts > 0,
       },
-      device.position === undefined,
-      retirement,
+      { providerMessageId: keepMessageIds ? providerMessageId : undefined, retirement },
     );
   }
 
@@ -103,7 +102,7 @@ export class BatchBooks {
    */
   postpone(device: PendingDevice, waitMs: number, { reason, httpStatus = null }: Cause): void {
     this.devicesSetAside += 1;
-    if (device.position === undefined) {
+    if (device.wasDeferred) {
       this.#undispatched.deferredIds.push(device.deviceId);
       return;
     }
@@ -117,7 +116,7 @@ export class BatchBooks {
 
   noteUndispatched(devices: PendingDevice[], from: number): void {
     for (const device of devices.slice(from)) {
-      if (device.position === undefined) this.#undispatched.deferredIds.push(device.deviceId);
+      if (device.wasDeferred) this.#undispatched.deferredIds.push(device.deviceId);
       else if (this.#undispatched.position === undefined || device.position < this.#undispatched.position) {
         this.#undispatched.position = device.position;
       }
@@ -128,10 +127,7 @@ export class BatchBooks {
     const { claim, db, giveUp } = this.#run;
     const { position, deferredIds } = this.#undispatched;
     if (position === undefined && deferredIds.length === 0) return;
-    const undispatched = {
-      position: position === undefined ? undefined : position,
-      deferredIds,
-    };
+    const undispatched = { position, deferredIds };
     await retryDatabase(() => db.transaction().execute((trx) => returnReserved(trx, claim, undispatched)), giveUp);
   }
 }

@@ -1,11 +1,10 @@
 import type { Kysely } from 'kysely';
 import type pg from 'pg';
-import { type Claim, lockBatch } from '../../db/batches.ts';
+import { type Claim, lockBatch, positionOf } from '../../db/batches.ts';
 import { readDatabaseClock } from '../../db/clock.ts';
 import type { DatabaseHandle } from '../../db/connect.ts';
 import { type Deferral, listDeferrals, storeDeferrals } from '../../db/deferrals.ts';
 import { type Address, listAddresses } from '../../db/device-addresses.ts';
-import { listRecordedDeviceIds } from '../../db/record-deliveries.ts';
 import type { Database } from '../../db/schema.ts';
 import { listReachedBefore, type Reached } from '../../db/token-departures.ts';
 import type { DatabaseClock } from './database-clock.ts';
@@ -13,8 +12,10 @@ import type { DatabaseClock } from './database-clock.ts';
 /** A device of the batch that has no outcome yet. */
 export interface PendingDevice {
   deviceId: number;
-  /** Its place in the batch's frozen array; undefined for a device that was deferred before. */
-  position: number | undefined;
+  /** Its place in the batch's frozen array. */
+  position: number;
+  /** It has a deferral: it waited for another attempt, is in doubt, or was brought forward. */
+  wasDeferred: boolean;
   /** Undefined: the device was deleted, retired or moved to another provider since the audience was frozen. */
   address: Address | undefined;
   /** Its phone got the message under another device, which had the token before. */
@@ -84,23 +85,21 @@ export class PendingDevices {
     const pending = new PendingDevices(input);
     const sentAtMs = performance.now();
     clock.look(await readDatabaseClock(pool), sentAtMs);
-    // A batch without a window so far has neither outcomes nor deferrals: no need to ask.
-    const isFresh = claim.horizon === 0;
-    const recorded = isFresh ? undefined : new Set(await listRecordedDeviceIds(db, claim));
-    if (!isFresh) {
+    // A batch without a window so far has no deferrals: no need to ask.
+    if (claim.horizon > 0) {
       for (const deferral of await listDeferrals(db, claim.notificationId, claim.seq)) {
         pending.#deferred.set(deferral.deviceId, deferral);
       }
     }
     claim.deviceIds.forEach((deviceId, position) => {
-      if (!recorded?.has(deviceId) && !pending.#deferred.has(deviceId)) pending.#open.push(position);
+      if (claim.recorded[position] === '0' && !pending.#deferred.has(deviceId)) pending.#open.push(position);
     });
     return pending;
   }
 
   /** Devices that wait for a later attempt. */
   get deferred(): number {
-    return this.#deferred.size + this.#buffer.filter((device) => device.position === undefined).length;
+    return this.#deferred.size + this.#buffer.filter((device) => device.wasDeferred).length;
   }
 
   /** A device is deferred, again or for the first time. */
@@ -125,7 +124,7 @@ export class PendingDevices {
   /** Whether devices of the batch have not been tried yet. */
   get hasUntried(): boolean {
     const isSomeAhead = this.#openAt < this.#open.length || this.#takenUntried > 0;
-    return isSomeAhead || this.#buffer.some(({ position }) => position !== undefined);
+    return isSomeAhead || this.#buffer.some(({ wasDeferred }) => !wasDeferred);
   }
 
   /**
@@ -178,12 +177,12 @@ export class PendingDevices {
 
   /** The first `count` of the devices last peeked at are taken. */
   take(count: number): void {
-    for (const { position } of this.#buffer.splice(0, count)) if (position !== undefined) this.#takenUntried += 1;
+    for (const { wasDeferred } of this.#buffer.splice(0, count)) if (!wasDeferred) this.#takenUntried += 1;
   }
 
   /** A device that was taken has its turn. */
-  noteTried({ position }: PendingDevice): void {
-    if (position !== undefined) this.#takenUntried -= 1;
+  noteTried({ wasDeferred }: PendingDevice): void {
+    if (!wasDeferred) this.#takenUntried -= 1;
   }
 
   async #readFresh(): Promise<void> {
@@ -195,6 +194,7 @@ export class PendingDevices {
       this.#buffer.push({
         deviceId: deviceIds[i]!,
         position: positions[i]!,
+        wasDeferred: false,
         address: addresses.get(deviceIds[i]!),
         reached: reached?.get(deviceIds[i]!),
         readAt,
@@ -244,7 +244,8 @@ export class PendingDevices {
       this.#deferred.delete(deviceId);
       this.#buffer.push({
         deviceId,
-        position: undefined,
+        position: positionOf(this.#claim, deviceId),
+        wasDeferred: true,
         address: addresses.get(deviceId),
         reached: reached?.get(deviceId),
         readAt,

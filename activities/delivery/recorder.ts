@@ -4,18 +4,22 @@ import { type Claim, isBatchFinished } from '../../db/batches.ts';
 import { transactionWithClient } from '../../db/connect.ts';
 import { isRefusedByDatabase } from '../../db/database-error.ts';
 import { type Deferral, deleteDeferrals, storeDeferrals } from '../../db/deferrals.ts';
+import { addToGroups, type DeliveryGroup, type Ended } from '../../db/delivery-groups.ts';
 import { type Retirement, retireDevices } from '../../db/devices.ts';
-import { type DeliveryRecord, isRecorded, recordDeliveries } from '../../db/record-deliveries.ts';
+import { isRecorded, recordDeliveries } from '../../db/record-deliveries.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import type { Database } from '../../db/schema.ts';
 import type { BatchRun } from './batch-run.ts';
+import type { PendingDevice } from './pending-devices.ts';
 
 /** A chunk is written when it has so many outcomes, or as many as one window, or when its first one is so old. */
 const maxChunkSize = 500;
 const chunkMs = 100;
 
 interface Chunk {
-  records: DeliveryRecord[];
+  groups: DeliveryGroup[];
+  /** In all groups. */
+  outcomes: number;
   retirements: Retirement[];
   deferrals: Map<number, Deferral>;
   /** Devices that were deferred and have their outcome now. */
@@ -52,9 +56,14 @@ export class Recorder {
     this.#onFailure = onFailure;
   }
 
-  add(record: DeliveryRecord, wasDeferred: boolean, retirement?: Retirement): void {
-    this.#chunk.records.push(record);
-    if (wasDeferred) this.#chunk.ended.push(record.deviceId);
+  add(
+    { deviceId, position, wasDeferred }: PendingDevice,
+    ended: Ended,
+    { providerMessageId, retirement }: { providerMessageId: string | undefined; retirement: Retirement | undefined },
+  ): void {
+    addToGroups(this.#chunk.groups, ended, position, providerMessageId);
+    this.#chunk.outcomes += 1;
+    if (wasDeferred) this.#chunk.ended.push(deviceId);
     if (retirement) this.#chunk.retirements.push(retirement);
     this.#grow();
   }
@@ -94,7 +103,7 @@ export class Recorder {
     this.#chunk = emptyChunk();
     this.#writing = this.#store(chunk)
       .then(() => {
-        this.#unwritten -= chunk.records.length + chunk.deferrals.size;
+        this.#unwritten -= chunk.outcomes + chunk.deferrals.size;
       })
       .catch((error: unknown) => {
         this.#failure = error;
@@ -110,7 +119,7 @@ export class Recorder {
 
   async #store(chunk: Chunk): Promise<void> {
     let isRetry = false;
-    // The connection may have broken after the commit: a chunk is stored whole or not at all, so one row tells.
+    // The connection may have broken after the commit: a chunk is stored whole or not at all, so one device tells.
     const isStored = async () => isRetry && (await this.#isStored(chunk));
     this.isFinished = await retryDatabase(async () => {
       if (await isStored()) return isBatchFinished(this.#db, this.#claim);
@@ -129,9 +138,9 @@ export class Recorder {
   /** @returns true when the last device of the batch has its outcome now */
   #insert(chunk: Chunk): Promise<boolean> {
     // The ordinary chunk is one statement and one round trip.
-    if (hasOutcomesOnly(chunk)) return recordDeliveries(this.#pool, this.#claim, chunk.records);
+    if (hasOutcomesOnly(chunk)) return recordDeliveries(this.#pool, this.#claim, chunk.groups);
     return transactionWithClient(this.#pool, async (trx, client) => {
-      const isFinished = await recordDeliveries(client, this.#claim, chunk.records);
+      const isFinished = await recordDeliveries(client, this.#claim, chunk.groups);
       await storeDeferrals(trx, this.#claim, [...chunk.deferrals.values()]);
       await deleteDeferrals(trx, this.#claim, chunk.ended);
       await retireDevices(trx, chunk.retirements);
@@ -140,13 +149,13 @@ export class Recorder {
   }
 
   async #isStored(chunk: Chunk): Promise<boolean> {
-    const [first] = chunk.records;
-    return first !== undefined && (await isRecorded(this.#db, this.#claim, first.deviceId));
+    const [first] = chunk.groups;
+    return first !== undefined && (await isRecorded(this.#db, this.#claim, first.positions[0]!));
   }
 }
 
 function emptyChunk(): Chunk {
-  return { records: [], retirements: [], deferrals: new Map(), ended: [] };
+  return { groups: [], outcomes: 0, retirements: [], deferrals: new Map(), ended: [] };
 }
 
 function hasOutcomesOnly({ deferrals, ended, retirements }: Chunk): boolean {
@@ -154,5 +163,5 @@ function hasOutcomesOnly({ deferrals, ended, retirements }: Chunk): boolean {
 }
 
 function isEmpty(chunk: Chunk): boolean {
-  return chunk.records.length === 0 && chunk.deferrals.size === 0;
+  return chunk.outcomes === 0 && chunk.deferrals.size === 0;
 }

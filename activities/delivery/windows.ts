@@ -55,7 +55,7 @@ export class Windows {
       const devices = await retryDatabase(() => pending.peek(this.#size), giveUp);
       if (devices.length === 0) return undefined;
       // A deferral must be in the books before its device is sent to again, or a crash would not know of the attempt.
-      if (devices.some(({ position }) => position === undefined)) await this.#recorder.flush();
+      if (devices.some(({ wasDeferred }) => wasDeferred)) await this.#recorder.flush();
       if (this.#end.why !== undefined) return undefined;
       const reservation = await this.#reserve(devices);
       if (reservation.answer !== 'go') {
@@ -80,8 +80,8 @@ export class Windows {
     const { pool, claim, provider, giveUp } = this.#run;
     const positions: number[] = [];
     const deferredIds: number[] = [];
-    for (const { deviceId, position } of devices) {
-      if (position === undefined) deferredIds.push(deviceId);
+    for (const { deviceId, position, wasDeferred } of devices) {
+      if (wasDeferred) deferredIds.push(deviceId);
       else positions.push(position);
     }
     const window = {

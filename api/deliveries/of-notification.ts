@@ -6,7 +6,7 @@ import type { ApiDependencies } from '../dependencies.ts';
 import { notFound } from '../http/api-error.ts';
 import { toByteStream } from '../http/byte-stream.ts';
 import { ndjsonMediaType } from '../http/ndjson.ts';
-import { limitInQuery, readPage, rowCursor } from '../http/paging.ts';
+import { deliveryCursor, limitInQuery, readPage } from '../http/paging.ts';
 import { problems } from '../http/problem-schema.ts';
 import { createRouter } from '../http/router.ts';
 import { checkedId, notificationParams } from '../notifications/schemas.ts';
@@ -28,7 +28,7 @@ const listRoute = createRoute({
   request: {
     params: notificationParams,
     query: z.strictObject({
-      cursor: rowCursor,
+      cursor: deliveryCursor,
       limit: limitInQuery(1_000, 100),
       outcome: z.enum(outcomes).optional(),
       reason: z.string().min(1).max(200).optional(),
@@ -57,8 +57,8 @@ export function notificationDeliveries({ db, stopping }: ApiDependencies) {
     if (format === 'json') {
       const { items, next_cursor } = await readPage(
         limit,
-        (limit) => listDeliveries(db, appId, id, { cursor, outcome, reason, limit }),
-        (delivery) => String(delivery.deviceId),
+        (limit) => listDeliveries(db, appId, id, { outcome, reason }, { cursor, limit }),
+        ({ batchSeq, position }) => `${batchSeq}-${position}`,
       );
       return c.json({ deliveries: items.map(fromDelivery), next_cursor }, 200);
     }

@@ -1,38 +1,39 @@
 import type { Kysely } from 'kysely';
-import { type Delivery, listDeliveries } from '../../db/deliveries.ts';
+import { type Delivery, type DeliveryCursor, listDeliveries } from '../../db/deliveries.ts';
 import type { Database } from '../../db/schema.ts';
 import type { Outcome } from '../../domain/outcome.ts';
 import { toNdjson } from '../http/ndjson.ts';
 import { fromDelivery } from './schemas.ts';
 
-const rowsPerQuery = 5_000;
+/** One query's worth of memory; a batch is unfolded again for each. */
+const linesPerQuery = 10_000;
 
 interface StreamedListing {
   format: keyof typeof toLine;
-  cursor: number | undefined;
+  cursor: DeliveryCursor | undefined;
   outcome: Outcome | undefined;
   reason: string | undefined;
 }
 
 /**
- * All deliveries of a notification from the cursor on, as text: page by page along the primary key, so that ten million rows
- * cost no more memory than one page.
+ * All deliveries of a notification from the cursor on, as text: page by page, so that ten million lines cost no more memory than one
+ * page.
  */
 export async function* streamDeliveries(
   db: Kysely<Database>,
   appId: number,
   notificationId: string,
-  { format, ...listing }: StreamedListing,
+  { format, cursor: from, ...search }: StreamedListing,
   stopping: AbortSignal | undefined,
 ): AsyncGenerator<string> {
   if (format === 'csv') yield `${csvColumns.join(',')}\r\n`;
-  for (let { cursor } = listing; ; ) {
+  for (let cursor = from; ; ) {
     // A stream cut short must not look like one that ended.
     stopping?.throwIfAborted();
-    const page = await listDeliveries(db, appId, notificationId, { ...listing, cursor, limit: rowsPerQuery });
+    const page = await listDeliveries(db, appId, notificationId, search, { cursor, limit: linesPerQuery });
     if (page.length > 0) yield page.map(toLine[format]).join('');
-    if (page.length < rowsPerQuery) return;
-    cursor = page.at(-1)!.deviceId;
+    if (page.length < linesPerQuery) return;
+    cursor = page.at(-1)!;
   }
 }
 

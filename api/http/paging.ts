@@ -22,6 +22,14 @@ export const rowCursor = cursorOf(/^[0-9]{1,15}$/)
   .transform(Number)
   .optional();
 
+/** `cursor` of listings in order of batch and position. */
+export const deliveryCursor = cursorOf(/^[0-9]{1,9}-[0-9]{1,9}$/)
+  .transform((text) => {
+    const [batchSeq, position] = text.split('-').map(Number);
+    return { batchSeq: batchSeq!, position: position! };
+  })
+  .optional();
+
 /** `cursor` of listings in order of notification ids. */
 export const notificationCursor = cursorOf(uuidPattern).optional();
 

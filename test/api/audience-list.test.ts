@@ -43,7 +43,7 @@ describe('an audience lists devices', () => {
       await db.transaction().execute((trx) => planNextPage(trx, id, 50));
     }
     const { rows } = await pool.query(
-      `select external_id from batches, unnest(device_ids) as member join devices on id = member
+      `select external_id from batches cross join unnest(device_offsets) as member join devices on id = first_device_id + member
         where notification_id = $1 order by id`,
       [id],
     );

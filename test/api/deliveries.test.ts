@@ -21,15 +21,14 @@ describe('deliveries and progress', () => {
     });
     id = created.body.id;
     await pool.query(
-      `insert into batches (notification_id, seq, provider, device_ids, size, accepted, unregistered)
-        values ($1, 1, 'fcm', (select array_agg(id order by id) from devices), 25, 18, 2)`,
+      `insert into batches (notification_id, seq, provider, first_device_id, device_offsets, size, recorded)
+        values ($1, 1, 'fcm', 1, (select array_agg(id - 1 order by id) from devices), 25, repeat('0', 25)::bit varying)`,
       [id],
     );
     await pool.query(
-      `insert into deliveries (device_id, notification_id, batch_seq, outcome, attempts, in_doubt, reason)
-        select d.id, $1, 1, (case when d.id <= 18 then 'accepted' else 'unregistered' end)::delivery_outcome, 1, false,
-          case when d.id > 18 then '=UNREGISTERED' end
-        from devices d where d.id <= 20`,
+      `insert into delivery_groups (notification_id, batch_seq, first_position, positions, outcome, attempts, in_doubt, reason)
+        values ($1, 1, 0, repeat('1', 18)::bit varying, 'accepted', 1, false, null),
+          ($1, 1, 18, B'11', 'unregistered', 1, false, '=UNREGISTERED')`,
       [id],
     );
   });
@@ -102,7 +101,7 @@ describe('deliveries and progress', () => {
     const { pool } = api.database;
     await pool.query(`insert into notifications (id, app_id, state, message, audience, in_doubt_policy, finished_at)
       select ('7f000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 1, 'cancelled', '{}', '{}', 'redeliver', now()
-      from generate_series(1, 5000) n`);
+      from generate_series(1, 2000) n`);
     const first = await api.request('GET', path);
     assert.deepEqual(first.body.deliveries, []);
     assert.notEqual(first.body.next_cursor, null);
@@ -118,11 +117,16 @@ describe('deliveries and progress', () => {
         values ($1, 1, 'cancelled', '{}', '{}', 'redeliver', now())`,
       [older],
     );
-    await pool.query(`create table deliveries_older partition of deliveries
+    await pool.query(`create table delivery_groups_older partition of delivery_groups
       for values from ('01000000-0000-0000-0000-000000000000') to ('01000000-ffff-0000-0000-000000000000')`);
     await pool.query(
-      `insert into deliveries select (jsonb_populate_record(d, jsonb_build_object('notification_id', $1::text))).*
-        from deliveries d where d.device_id = 19`,
+      `insert into batches (notification_id, seq, provider, first_device_id, device_offsets, size, recorded)
+        values ($1, 1, 'fcm', 18, '{0,1,2}', 3, B'000')`,
+      [older],
+    );
+    await pool.query(
+      `insert into delivery_groups (notification_id, batch_seq, first_position, positions, outcome, attempts, in_doubt)
+        values ($1, 1, 1, B'1', 'accepted', 1, false)`,
       [older],
     );
     const newest = await api.request('GET', `${path}?limit=1`);
@@ -144,9 +148,15 @@ describe('deliveries and progress', () => {
       ['sending', 25, 5, true],
     );
     const { pool } = api.database;
-    await pool.query('update batches set accepted = 20 where notification_id = $1', [id]);
+    const accept = (firstPosition: number, positions: string) =>
+      pool.query(
+        `insert into delivery_groups (notification_id, batch_seq, first_position, positions, outcome, attempts, in_doubt)
+          values ($1, 1, $2, $3, 'accepted', 1, false)`,
+        [id, firstPosition, positions],
+      );
+    await accept(20, '11');
     assert.equal((await events.next()).value!.data.books.pending, 3);
-    await pool.query('update batches set accepted = 23, finished_at = now() where notification_id = $1', [id]);
+    await accept(22, '111');
     await pool.query(`update notifications set state = 'completed', finished_at = now() where id = $1`, [id]);
     let last = (await events.next()).value!;
     while (last.event !== 'end') last = (await events.next()).value!;

@@ -24,13 +24,10 @@ export async function readDeviceIds(db: Kysely<Database>, name: string): Promise
 export async function countReserved(db: Kysely<Database>, notificationId: string): Promise<number> {
   const { rows } = await sql<{ devices: number }>`
     select count(*) as devices
-    from batches b cross join unnest(b.device_ids) with ordinality as member (device_id, ordinal)
-    left join deferrals f on f.notification_id = b.notification_id and f.device_id = member.device_id
+    from batches b cross join unnest(b.device_offsets) with ordinality as member (device_offset, ordinal)
+    left join deferrals f on f.notification_id = b.notification_id and f.device_id = b.first_device_id + member.device_offset
     where b.notification_id = ${notificationId} and b.finished_at is null
-      and coalesce(f.dispatched, member.ordinal <= b.horizon)
-      and not exists (
-        select from deliveries e where e.notification_id = b.notification_id and e.device_id = member.device_id
-      )
+      and coalesce(f.dispatched, member.ordinal <= b.horizon) and get_bit(b.recorded, member.ordinal::integer - 1) = 0
   `.execute(db);
   return rows[0]!.devices;
 }
@@ -64,10 +61,10 @@ export async function readBooks(
 ): Promise<BooksEvidence> {
   const batches = await db
     .selectFrom('batches')
-    .select('device_ids')
+    .select(['first_device_id', 'device_offsets'])
     .where('notification_id', '=', notificationId)
     .execute();
-  const planned = batches.flatMap((batch) => batch.device_ids);
+  const planned = batches.flatMap((batch) => batch.device_offsets.map((offset) => batch.first_device_id + offset));
   const audience = new Set(planned);
   const deliveries = await readDeliveries(db, notificationId);
   const retired = await readRetired(db, devices.name);

@@ -17,14 +17,11 @@ export async function installTakeoverWitness(db: Kysely<Database>): Promise<void
     create or replace function chaos.note_takeover() returns trigger language plpgsql as $$
     begin
       insert into chaos.takeovers
-      select new.notification_id, new.seq, new.fence, coalesce(array_agg(member.device_id), '{}')
-      from unnest(new.device_ids) with ordinality as member (device_id, ordinal)
-      left join public.deferrals f on f.notification_id = new.notification_id and f.device_id = member.device_id
-      where coalesce(f.dispatched, member.ordinal <= new.horizon)
-        and not exists (
-          select from public.deliveries e
-          where e.notification_id = new.notification_id and e.device_id = member.device_id
-        );
+      select new.notification_id, new.seq, new.fence, coalesce(array_agg(new.first_device_id + member.device_offset), '{}')
+      from unnest(new.device_offsets) with ordinality as member (device_offset, ordinal)
+      left join public.deferrals f on f.notification_id = new.notification_id
+        and f.device_id = new.first_device_id + member.device_offset
+      where coalesce(f.dispatched, member.ordinal <= new.horizon) and get_bit(new.recorded, member.ordinal::integer - 1) = 0;
       return null;
     end
     $$

@@ -117,7 +117,7 @@ export const checks: Check[] = [
   },
   { name: 'nobody is in two batches', find: (send) => none(send.devicesPlannedTwice) },
   { name: 'nobody else has an outcome', find: (send) => none(send.deliveriesOutsideAudience) },
-  { name: 'every batch agrees with its rows', find: (send) => none(send.batchesAtFault) },
+  { name: 'every batch agrees with its groups', find: (send) => none(send.batchesAtFault) },
   {
     name: 'the stored totals are those of the rows',
     find: (send) => differenceOfTotals(send),

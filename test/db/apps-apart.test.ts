@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { sql } from 'kysely';
 import { addToAudienceList, beginAudienceList, finishAudienceList } from '../../db/audience-lists.ts';
-import { listDeliveries } from '../../db/deliveries.ts';
+import { findDelivery, listDeliveries } from '../../db/deliveries.ts';
 import { insertNotification } from '../../db/notification-drafts.ts';
 import { findNotification } from '../../db/notifications.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
@@ -31,12 +31,19 @@ async function addDraft(): Promise<string> {
 test("outcomes of another app's notification are not listed", async () => {
   const id = await addDraft();
   await sql`
-    insert into deliveries (device_id, notification_id, batch_seq, outcome, attempts, in_doubt)
-    values (1, ${id}, 1, 'accepted', 1, false)
+    insert into batches (notification_id, seq, provider, first_device_id, device_offsets, size, recorded)
+    values (${id}, 1, 'fcm', 1, '{0}', 1, B'0')
   `.execute(database.db);
-  const listed = async (appId: number) => (await listDeliveries(database.db, appId, id, { limit: 10 })).length;
+  await sql`
+    insert into delivery_groups (notification_id, batch_seq, first_position, positions, outcome, attempts, in_doubt)
+    values (${id}, 1, 0, B'1', 'accepted', 1, false)
+  `.execute(database.db);
+  const listed = async (appId: number) => (await listDeliveries(database.db, appId, id, {}, { limit: 10 })).length;
+  const found = (appId: number) => findDelivery(database.db, appId, id, 1);
   assert.equal(await listed(1), 1);
   assert.equal(await listed(otherAppId), 0);
+  assert.equal((await found(1))?.outcome, 'accepted');
+  assert.equal(await found(otherAppId), undefined);
 });
 
 test("an uploaded list is not given to another app's draft", async () => {

@@ -6,17 +6,18 @@ import { auditBooks } from '../../db/audit.ts';
 import { type Claim, claimBatch } from '../../db/batches.ts';
 import { claimToSend } from '../../db/claim-to-send.ts';
 import { countTotals } from '../../db/close-books.ts';
+import { transactionWithClient } from '../../db/connect.ts';
 import { type Deferral, deleteDeferrals, listDeferrals, noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
 import { insertNotification } from '../../db/notification-drafts.ts';
 import { launchNotification } from '../../db/notification-moves.ts';
 import { planNextPage } from '../../db/plan.ts';
-
-import { type DeliveryRecord, listRecordedDeviceIds, recordDeliveries } from '../../db/record-deliveries.ts';
+import { recordDeliveries } from '../../db/record-deliveries.ts';
 import { settleBatch } from '../../db/settle-batch.ts';
 import { reserveWindow, returnReserved } from '../../db/windows.ts';
-import { type Outcome, outcomes } from '../../domain/outcome.ts';
+import { outcomes } from '../../domain/outcome.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+import { groupsOf, type OutcomeOf } from '../support/outcomes.ts';
 import { setRateLimit } from '../support/rate-limits.ts';
 
 let database: TestDatabase;
@@ -43,11 +44,15 @@ async function claimed(devices = 20): Promise<Claim> {
   return (await claimBatch(db, id, 1))!;
 }
 
-const record = (deviceId: number, outcome: Outcome = 'accepted'): DeliveryRecord => ({
-  ...{ deviceId, outcome, reason: null, httpStatus: 200, providerMessageId: null, attempts: 1, inDoubt: false },
-});
-
-const store = (claim: Claim, records: DeliveryRecord[]) => recordDeliveries(database.pool, claim, records);
+const store = (claim: Claim, devices: OutcomeOf[]) => recordDeliveries(database.pool, claim, groupsOf(claim, devices));
+const recordedIds = async ({ notificationId, deviceIds }: Claim) => {
+  const { recorded } = await database.db
+    .selectFrom('batches')
+    .select('recorded')
+    .where('notification_id', '=', notificationId)
+    .executeTakeFirstOrThrow();
+  return deviceIds.filter((_, position) => recorded[position] === '1');
+};
 
 const deferral = (deviceId: number, more: Partial<Deferral> = {}): Deferral => ({
   ...{
@@ -73,7 +78,7 @@ describe('outcomes', () => {
     assert.equal(
       await store(
         claim,
-        claim.deviceIds.slice(0, 12).map((id) => record(id)),
+        claim.deviceIds.slice(0, 12).map((deviceId) => ({ deviceId })),
       ),
       false,
     );
@@ -81,7 +86,7 @@ describe('outcomes', () => {
     assert.equal(
       await store(
         claim,
-        claim.deviceIds.slice(12).map((id) => record(id, 'failed')),
+        claim.deviceIds.slice(12).map((deviceId) => ({ deviceId, outcome: 'failed' })),
       ),
       true,
     );
@@ -94,18 +99,59 @@ describe('outcomes', () => {
   test('of one device twice: the second transaction fails whole, the books stay as they were', async () => {
     const claim = await claimed(5);
     const [first, second] = claim.deviceIds;
-    await store(claim, [record(first!)]);
-    await assert.rejects(store(claim, [record(second!), record(first!)]), /deliveries.*pkey|duplicate key/);
-    assert.deepEqual(await listRecordedDeviceIds(database.db, claim), [first]);
+    await store(claim, [{ deviceId: first! }]);
+    await assert.rejects(store(claim, [{ deviceId: second! }, { deviceId: first! }]), { code: '23505' });
+    assert.deepEqual(await recordedIds(claim), [first]);
     assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
   });
 
-  test('more than the batch has are refused by the table itself', async () => {
+  test('of one device by two connections at once: one is recorded, the other waits for it and is refused', async () => {
+    const claim = await claimed(4);
+    const [a, b, c] = claim.deviceIds;
+    const both = await Promise.allSettled([
+      store(claim, [{ deviceId: a! }, { deviceId: b! }]),
+      store(claim, [{ deviceId: b!, outcome: 'failed' }, { deviceId: c! }]),
+    ]);
+    const refusals = both.flatMap((end) => (end.status === 'rejected' ? [end.reason.code] : []));
+    assert.deepEqual(refusals, ['23505']);
+    assert.equal((await recordedIds(claim)).length, 2);
+    assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
+  });
+
+  /** As a person would with psql. */
+  const insertByHand = ({ notificationId }: Claim, firstPosition: number, positions: string, seq = 1) =>
+    sql`
+    insert into delivery_groups (notification_id, batch_seq, first_position, positions, outcome, attempts, in_doubt)
+    values (${notificationId}, ${seq}, ${firstPosition}, ${positions}, 'failed', 1, false)
+  `.execute(database.db);
+
+  test('inserted by hand are counted; a second one for a device is refused', async () => {
+    const claim = await claimed(6);
+    await store(claim, [{ deviceId: claim.deviceIds[2]! }]);
+    await assert.rejects(insertByHand(claim, 0, '101'), { code: '23505', constraint: 'delivery_groups_one_outcome' });
+    await insertByHand(claim, 1, '101');
+    assert.deepEqual(await recordedIds(claim), claim.deviceIds.slice(1, 4));
+    assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
+  });
+
+  test('for devices that are not in the batch, or for a batch that is not there, are refused', async () => {
     const claim = await claimed(3);
-    const other = await claimed(1);
-    const four = [...claim.deviceIds, ...other.deviceIds].map((id) => record(id));
-    await assert.rejects(store(claim, four), /batches_counts_check/);
-    assert.deepEqual(await listRecordedDeviceIds(database.db, claim), []);
+    await assert.rejects(insertByHand(claim, 2, '11'), { code: '23505' });
+    await assert.rejects(insertByHand(claim, 3, '1'), { code: '23505' });
+    await assert.rejects(insertByHand(claim, -1, '1'), { code: '23514' });
+    await assert.rejects(insertByHand(claim, 0, '1', 7), { code: '23505' });
+    await assert.rejects(insertByHand(claim, 0, '01'), { code: '23514' });
+    assert.deepEqual(await recordedIds(claim), []);
+  });
+
+  test('of a zombie are refused even where it does not look at the fence', async () => {
+    const claim = await claimed(3);
+    const newer = (await claimBatch(database.db, claim.notificationId, 1))!;
+    await store(newer, [{ deviceId: claim.deviceIds[1]! }]);
+    await assert.rejects(store({ ...claim, fence: newer.fence }, [{ deviceId: claim.deviceIds[1]! }]), {
+      code: '23505',
+    });
+    assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
   });
 
   test('any text comes back as it was given', async () => {
@@ -121,20 +167,23 @@ describe('outcomes', () => {
         async (texts) => {
           const claim = await claimed(texts.length);
           const given = texts.map((text, n) => ({
-            ...record(claim.deviceIds[n]!),
+            deviceId: claim.deviceIds[n]!,
             reason: text,
             providerMessageId: text.split('').reverse().join('').toWellFormed(),
           }));
           await store(claim, given);
           const rows = await database.db
             .selectFrom('deliveries')
-            .select(['reason', 'provider_message_id'])
+            .select(['device_id', 'reason', 'provider_message_id'])
             .where('notification_id', '=', claim.notificationId)
             .orderBy('device_id')
             .execute();
           assert.deepEqual(
-            rows.map((row) => [row.reason, row.provider_message_id]),
-            given.map((row) => [row.reason, row.providerMessageId]),
+            rows.map((row) => [row.device_id, row.reason, row.provider_message_id]),
+            given.map((row) => {
+              const id = row.providerMessageId;
+              return [row.deviceId, row.reason, id === '' || id.includes(' ') ? null : id];
+            }),
           );
         },
       ),
@@ -244,7 +293,7 @@ describe('deferrals', () => {
     const claim = await claimed(6);
     const [recorded, waiting, reserved] = claim.deviceIds;
     await reserve(claim, [0, 1, 2]);
-    await store(claim, [record(recorded!)]);
+    await store(claim, [{ deviceId: recorded! }]);
     await defer(claim, [deferral(waiting!)]);
     const doubts = async () =>
       (await listDeferrals(database.db, claim.notificationId, 1))
@@ -292,14 +341,14 @@ describe('settling a batch', () => {
     const claim = await claimed(8);
     const [done, inFlight, refused, doubted, dispatched] = claim.deviceIds;
     await reserve(claim, [0, 1, 2, 3, 4]);
-    await store(claim, [record(done!)]);
+    await store(claim, [{ deviceId: done! }]);
     await defer(claim, [
       deferral(refused!, { attempts: 3 }),
       deferral(doubted!, { attempts: 2, doubts: 1 }),
       deferral(dispatched!, { attempts: 1 }),
     ]);
     await reserve(claim, [], [dispatched!]);
-    await database.db.transaction().execute((trx) => settleBatch(trx, claim, 'cancelled'));
+    await transactionWithClient(database.pool, (trx, client) => settleBatch(trx, client, claim, 'cancelled'));
     const rows = await database.db
       .selectFrom('deliveries')
       .select(['device_id', 'outcome', 'attempts', 'in_doubt'])
@@ -329,7 +378,7 @@ describe('the audit finds', () => {
     const claim = await claimed(10);
     await store(
       claim,
-      claim.deviceIds.map((id, n) => record(id, outcomes[n % outcomes.length]!)),
+      claim.deviceIds.map((deviceId, n) => ({ deviceId, outcome: outcomes[n % outcomes.length]! })),
     );
     assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
     return claim;
@@ -340,38 +389,33 @@ describe('the audit finds', () => {
     return auditBooks(database.db, claim.notificationId);
   };
 
-  test('a row that is missing', async () => {
-    const faults = await tampered(
-      ({ notificationId, deviceIds }) =>
-        sql`delete from deliveries where notification_id = ${notificationId} and device_id = ${deviceIds[4]}`,
-    );
-    assert.deepEqual(faults, [{ seq: 1, size: 10, counted: 10, rows: 9, isFinished: true }]);
-  });
-
-  test('a row too many, of a device that is in no batch', async () => {
-    const faults = await tampered(
-      ({ notificationId }) => sql`
-        insert into deliveries (device_id, notification_id, batch_seq, outcome, attempts, in_doubt)
-        values (987654321, ${notificationId}, 1, 'accepted', 1, false)`,
-    );
-    assert.equal(faults.length, 1);
-  });
-
-  test('a row of a batch that does not exist', async () => {
-    const faults = await tampered(
-      ({ notificationId }) => sql`
-        insert into deliveries (device_id, notification_id, batch_seq, outcome, attempts, in_doubt)
-        values (987654321, ${notificationId}, 7, 'accepted', 1, false)`,
-    );
-    assert.deepEqual(faults, [{ seq: 7, size: 0, counted: 0, rows: 1, isFinished: false }]);
-  });
-
-  test('a count that was changed', async () => {
+  test('a group that is missing', async () => {
     const faults = await tampered(
       ({ notificationId }) =>
-        sql`update batches set accepted = accepted - 1, finished_at = null where notification_id = ${notificationId}`,
+        sql`delete from delivery_groups where notification_id = ${notificationId} and first_position = 4`,
+    );
+    assert.deepEqual(faults, [{ seq: 1, size: 10, counted: 10, recorded: 9, isFinished: true }]);
+  });
+
+  test('a device that is in no group any more', async () => {
+    const faults = await tampered(
+      ({ notificationId }) =>
+        sql`update delivery_groups set positions = B'1' where notification_id = ${notificationId} and first_position = 0`,
+    );
+    assert.deepEqual(faults, [{ seq: 1, size: 10, counted: 10, recorded: 9, isFinished: true }]);
+  });
+
+  test('a bitmap and a count that were changed; one alone is refused', async () => {
+    const uncounted = sql`accepted = accepted - 1, finished_at = null`;
+    const faults = await tampered(
+      ({ notificationId }) =>
+        sql`update batches set ${uncounted}, recorded = set_bit(recorded, 0, 0) where notification_id = ${notificationId}`,
     );
     assert.equal(faults.length, 1);
+    await assert.rejects(
+      tampered(({ notificationId }) => sql`update batches set ${uncounted} where notification_id = ${notificationId}`),
+      /batches_counts_check/,
+    );
   });
 
   test('counts exchanged between two outcomes', async () => {
@@ -382,20 +426,34 @@ describe('the audit finds', () => {
     assert.equal(faults.length, 1);
   });
 
-  test('a row whose outcome was changed', async () => {
+  test('a group whose outcome was changed', async () => {
     const faults = await tampered(
-      ({ notificationId, deviceIds }) =>
-        sql`update deliveries set outcome = 'accepted' where notification_id = ${notificationId} and device_id = ${deviceIds[1]}`,
+      ({ notificationId }) =>
+        sql`update delivery_groups set outcome = 'accepted' where notification_id = ${notificationId} and first_position = 1`,
     );
     assert.equal(faults.length, 1);
   });
 
-  test('a row that was moved to another device', async () => {
+  test('a group that was moved to another device: one has two outcomes, one has none', async () => {
     const faults = await tampered(
-      ({ notificationId, deviceIds }) =>
-        sql`update deliveries set device_id = 987654321 where notification_id = ${notificationId} and device_id = ${deviceIds[1]}`,
+      ({ notificationId }) =>
+        sql`update delivery_groups set first_position = 8 where notification_id = ${notificationId} and first_position = 2`,
     );
     assert.equal(faults.length, 1);
+  });
+
+  test('a group of a batch that does not exist', async () => {
+    const faults = await tampered(
+      ({ notificationId }) =>
+        sql`update delivery_groups set batch_seq = 7 where notification_id = ${notificationId} and first_position = 4`,
+    );
+    assert.deepEqual(
+      faults.map(({ seq, size, recorded }) => [seq, size, recorded]),
+      [
+        [1, 10, 9],
+        [7, 0, 1],
+      ],
+    );
   });
 
   test('a batch that is full and not closed', async () => {

@@ -137,7 +137,7 @@ describe('partitions of deliveries', () => {
         await migrate(db!);
         const names = async () => {
           const { rows } = await sql<{ name: string }>`
-            select inhrelid::regclass::text as name from pg_inherits where inhparent = 'deliveries'::regclass order by 1
+            select inhrelid::regclass::text as name from pg_inherits where inhparent = 'delivery_groups'::regclass order by 1
           `.execute(db!);
           return rows.map((row) => row.name);
         };
@@ -158,18 +158,19 @@ describe('partitions of deliveries', () => {
           ...['2031-11-01T00:00:00.000Z', '2031-11-30T23:59:59.999Z', '2031-12-01T00:00:00.000Z'],
           ...['2031-12-31T23:59:59.999Z', '2032-01-01T00:00:00.000Z', '2032-02-29T23:59:59.999Z'],
         ];
+        await sql`alter table delivery_groups disable trigger record_group`.execute(db!);
         for (const [n, instant] of instants.entries()) {
           await sql`
-            insert into deliveries (device_id, notification_id, batch_seq, outcome, attempts, in_doubt)
-            values (${n}, ${uuidV7(Date.parse(instant))}, 1, 'accepted', 1, false)
+            insert into delivery_groups (batch_seq, notification_id, first_position, positions, outcome, attempts, in_doubt)
+            values (${n}, ${uuidV7(Date.parse(instant))}, 0, B'1', 'accepted', 1, false)
           `.execute(db!);
         }
-        const { rows } = await sql<{ device_id: number; name: string }>`
-          select device_id, tableoid::regclass::text as name from deliveries order by device_id
+        const { rows } = await sql<{ name: string }>`
+          select tableoid::regclass::text as name from delivery_groups order by batch_seq
         `.execute(db!);
         assert.deepEqual(
           rows.map((row) => row.name),
-          instants.map((instant) => `deliveries_${instant.slice(0, 7).replace('-', '_')}`),
+          instants.map((instant) => `delivery_groups_${instant.slice(0, 7).replace('-', '_')}`),
         );
       }),
     );

@@ -55,11 +55,11 @@ async function planAll(id: string, batchSize = 100, scanSize?: number): Promise<
 async function plannedIds(id: string): Promise<number[]> {
   const rows = await database.db
     .selectFrom('batches')
-    .select('device_ids')
+    .select(['first_device_id', 'device_offsets'])
     .where('notification_id', '=', id)
     .orderBy('seq')
     .execute();
-  return rows.flatMap((row) => row.device_ids);
+  return rows.flatMap((row) => row.device_offsets.map((offset) => row.first_device_id + offset));
 }
 
 async function audienceIds(appId: number): Promise<number[]> {
@@ -96,8 +96,8 @@ describe('planning', () => {
       assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1, `${provider}: ${sizes}`);
     }
     const { rows } = await sql<{ wrong: number }>`
-      select count(*) as wrong from batches b cross join unnest(b.device_ids) as member (id)
-      join devices d on d.id = member.id
+      select count(*) as wrong from batches b cross join unnest(b.device_offsets) as member (device_offset)
+      join devices d on d.id = b.first_device_id + member.device_offset
       where b.notification_id = ${id} and d.provider <> b.provider
     `.execute(database.db);
     assert.equal(rows[0]!.wrong, 0);

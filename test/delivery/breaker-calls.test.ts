@@ -20,7 +20,14 @@ const payloadFault: RejectedVerdict = {
 };
 let lastId = 0;
 const device = (): PendingDevice => ({
-  ...{ deviceId: ++lastId, position: 0, address: undefined, reached: undefined, readAt: new Date() },
+  ...{
+    deviceId: ++lastId,
+    wasDeferred: false,
+    position: 0,
+    address: undefined,
+    reached: undefined,
+    readAt: new Date(),
+  },
   ...{ attempts: 0, excused: 0, doubts: 0, refusedAt: null, requestNumber: 0 },
 });
 

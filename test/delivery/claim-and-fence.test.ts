@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { claimBatch } from '../../db/batches.ts';
+import { transactionWithClient } from '../../db/connect.ts';
 import { FencedError } from '../../db/fenced-error.ts';
 import { recordDeliveries } from '../../db/record-deliveries.ts';
 import { settleBatch } from '../../db/settle-batch.ts';
 import { reserveWindow, returnReserved } from '../../db/windows.ts';
+import { groupsOf } from '../support/outcomes.ts';
 import { until } from '../support/until.ts';
 import {
   accepted,
@@ -199,14 +201,10 @@ describe('windows', () => {
     await claimBatch(db, send.id, 1);
     assert.deepEqual(await reserve(claim, [0]), { answer: 'fenced' });
     assert.equal(await horizonOf(send.id), 0);
-    const [deviceId] = send.deviceIds;
-    const record = { outcome: 'accepted', reason: null, httpStatus: 200, providerMessageId: null } as const;
+    const groups = groupsOf(claim, [{ deviceId: send.deviceIds[0]! }]);
+    await assert.rejects(recordDeliveries(bench.database.pool, claim, groups), FencedError);
     await assert.rejects(
-      recordDeliveries(bench.database.pool, claim, [{ deviceId: deviceId!, ...record, attempts: 1, inDoubt: false }]),
-      FencedError,
-    );
-    await assert.rejects(
-      db.transaction().execute((trx) => settleBatch(trx, claim, 'cancelled')),
+      transactionWithClient(bench.database.pool, (trx, client) => settleBatch(trx, client, claim, 'cancelled')),
       FencedError,
     );
     await send.checkBooks({});

@@ -116,7 +116,7 @@ describe('PostgreSQL goes away', () => {
 });
 
 describe('a connection breaks', () => {
-  const isRecording = (text: string) => /record_deliveries/.test(text);
+  const isRecording = (text: string) => /record_groups/.test(text);
 
   for (const sent of [true, false]) {
     test(`while outcomes are recorded, ${sent ? 'after' : 'before'} it was carried out: recorded once, the batch's counts too`, async () => {
@@ -190,7 +190,7 @@ describe('a connection breaks', () => {
   test('when an expired batch is settled: it is settled, or tried again, never twice', async () => {
     const send = await bench.launch({ devices: 80, message: { title: 't', ttlSeconds: 60 } });
     await bench.database.pool.query(`update notifications set expires_at = now() where id = $1`, [send.id]);
-    const lost = lossy.loseNext((text) => /insert into deliveries/.test(text), true);
+    const lost = lossy.loseNext((text) => /record_groups/.test(text), true);
     const worker = bench.worker({ provider: createScriptedProvider(), database: connectLossy() });
     await worker.deliver(send.batches[0]!).catch(() => worker.deliver(send.batches[0]!));
     await lost;

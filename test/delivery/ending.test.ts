@@ -7,7 +7,7 @@ import { FencedError } from '../../db/fenced-error.ts';
 
 const claim: Claim = {
   ...{ notificationId: '01990000-0000-7000-8000-000000000000', seq: 7, provider: 'fcm', fence: 3 },
-  ...{ horizon: 0, deviceIds: [1, 2, 3], accepted: 0 },
+  ...{ horizon: 0, deviceIds: [1, 2, 3], recorded: '000', accepted: 0 },
 };
 /** Two devices wait, and it is not known when. */
 const left: Left = { claim, isFinished: false, waiting: 2, nextDueMs: undefined, isAnyUntried: true };

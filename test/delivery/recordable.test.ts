@@ -16,29 +16,30 @@ let bench: DeliveryBench;
 before(async () => {
   bench = await createDeliveryBench();
 });
-beforeEach(() => run(`drop trigger if exists refuse on deliveries`));
+beforeEach(() => run(`drop trigger if exists refuse on delivery_groups`));
 after(() => bench.close());
 
 const run = (text: string, values: unknown[] = []) => bench.database.pool.query(text, values);
 
 const partitions = async () => {
   const { rows } = await run(`select inhrelid::regclass::text as name from pg_inherits
-    where inhparent = 'deliveries'::regclass order by 1`);
+    where inhparent = 'delivery_groups'::regclass order by 1`);
   return rows.map(({ name }: { name: string }) => name);
 };
 
 /** A notification whose id says another month than PostgreSQL's clock, as that of an old draft or of an API with an odd clock. */
 async function launchWithIdOf(month: string): Promise<TestSend> {
   const send = await bench.launch({ devices: 30, idAt: new Date(`${month}-10T00:00:00Z`) });
-  assert.ok(!(await partitions()).includes(`deliveries_${month.replace('-', '_')}`));
+  assert.ok(!(await partitions()).includes(`delivery_groups_${month.replace('-', '_')}`));
   return send;
 }
 
-/** PostgreSQL refuses the outcomes of some devices, and lets those of the others pass. */
-async function refuseOutcomesOf(deviceIds: number[]): Promise<void> {
+/** PostgreSQL refuses the outcome of one device, and lets those of the others pass. */
+async function refuseOutcomeOf(position: number, send: TestSend): Promise<void> {
   await run(`create or replace function refuse() returns trigger language plpgsql as $$ begin
-    if new.device_id in (${deviceIds.join()}) then raise exception 'no such outcome'; end if; return new; end $$`);
-  await run('create trigger refuse before insert on deliveries for each row execute function refuse()');
+    if new.notification_id = '${send.id}' and new.batch_seq = 1 and substring(new.positions from ${position + 1} - new.first_position for 1) = B'1'
+      and new.first_position <= ${position} then raise exception 'no such outcome'; end if; return new; end $$`);
+  await run('create trigger refuse before insert on delivery_groups for each row execute function refuse()');
 }
 
 async function cancel(send: TestSend): Promise<void> {
@@ -74,7 +75,7 @@ describe('a notification whose month has no partition', () => {
     const other = await bench.launch({ devices: 10, idAt: new Date('2017-05-11T00:00:00Z') });
     const provider = createScriptedProvider();
     await bench.worker({ provider }).deliver(send.batches[0]!);
-    await run('alter table deliveries detach partition deliveries_2017_05');
+    await run('alter table delivery_groups detach partition delivery_groups_2017_05');
     await bench.worker({ provider }).deliver(other.batches[0]!);
     await send.checkBooks({ accepted: 10 });
     await other.checkBooks({ accepted: 10 });
@@ -86,7 +87,7 @@ describe('outcomes that PostgreSQL refuses', () => {
     const send = await bench.launch({ devices: 30 });
     await run(`create or replace function refuse() returns trigger language plpgsql as $$ begin
       raise exception 'closed for the night'; end $$`);
-    await run('create trigger refuse before insert on deliveries for each row execute function refuse()');
+    await run('create trigger refuse before insert on delivery_groups for each row execute function refuse()');
     const provider = createScriptedProvider();
     const result = await bench.worker({ provider }).deliver(send.batches[0]!);
     assert.deepEqual([result.status, result.reason], ['stopped', 'books']);
@@ -99,7 +100,7 @@ describe('outcomes that PostgreSQL refuses', () => {
 
   test('some of them: halted at once; who is sent to again after the resume is in doubt', async () => {
     const send = await bench.launch({ devices: 200 });
-    await refuseOutcomesOf([send.deviceIds[70]!]);
+    await refuseOutcomeOf(70, send);
     const provider = createScriptedProvider();
     const worker = bench.worker({ provider, windowSize: 20, maxInFlight: 10 });
     for (let round = 1; round <= 2; round++) {
@@ -108,7 +109,7 @@ describe('outcomes that PostgreSQL refuses', () => {
       await resumeNotification(bench.database.db, 1, send.id);
       if (round === 1) for (const id of send.deviceIds) assert.ok(provider.callsFor(id) <= 1);
     }
-    await run('drop trigger refuse on deliveries');
+    await run('drop trigger refuse on delivery_groups');
     assert.equal((await worker.deliverToEnd(send.batches[0]!)).status, 'finished');
     await checkRepeats(send, provider.calls);
     await send.checkBooks();
@@ -116,10 +117,10 @@ describe('outcomes that PostgreSQL refuses', () => {
 
   test('of one batch: a cancel settles all the others, and that one once it can', async () => {
     const send = await bench.launch({ devices: 90, batchSize: 30 });
-    await refuseOutcomesOf([send.deviceIds[5]!]);
+    await refuseOutcomeOf(5, send);
     await assert.rejects(cancel(send), /no such outcome/);
     assert.equal((await send.read()).books.pending, 30);
-    await run('drop trigger refuse on deliveries');
+    await run('drop trigger refuse on delivery_groups');
     await cancel(send);
     await send.checkBooks({ cancelled: 90 });
   });
@@ -138,9 +139,9 @@ describe('months that are dropped', () => {
     for (const send of [ended, under]) await bench.worker({ provider }).deliver(send.batches[0]!);
     await run(`update notifications set state = 'completed', finished_at = now() where id = $1`, [ended.id]);
     const dropped = await drop();
-    assert.ok(dropped.includes('deliveries_2015_01'));
-    assert.ok(!dropped.includes('deliveries_2015_02'));
-    assert.ok(!(await partitions()).includes('deliveries_2015_01'));
+    assert.ok(dropped.includes('delivery_groups_2015_01'));
+    assert.ok(!dropped.includes('delivery_groups_2015_02'));
+    assert.ok(!(await partitions()).includes('delivery_groups_2015_01'));
     await under.checkBooks({ accepted: 5 });
   });
 
@@ -150,15 +151,15 @@ describe('months that are dropped', () => {
     await run(`update notifications set state = 'completed', finished_at = now() + interval '3 days' where id = $1`, [
       late.id,
     ]);
-    assert.ok(!(await drop()).includes('deliveries_2014_01'));
+    assert.ok(!(await drop()).includes('delivery_groups_2014_01'));
   });
 });
 
 test('a partition is made while others read and write the table', async () => {
   const { db } = bench.database;
   await db.transaction().execute(async (reader) => {
-    await reader.selectFrom('deliveries').select('device_id').limit(1).execute();
+    await reader.selectFrom('delivery_groups').select('batch_seq').limit(1).execute();
     await run(`set lock_timeout = '10s'; select create_delivery_partition('2031-01-01Z')`);
   });
-  assert.ok((await partitions()).includes('deliveries_2031_01'));
+  assert.ok((await partitions()).includes('delivery_groups_2031_01'));
 });

@@ -52,25 +52,25 @@ describe('a send whose parts are killed, restarted and lied to', { timeout: 170_
   }
 
   const tamperings: Record<string, { promise: string; change: RawBuilder<unknown> }> = {
-    'a row is gone': {
+    'a group is gone': {
       promise: 'everybody has an outcome',
-      change: sql`delete from deliveries where outcome = 'accepted'`,
+      change: sql`delete from delivery_groups where outcome = 'accepted'`,
     },
     'outcomes are exchanged': {
-      promise: 'every batch agrees with its rows',
-      change: sql`update deliveries set outcome = 'failed' where outcome = 'accepted'`,
+      promise: 'every batch agrees with its groups',
+      change: sql`update delivery_groups set outcome = 'failed' where outcome = 'accepted'`,
     },
     'a dead device is called accepted': {
       promise: 'whoever is accepted in the books was accepted by the provider',
-      change: sql`update deliveries set outcome = 'accepted' where outcome = 'unregistered'`,
+      change: sql`update delivery_groups set outcome = 'accepted' where outcome = 'unregistered'`,
     },
     'a living device is retired': {
       promise: 'no living token is retired',
       change: sql`update devices set retired_at = now(), retired_reason = 'Unregistered' where retired_at is null`,
     },
     'a batch has lost count': {
-      promise: 'every batch agrees with its rows',
-      change: sql`update batches set accepted = accepted - 1, finished_at = null where accepted > 0`,
+      promise: 'every batch agrees with its groups',
+      change: sql`update batches set accepted = accepted - 1, failed = failed + 1 where accepted > 0`,
     },
   };
 

@@ -13,6 +13,7 @@ import { settleBatch } from '../../db/settle-batch.ts';
 import { reserveWindow, returnReserved } from '../../db/windows.ts';
 import { createRandom } from '../../simulator/random.ts';
 import { createDeliveryBench, type DeliveryBench, type TestSend } from '../delivery/harness.ts';
+import { groupsOf } from '../support/outcomes.ts';
 import { type Counts, countOf, type Devices, each, none, positionOf, withCount } from './devices.ts';
 import * as model from './postgres.ts';
 import { settingOf } from './setting.ts';
@@ -107,7 +108,7 @@ function stored({ send, books }: Round, claim: Claim): Statement {
     ofModel: () => model.storeChunk(books, claim.fence, { ...chunk, doubts, ended }, guards),
     real: () =>
       transactionWithClient(bench.database.pool, async (trx, client) => {
-        await recordDeliveries(client, claim, recordsOf(send, chunk, doubts));
+        await recordDeliveries(client, claim, groupsOf(claim, outcomesOf(send, chunk, doubts)));
         await storeDeferrals(trx, claim, deferralsOf(send, chunk.deferrals, doubts));
         await deleteDeferrals(trx, claim, idsOf(send, ended));
       }),
@@ -136,7 +137,8 @@ function askedElsewhere({ send, books }: Round, claim: Claim): Statement {
 }
 
 function settled({ books }: Round, claim: Claim): Statement {
-  const real = () => inTransaction((trx) => settleBatch(trx, claim, 'cancelled'));
+  const real = () =>
+    transactionWithClient(bench.database.pool, (trx, client) => settleBatch(trx, client, claim, 'cancelled'));
   return { name: 'settleBatch', ofModel: () => model.settleBatch(books, claim.fence, guards), real };
 }
 
@@ -169,11 +171,10 @@ function idsOf({ deviceIds }: TestSend, set: Devices): number[] {
   return each(set).map((device) => deviceIds[positionOf(device)]!);
 }
 
-function recordsOf(send: TestSend, { records, unsent }: model.Chunk, doubts: Counts) {
+function outcomesOf(send: TestSend, { records, unsent }: model.Chunk, doubts: Counts) {
   return each(records).map((device) => ({
     deviceId: idsOf(send, device)[0]!,
     outcome: (unsent & device) === none ? ('accepted' as const) : ('expired' as const),
-    ...{ reason: null, httpStatus: null, providerMessageId: null, attempts: 1 },
     inDoubt: countOf(doubts, device) > 0,
   }));
 }

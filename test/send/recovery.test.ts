@@ -189,10 +189,10 @@ describe('what fails', () => {
     };
     const send = await bench.launch({ devices: 300 });
     await send.untilDone(299);
-    await bench.api.database.pool.query('delete from deliveries where notification_id = $1 and device_id = $2', [
-      send.id,
-      send.deviceIds[3],
-    ]);
+    await bench.api.database.pool.query(
+      'delete from delivery_groups where notification_id = $1 and first_position = (select min(first_position) from delivery_groups where notification_id = $1)',
+      [send.id],
+    );
     answers.open();
     await until(async () => (await send.handle.describe()).status.name === 'FAILED');
     const { state, finishedAt } = await send.read();
