@@ -18,8 +18,11 @@ import * as dropFirstDispatch from './migrations/0008-drop-first-dispatch.ts';
 import * as deliveryGroups from './migrations/0009-delivery-groups.ts';
 import type { Database } from './schema.ts';
 
-/** Named imports instead of a folder scan: the same list on Node, on Deno and in an image. */
-const migrations = {
+/**
+ * Named imports instead of a folder scan: the same list on Node, on Deno and in an image.
+ * @internal
+ */
+export const migrations = {
   '0001-books': books,
   '0002-windows': windows,
   '0003-live-token-index': liveTokenIndex,

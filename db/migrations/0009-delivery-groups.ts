@@ -84,33 +84,7 @@ async function makeGroups(db: Kysely<unknown>): Promise<void> {
     ) partition by range (notification_id)
   `.execute(db);
 
-  // By a trigger, so that it holds for whoever inserts: a sender, a zombie, a person with psql. The row lock makes a second transaction
-  // wait and then look at the bitmap as the first left it.
-  const added = (outcome: string) =>
-    `${outcome} = ${outcome} + case new.outcome when '${outcome}' then devices else 0 end`;
-  await sql`
-    create function record_group() returns trigger language plpgsql as $$
-    declare
-      devices integer := bit_count(new.positions);
-      at integer := new.first_position + 1;
-      span integer := length(new.positions);
-    begin
-      update batches set
-        recorded = overlay(recorded placing substring(recorded from at for span) | new.positions from at for span),
-        ${sql.raw(outcomes.map(added).join(', '))},
-        finished_at = case when bit_count(recorded) + devices = size then clock_timestamp() end
-      where notification_id = new.notification_id and seq = new.batch_seq and at + span - 1 <= size
-        and bit_count(substring(recorded from at for span) & new.positions) = 0;
-      if not found then
-        raise unique_violation using
-          message = format('a device of batch %s of notification %s has its outcome already, or there is no such device',
-            new.batch_seq, new.notification_id),
-          table = 'delivery_groups', constraint = 'delivery_groups_one_outcome';
-      end if;
-      return null;
-    end
-    $$
-  `.execute(db);
+  await sql.raw(`create function record_group() ${recordGroup('carrying')}`).execute(db);
   await sql`
     create trigger record_group after insert on delivery_groups for each row execute function record_group()
   `.execute(db);
@@ -259,28 +233,26 @@ async function carryOver(db: Kysely<unknown>): Promise<void> {
   `.execute(db);
   await sql`create index batches_rows_idx on batches (notification_id, seq) where recorded is null`.execute(db);
 
-  // The trigger counts again what is inserted, and finds a second outcome; the sums must be those of the rows. A month of rows that was
-  // dropped leaves batches without groups, as a month of groups does.
+  // The groups must say what the rows said, or the step is taken back. A month of rows that was dropped leaves batches without groups,
+  // as a month of groups does.
   await sql`
-    create function carry_batch_over(p_notification_id uuid, p_seq integer) returns void language plpgsql as $$
+    create function carry_batch_over(p_notification_id uuid, p_seq integer) returns void language plpgsql
+      -- Along the primary key, whatever the table's statistics say.
+      set enable_nestloop = off set enable_seqscan = off as $$
     declare
       b batches%rowtype;
+      ids bigint[];
+      first_id bigint;
+      last_id bigint;
+      bits bit varying;
       counted record;
     begin
       select * into strict b from batches where notification_id = p_notification_id and seq = p_seq for update;
       if b.recorded is not null then return; end if;
-      if b.finished_at is not null and not exists (
-        select from delivery_rows where notification_id = b.notification_id and device_id = any(b.device_ids)
-      ) then
-        update batches set recorded = repeat('1', size)::bit varying, first_device_id = device_ids[1],
-            device_offsets = array(select (id - device_ids[1])::integer from unnest(device_ids) as id), device_ids = null
-          where notification_id = p_notification_id and seq = p_seq;
-        return;
-      end if;
-      update batches set recorded = repeat('0', size)::bit varying, first_device_id = device_ids[1],
-          device_offsets = array(select (id - device_ids[1])::integer from unnest(device_ids) as id), device_ids = null,
-          finished_at = null, ${sql.raw(outcomes.map((outcome) => `${outcome} = 0`).join(', '))}
-        where notification_id = p_notification_id and seq = p_seq;
+      -- Unpacked once, not for every device.
+      ids := b.device_ids;
+      first_id := ids[1];
+      last_id := ids[b.size];
       perform create_delivery_partition(uuid_v7_instant(p_notification_id));
       insert into delivery_groups (notification_id, batch_seq, first_position, positions, outcome, http_status, attempts, in_doubt,
           reason, provider_message_ids, finished_at)
@@ -294,20 +266,36 @@ async function carryOver(db: Kysely<unknown>): Promise<void> {
           from (
             -- Recorded together is what has one instant; a span of bits stays short.
             select r.*, (member.ordinal - 1)::integer as position, (member.ordinal - 1) / 4096 as part
-            from unnest(b.device_ids) with ordinality as member (device_id, ordinal)
-            join delivery_rows r on r.notification_id = p_notification_id and r.device_id = member.device_id
+            from unnest(ids) with ordinality as member (device_id, ordinal)
+            join delivery_rows r on r.device_id = member.device_id
+            where r.notification_id = p_notification_id and r.batch_seq = p_seq
+              and r.device_id between first_id and last_id
           ) as placed
           window alike as (
             partition by outcome, http_status, attempts, in_doubt, reason, finished_at, part order by position
           )
         ) as spaced
         group by outcome, http_status, attempts, in_doubt, reason, finished_at, part;
-      update batches set finished_at = b.finished_at where notification_id = p_notification_id and seq = p_seq
-        returning ${sql.raw(outcomes.join(', '))} into counted;
-      if (${sql.raw(outcomes.map((outcome) => `counted.${outcome}`).join(', '))})
-        is distinct from (${sql.raw(outcomes.map((outcome) => `b.${outcome}`).join(', '))}) then
-        raise exception 'batch % of notification %: its counts and its rows disagree', p_seq, p_notification_id;
+      bits := repeat(case when found or b.finished_at is null then '0' else '1' end, b.size)::bit varying;
+      if found then
+        select ${sql.raw(
+          outcomes
+            .map((outcome) => `coalesce(sum(devices) filter (where outcome = '${outcome}'), 0)::integer as ${outcome}`)
+            .join(', '),
+        )}, bit_or(overlay(bits placing positions from first_position + 1)) as positions
+          into counted from (
+            select *, bit_count(positions) as devices from delivery_groups
+            where notification_id = p_notification_id and batch_seq = p_seq
+          ) as every_group;
+        if (${sql.raw(outcomes.map((outcome) => `counted.${outcome}`).join(', '))})
+          is distinct from (${sql.raw(outcomes.map((outcome) => `b.${outcome}`).join(', '))}) then
+          raise exception 'batch % of notification %: its counts and its rows disagree', p_seq, p_notification_id;
+        end if;
+        bits := counted.positions;
       end if;
+      update batches set recorded = bits, first_device_id = first_id,
+          device_offsets = array(select (id - first_id)::integer from unnest(ids) as id), device_ids = null
+        where notification_id = p_notification_id and seq = p_seq;
     end
     $$
   `.execute(db);
@@ -336,9 +324,7 @@ async function carryOver(db: Kysely<unknown>): Promise<void> {
     create function forget_rows() returns void language plpgsql as $$
     begin
       create or replace view deliveries as ${sql.raw(unfolded)};
-      drop trigger refuse_old_worker on deliveries;
-      drop function refuse_old_worker();
-      drop function rehearse_recording(uuid, integer);
+      create or replace function record_group() ${sql.raw(recordGroup('done'))};
       drop table delivery_rows;
       drop index batches_rows_idx;
       alter table batches
@@ -353,6 +339,40 @@ async function carryOver(db: Kysely<unknown>): Promise<void> {
     end
     $$
   `.execute(db);
+}
+
+/**
+ * By a trigger, so that it holds for whoever inserts: a sender, a zombie, a person with psql. The row lock makes a second transaction
+ * wait and then look at the bitmap as the first left it. A batch that is being carried over has no bitmap yet: its groups are counted
+ * by `carry_batch_over`.
+ */
+function recordGroup(stage: 'carrying' | 'done'): string {
+  const added = outcomes.map(
+    (outcome) => `${outcome} = ${outcome} + case new.outcome when '${outcome}' then devices else 0 end`,
+  );
+  const carried =
+    'select from batches where notification_id = new.notification_id and seq = new.batch_seq and recorded is null';
+  return `returns trigger language plpgsql as $body$
+    declare
+      devices integer := bit_count(new.positions);
+      at integer := new.first_position + 1;
+      span integer := length(new.positions);
+    begin
+      update batches set
+        recorded = overlay(recorded placing substring(recorded from at for span) | new.positions from at for span),
+        ${added.join(', ')},
+        finished_at = case when bit_count(recorded) + devices = size then clock_timestamp() end
+      where notification_id = new.notification_id and seq = new.batch_seq and at + span - 1 <= size
+        and bit_count(substring(recorded from at for span) & new.positions) = 0;
+      if not found ${stage === 'carrying' ? `and not exists (${carried})` : ''} then
+        raise unique_violation using
+          message = format('a device of batch %s of notification %s has its outcome already, or there is no such device',
+            new.batch_seq, new.notification_id),
+          table = 'delivery_groups', constraint = 'delivery_groups_one_outcome';
+      end if;
+      return null;
+    end
+    $body$`;
 }
 
 const outcomes = ['accepted', 'rejected', 'unregistered', 'expired', 'failed', 'skipped', 'cancelled', 'unknown'];
