@@ -46,6 +46,7 @@ export async function listDeliveries(
     `.execute(db);
     deliveries.push(...rows.map(toDelivery));
     batchSeq = next + 1;
+    position = -1;
   }
   return deliveries;
 }

@@ -186,18 +186,28 @@ async function findDevices(db: Kysely<unknown>): Promise<void> {
   // A batch of each provider may cover the device's id: the last one that begins at or before it.
   await sql`
     create function device_place(p_notification_id uuid, p_device_id bigint, out batch_seq integer, out "position" integer)
-    returns setof record language sql stable as $$
-      select b.seq, found.ordinal - 1
-      from (
-        select distinct on (provider) seq, first_device_id from batches
-        where notification_id = p_notification_id and first_device_id <= p_device_id
-        order by provider, first_device_id desc
-      ) as candidate
-      join batches b on b.notification_id = p_notification_id and b.seq = candidate.seq
-      cross join lateral (
-        select width_bucket(least(p_device_id - b.first_device_id, 2147483647)::integer, b.device_offsets) as ordinal
-      ) as found
-      where b.device_offsets[found.ordinal] = p_device_id - b.first_device_id
+    returns setof record language plpgsql stable rows 1 as $$
+    declare
+      candidate record;
+      last_provider text := '';
+      offsets integer[];
+    begin
+      loop
+        select provider, seq, first_device_id, device_offsets into candidate from batches
+          where notification_id = p_notification_id and provider > last_provider and first_device_id <= p_device_id
+          order by provider, first_device_id desc limit 1;
+        exit when not found;
+        last_provider := candidate.provider;
+        -- Read once, not for every use of it.
+        offsets := candidate.device_offsets;
+        "position" := width_bucket(least(p_device_id - candidate.first_device_id, 2147483647)::integer, offsets) - 1;
+        if offsets["position" + 1] = p_device_id - candidate.first_device_id then
+          batch_seq := candidate.seq;
+          return next;
+          return;
+        end if;
+      end loop;
+    end
     $$
   `.execute(db);
 }

@@ -22,13 +22,14 @@ describe('deliveries and progress', () => {
     id = created.body.id;
     await pool.query(
       `insert into batches (notification_id, seq, provider, first_device_id, device_offsets, size, recorded)
-        values ($1, 1, 'fcm', 1, (select array_agg(id - 1 order by id) from devices), 25, repeat('0', 25)::bit varying)`,
+        select $1, seq, 'fcm', first, array(select generate_series(0, size - 1)), size, repeat('0', size)::bit varying
+        from (values (1, 1, 10), (2, 11, 15)) as batch (seq, first, size)`,
       [id],
     );
     await pool.query(
       `insert into delivery_groups (notification_id, batch_seq, first_position, positions, outcome, attempts, in_doubt, reason)
-        values ($1, 1, 0, repeat('1', 18)::bit varying, 'accepted', 1, false, null),
-          ($1, 1, 18, B'11', 'unregistered', 1, false, '=UNREGISTERED')`,
+        values ($1, 1, 0, B'1010101010', 'accepted', 1, false, null), ($1, 1, 1, B'101010101', 'accepted', 2, true, null),
+          ($1, 2, 0, B'11111111', 'accepted', 1, false, null), ($1, 2, 8, B'11', 'unregistered', 1, false, '=UNREGISTERED')`,
       [id],
     );
   });
@@ -96,6 +97,21 @@ describe('deliveries and progress', () => {
     assert.equal((await api.request('GET', '/v1/devices/nobody/notifications')).status, 404);
   });
 
+  test('one device of them is found by its external id; 404 says what is missing', async () => {
+    const one = (externalId: string) =>
+      api.request('GET', `/v1/notifications/${id}/deliveries/${encodeURIComponent(externalId)}`);
+    const { body } = await one(external(4));
+    assert.deepEqual(
+      [body.external_id, body.outcome, body.attempts, body.in_doubt],
+      [external(4), 'accepted', 2, true],
+    );
+    assert.equal((await one(external(20))).body.reason, '=UNREGISTERED');
+    const noOutcome = await one(external(25));
+    assert.deepEqual([noOutcome.status, noOutcome.body.detail], [404, 'There is no such delivery.']);
+    const unknown = await one('nobody');
+    assert.deepEqual([unknown.status, unknown.body.detail], [404, 'There is no such device.']);
+  });
+
   test("a device's history goes on behind a cut: by its length, and by the newer sends that were looked at", async () => {
     const path = `/v1/devices/${encodeURIComponent(external(19))}/notifications`;
     const { pool } = api.database;
@@ -151,12 +167,12 @@ describe('deliveries and progress', () => {
     const accept = (firstPosition: number, positions: string) =>
       pool.query(
         `insert into delivery_groups (notification_id, batch_seq, first_position, positions, outcome, attempts, in_doubt)
-          values ($1, 1, $2, $3, 'accepted', 1, false)`,
+          values ($1, 2, $2, $3, 'accepted', 1, false)`,
         [id, firstPosition, positions],
       );
-    await accept(20, '11');
+    await accept(10, '11');
     assert.equal((await events.next()).value!.data.books.pending, 3);
-    await accept(22, '111');
+    await accept(12, '111');
     await pool.query(`update notifications set state = 'completed', finished_at = now() where id = $1`, [id]);
     let last = (await events.next()).value!;
     while (last.event !== 'end') last = (await events.next()).value!;
