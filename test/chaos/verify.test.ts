@@ -105,7 +105,7 @@ const breaks: Record<string, Break> = {
   'nobody else has an outcome': (run) => {
     run.deliveriesOutsideAudience = 1;
   },
-  'every batch agrees with its rows': (run) => {
+  'every batch agrees with its groups': (run) => {
     run.batchesAtFault = 1;
   },
   'the stored totals are those of the rows': (run) => {

@@ -46,7 +46,7 @@ const texts: TextRow[] = [
 ];
 
 const jwt = ['CARILLON_JWKS_URL', 'CARILLON_JWT_ISSUER', 'CARILLON_JWT_AUDIENCE'] as const;
-const others = ['DATABASE_URL', 'LOG_LEVEL', 'CARILLON_ROLES', ...jwt];
+const others = ['DATABASE_URL', 'LOG_LEVEL', 'CARILLON_ROLES', 'CARILLON_MESSAGE_IDS', ...jwt];
 /** In `proxy.test.ts`. */
 const proxy = ['https_proxy', 'HTTPS_PROXY', 'no_proxy', 'NO_PROXY'];
 
