@@ -80,7 +80,8 @@ export async function planNextPage(
       select provider, ids, cardinality(ids) as total, ceil(cardinality(ids) / ${batchSize}::numeric)::integer as slices
       from aggregated, lateral (values ${sql.join(arraysByProvider)}) as by_provider (provider, ids)
     ),
-    sliced as (
+    -- Otherwise a slice is cut again for every device in it.
+    sliced as materialized (
       select provider, ids[total::bigint * (slice - 1) / slices + 1 : total::bigint * slice / slices] as device_ids
       from grouped, generate_series(1, slices) as slice
     ),
