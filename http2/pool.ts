@@ -110,6 +110,11 @@ export class Http2Pool {
     return new Promise((resolve) => this.#core.send(request, resolve));
   }
 
+  /** `send` for a caller with a promise of its own. */
+  start(request: Http2Request, onEnd: (result: Http2Result) => void): void {
+    this.#core.send(request, onEnd);
+  }
+
   /** How many requests the pool can usefully be given at once; more would only wait here. Follows the peer's pace. */
   get usefulRequests(): number {
     return this.#core.usefulRequests;
