@@ -14,16 +14,19 @@ import { round, tableRow } from './figures.ts';
 import { canMeasureProcesses, cpuMs, residentMb } from './processes.ts';
 import { countTemporalWork, type TemporalWork } from './temporal-work.ts';
 
-/**
- * One object of the JSON line. Memory in MB; bytes of the whole database for each device: its row in the registry and its
- * outcome.
- */
+/** One object of the JSON line. Microseconds of CPU and bytes are for each device, memory in MB. */
 export interface StackFigures {
   devices: number;
   devices_per_second: number;
   worker_cpu_us: number;
+  postgres_cpu_us: number;
+  temporal_cpu_us: number;
   worker_rss_mb_max: number;
+  /** Of the whole database: the device's row in the registry, and what the send left. */
   db_bytes_per_device: number;
+  /** What the send left in the tables that belong to notifications: the frozen audience and the outcomes, with their indexes. */
+  db_send_bytes_per_device: number;
+  wal_bytes_per_device: number;
   temporal_events: number;
 }
 
@@ -35,7 +38,6 @@ interface StackRun extends StackFigures {
   cpu: Record<'worker' | 'postgres' | 'temporal' | 'api' | 'simulator', number>;
   /** Megabytes, at equal distances in time. */
   workerRss: number[];
-  booksBytes: number;
   temporal: TemporalWork;
 }
 
@@ -52,14 +54,7 @@ export async function benchStack(sizes: number[], say: (line: string) => void): 
     }
   }
   printTable(runs, say);
-  return runs.map(({ devices, devices_per_second, worker_cpu_us, ...rest }) => ({
-    devices,
-    devices_per_second,
-    worker_cpu_us,
-    worker_rss_mb_max: rest.worker_rss_mb_max,
-    db_bytes_per_device: rest.db_bytes_per_device,
-    temporal_events: rest.temporal_events,
-  }));
+  return runs.map(({ importRowsPerSecond, firstDispatchMs, cpu, workerRss, temporal, ...figures }) => figures);
 }
 
 /** Everything embedded, in a folder that is removed, quiet. */
@@ -76,12 +71,16 @@ export function startBenchStack(workers: number): Promise<Stack> {
 }
 
 async function measureSend(stack: Stack, devices: number): Promise<StackRun> {
-  const { db } = connect(stack.databaseUrl, { maxConnections: 1, applicationName: 'carillon-bench' });
+  const { db } = connect(stack.databaseUrl, {
+    maxConnections: 1,
+    applicationName: 'carillon-bench',
+    statementTimeoutMs: 0,
+  });
   const worker = stack.processes.workers[0]!;
   const workerRss: number[] = [];
   let before: StackRun['cpu'] | undefined;
-  let bytesBefore = 0;
-  const emptyBytes = await databaseBytes(db);
+  let bytesBefore: DatabaseBytes | undefined;
+  const empty = await databaseBytes(db);
   const sampler = setInterval(() => {
     if (before) workerRss.push(residentMb(worker.pid));
   }, 250);
@@ -91,11 +90,15 @@ async function measureSend(stack: Stack, devices: number): Promise<StackRun> {
       devices,
       providers: ['apns', 'fcm'],
       onImported: async () => {
+        // What the import still owes is no cost of the send: a vacuum of new rows, and pages not yet written.
+        await sql`vacuum (analyze) devices`.execute(db);
+        await sql`checkpoint`.execute(db);
         bytesBefore = await databaseBytes(db);
         before = cpuOf(stack);
       },
     });
     const after = cpuOf(stack);
+    const bytes = await databaseBytes(db);
     if (problems.length > 0) throw new Error(`the send to ${devices} devices: ${problems.join('; ')}`);
     const each = (name: keyof StackRun['cpu']) => round(((after[name] - before![name]) * 1000) / devices, 1);
     const { launchedAt } = await db
@@ -105,13 +108,17 @@ async function measureSend(stack: Stack, devices: number): Promise<StackRun> {
       .executeTakeFirstOrThrow();
     const ledger = await stack.simulator!.control.ledgerSummary(notificationId);
     const temporal = await countTemporalWork(stack, notificationId);
-    const bytes = await databaseBytes(db);
+    const perDevice = (of: keyof DatabaseBytes, since: DatabaseBytes) => round((bytes[of] - since[of]) / devices, 1);
     return {
       devices,
       devices_per_second: report.devices_per_second,
       worker_cpu_us: each('worker'),
+      postgres_cpu_us: each('postgres'),
+      temporal_cpu_us: each('temporal'),
       worker_rss_mb_max: Math.round(Math.max(...workerRss)),
-      db_bytes_per_device: Math.round((bytes - emptyBytes) / devices),
+      db_bytes_per_device: Math.round(perDevice('whole', empty)),
+      db_send_bytes_per_device: perDevice('sends', bytesBefore!),
+      wal_bytes_per_device: perDevice('wal', bytesBefore!),
       temporal_events: temporal.events,
       importRowsPerSecond: Math.round(devices / report.seconds.import),
       firstDispatchMs: ledger.first_received_at_ms! - launchedAt!.getTime(),
@@ -123,7 +130,6 @@ async function measureSend(stack: Stack, devices: number): Promise<StackRun> {
         simulator: each('simulator'),
       },
       workerRss,
-      booksBytes: Math.round((bytes - bytesBefore) / devices),
       temporal,
     };
   } finally {
@@ -142,9 +148,24 @@ function cpuOf({ processes }: Stack): StackRun['cpu'] {
   };
 }
 
-async function databaseBytes(db: ReturnType<typeof connect>['db']): Promise<number> {
-  const { rows } = await sql<{ bytes: number }>`select pg_database_size(current_database()) as bytes`.execute(db);
-  return rows[0]!.bytes;
+interface DatabaseBytes {
+  whole: number;
+  sends: number;
+  /** Written since the database was made. */
+  wal: number;
+}
+
+/** Sizes are those of the files: neither a checkpoint nor a vacuum is needed to see them. */
+async function databaseBytes(db: ReturnType<typeof connect>['db']): Promise<DatabaseBytes> {
+  const { rows } = await sql<DatabaseBytes>`
+    select pg_database_size(current_database())::float8 as whole,
+      (
+        select sum(pg_total_relation_size(attrelid)) from pg_attribute join pg_class on pg_class.oid = attrelid
+        where attname = 'notification_id' and relkind = 'r'
+      )::float8 as sends,
+      pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 as wal
+  `.execute(db);
+  return rows[0]!;
 }
 
 function printTable(runs: StackRun[], say: (line: string) => void): void {
@@ -161,7 +182,8 @@ function printTable(runs: StackRun[], say: (line: string) => void): void {
     row('  quarter by quarter', (run) => quarters(run.workerRss).join(' '));
   }
   row('database, bytes/device', (run) => run.db_bytes_per_device);
-  row('  of these for the send', (run) => run.booksBytes);
+  row('  of these for the send', (run) => run.db_send_bytes_per_device);
+  row('WAL, bytes/device', (run) => run.wal_bytes_per_device);
   row('Temporal executions', (run) => run.temporal.executions);
   row('Temporal events', (run) => run.temporal.events);
   row('Temporal actions', (run) => run.temporal.actions);

@@ -29,23 +29,44 @@ const planScanSize = 2_000_000;
 const planSpan = 2 ** 31 - 1;
 
 /**
+ * Devices in a batch, where no setting says: a batch costs Temporal and the worker much the same whatever its size, but while a
+ * send is small it must be many, for several workers to share it. So it grows to a quarter of what was planned before it.
+ */
+const batchSizes = { smallest: 10_000, largest: 50_000, shareOfPlanned: 1 / 4 };
+
+function growingBatchSize(planned: number): number {
+  const { smallest, largest, shareOfPlanned } = batchSizes;
+  return Math.min(largest, Math.max(smallest, Math.floor(planned * shareOfPlanned)));
+}
+
+/**
  * Freezes the next page of the audience into batches and moves the plan cursor, in the caller's transaction. The lock on the
  * notification makes a second planner wait and then go on behind the first; when all is planned nothing happens.
  */
 export async function planNextPage(
   trx: Transaction<Database>,
   notificationId: string,
-  batchSize: number,
+  fixedBatchSize: number | undefined,
   scanSize = planScanSize,
 ): Promise<void> {
   const notification = await trx
     .selectFrom('notifications')
-    .select(['app_id', 'audience', 'audience_list_id', 'device_ceiling', 'plan_cursor', 'batch_count', 'planned_at'])
+    .select([
+      'app_id',
+      'audience',
+      'audience_list_id',
+      'device_ceiling',
+      'plan_cursor',
+      'batch_count',
+      'audience_size',
+      'planned_at',
+    ])
     .where('id', '=', notificationId)
     .forNoKeyUpdate()
     .executeTakeFirstOrThrow();
   if (notification.planned_at !== null || notification.device_ceiling === null) return;
   const audience = notification.audience as Audience;
+  const batchSize = fixedBatchSize ?? growingBatchSize(notification.audience_size);
   const { plan_cursor, device_ceiling } = notification;
   const to = Math.min(device_ceiling, plan_cursor + planSpan);
   const filter = audienceFilter(notification.app_id, audience);
@@ -80,7 +101,7 @@ export async function planNextPage(
       select provider, ids, cardinality(ids) as total, ceil(cardinality(ids) / ${batchSize}::numeric)::integer as slices
       from aggregated, lateral (values ${sql.join(arraysByProvider)}) as by_provider (provider, ids)
     ),
-    -- Materialized: each slice is cut once, not again for every device in it.
+    -- Otherwise a slice is cut again for every device in it.
     sliced as materialized (
       select provider, ids[total::bigint * (slice - 1) / slices + 1 : total::bigint * slice / slices] as device_ids
       from grouped, generate_series(1, slices) as slice

@@ -38,8 +38,8 @@ export interface ApiConfig {
 export interface WorkerConfig {
   /** `CARILLON_ROLES`: comma-separated; default all. */
   roles: WorkerRole[];
-  /** `CARILLON_BATCH_SIZE`: devices a batch, default 10 000. */
-  batchSize: number;
+  /** `CARILLON_BATCH_SIZE`: devices a batch; unset: grows with the audience, see `db/plan.ts`. */
+  batchSize: number | undefined;
   /** `CARILLON_WINDOW_SIZE`: devices that one reservation may cover at most, default 1 000. */
   windowSize: number;
   /** `CARILLON_MAX_IN_FLIGHT`: requests under way at once for one batch, default 2 000. */
@@ -98,7 +98,7 @@ export function readConfig(settings: Settings): Config {
     },
     worker: {
       roles: settings.someOf('CARILLON_ROLES', workerRoles),
-      batchSize: settings.integer('CARILLON_BATCH_SIZE', 10_000),
+      batchSize: settings.optionalInteger('CARILLON_BATCH_SIZE'),
       windowSize: settings.integer('CARILLON_WINDOW_SIZE', 1_000),
       maxInFlight: settings.integer('CARILLON_MAX_IN_FLIGHT', 2_000),
       requestDeadlineMs: settings.integer('CARILLON_REQUEST_DEADLINE_MS', 15_000),

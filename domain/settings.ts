@@ -44,13 +44,17 @@ export class Settings {
   }
 
   integer(name: string, fallback: number, min = 1, max = Number.MAX_SAFE_INTEGER): number {
+    return this.optionalInteger(name, min, max) ?? fallback;
+  }
+
+  optionalInteger(name: string, min = 1, max = Number.MAX_SAFE_INTEGER): number | undefined {
     const value = this.text(name);
-    if (value === undefined) return fallback;
+    if (value === undefined) return undefined;
     const number = Number(value);
     if (Number.isSafeInteger(number) && number >= min && number <= max) return number;
     const range = max === Number.MAX_SAFE_INTEGER ? `of at least ${min}` : `from ${min} to ${max}`;
     this.problems.push(`${name} must be a whole number ${range}, not "${value}"`);
-    return fallback;
+    return undefined;
   }
 
   oneOf<T extends string>(name: string, allowed: readonly T[], fallback: T): T {

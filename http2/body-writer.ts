@@ -39,9 +39,8 @@ export class BodyWriter {
   }
 
   /** @param write number of the connection's `write` that will carry what is written now. */
-  begin(exchange: Exchange, write: number): void {
+  begin(exchange: Exchange, body: Uint8Array | string, write: number): void {
     exchange.sendWindow = this.#streamWindow;
-    const { body } = exchange.request;
     exchange.unsent = typeof body === 'string' ? Buffer.from(body, 'utf8') : body;
     this.#write(exchange, write);
     if (exchange.unsent !== undefined) this.#blocked.push(exchange);

@@ -425,7 +425,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     }
 
     if (body.length === 0) exchange.lastWrite = this.#writes + 1;
-    else this.#bodies.begin(exchange, this.#writes + 1);
+    else this.#bodies.begin(exchange, body, this.#writes + 1);
   }
 
   #sendBlocked(): void {

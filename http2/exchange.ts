@@ -13,7 +13,7 @@ export interface Http2Request {
   readonly path: string;
   /** Values of the template's `ownNames`, in that order, ASCII. Never indexed either. */
   readonly ownValues?: readonly string[];
-  /** A string is sent as UTF-8. Bytes are read when the request is written, so they must not change until it ends. */
+  /** A string is sent as UTF-8. Asked for when the request is written; bytes must not change until it ends. */
   readonly body: Uint8Array | string;
   /** Time from the writing of the request to its end. Milliseconds; default: the pool's `requestTimeoutMs`. */
   readonly timeoutMs?: number;

@@ -3,7 +3,7 @@ import type { ApnsEnvironment } from '../../domain/device.ts';
 import type { Logger } from '../../domain/logger.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
 import { within } from '../../domain/within.ts';
-import type { Http2Request, Http2Response } from '../../http2/exchange.ts';
+import type { Http2Request, Http2Response, Http2Result } from '../../http2/exchange.ts';
 import type { HeaderTemplate } from '../../http2/header-template.ts';
 import { Http2Pool } from '../../http2/pool.ts';
 import { clockGap, type ProviderAnswer, readResponse } from '../answer.ts';
@@ -94,6 +94,13 @@ interface Host {
   replacement: ProviderToken | undefined;
 }
 
+interface SentRequest {
+  prepared: PreparedApnsMessage;
+  request: ApnsRequest;
+  host: Host;
+  deadlineAt: number;
+}
+
 const accepted: Verdict = Object.freeze({ kind: 'accepted', httpStatus: 200 });
 /** How often one request goes out again because of what its connection had seen: each connection of a pool may refuse it once. */
 const maxResends = 6;
@@ -162,24 +169,43 @@ class ApnsProvider implements PushProvider {
     return new PreparedApnsMessage(content, built, this.#options.apnsTopic, nowMs);
   }
 
-  async send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict> {
+  send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict> {
     if (!(prepared instanceof PreparedApnsMessage)) throw new TypeError('the message was prepared by another provider');
-    if (this.#isClosed) return { kind: 'unsent', reason: 'closed', afterMs: 1_000 };
+    if (this.#isClosed) return Promise.resolve({ kind: 'unsent', reason: 'closed', afterMs: 1_000 });
     if (!isHex(device.deviceToken)) {
-      return { kind: 'rejected', httpStatus: null, reason: 'MalformedDeviceToken', isPayloadFault: false };
+      return Promise.resolve(malformedToken);
     }
     const deadlineAt = this.#clock.monotonicMs() + this.#deadlineMs;
-    const host = this.#host(this.#environmentOf(device));
+    const usable = this.#tokens?.current;
+    if (this.#tokens !== undefined && usable === undefined) return this.#sendWithToken(prepared, device, deadlineAt);
+    this.#inUse.token = usable;
+    return this.#request(prepared, device, deadlineAt);
+  }
 
-    if (this.#tokens !== undefined) {
-      const usable = this.#tokens.current ?? (await this.#await(this.#tokens.get(), deadlineAt));
-      if (usable === undefined) return noToken;
-      this.#inUse.token = usable;
-    }
+  async #sendWithToken(prepared: PreparedApnsMessage, device: DeviceAddress, deadlineAt: number): Promise<Verdict> {
+    const usable = await this.#await(this.#tokens!.get(), deadlineAt);
+    if (usable === undefined) return noToken;
+    this.#inUse.token = usable;
+    return this.#request(prepared, device, deadlineAt);
+  }
+
+  #request(prepared: PreparedApnsMessage, device: DeviceAddress, deadlineAt: number): Promise<Verdict> {
+    if (prepared.isExpired) return Promise.resolve(expired);
+    const host = this.#host(this.#environmentOf(device));
     const request = new ApnsRequest(prepared, device, host.authority, this.#inUse);
+    // Most requests end here. What `#judge` keeps while it waits would be much of what a request costs.
+    return new Promise((resolve) => {
+      host.pool.start(request, (result) => {
+        if (result.kind === 'response' && result.status === 200) resolve(accepted);
+        else resolve(this.#judge(result, { prepared, request, host, deadlineAt }));
+      });
+    });
+  }
+
+  /** An end that is no acceptance; the request may go out again. */
+  async #judge(first: Http2Result, { prepared, request, host, deadlineAt }: SentRequest): Promise<Verdict> {
+    let result = first;
     for (let resends = 0; ; resends++) {
-      if (prepared.isExpired) return expired;
-      const result = await host.pool.send(request);
       if (result.kind === 'notProcessed') return verdictOnUnsent(result);
       if (result.kind === 'unanswered') return verdictOnUnanswered(result);
       if (result.status === 200) return accepted;
@@ -206,6 +232,8 @@ class ApnsProvider implements PushProvider {
       }
       const limit = reading.reaction.kind === 'resend' ? maxConnectionResends : maxResends;
       if (resends >= limit || this.#clock.monotonicMs() >= deadlineAt) return refusedAgain(answer, reading);
+      if (prepared.isExpired) return expired;
+      result = await host.pool.send(request);
     }
   }
 
@@ -324,6 +352,9 @@ function isOlderThanToken(connectionId: number, host: Host, token: ProviderToken
   return token !== undefined && token === host.replacement && connectionId <= host.lastOldConnectionId;
 }
 
+const malformedToken: Verdict = Object.freeze({
+  ...{ kind: 'rejected', httpStatus: null, reason: 'MalformedDeviceToken', isPayloadFault: false },
+});
 const noToken: Verdict = { kind: 'unsent', reason: 'no_provider_token', afterMs: 2_000 };
 
 /** The verdict when new connections did not help. */

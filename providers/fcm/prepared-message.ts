@@ -39,12 +39,11 @@ export class PreparedFcmMessage implements PreparedMessage {
     const now = this.#nowMs();
     if (now <= this.#holdsAfterMs || now > this.#holdsUntilMs) this.#suffix = this.#build(now).suffix;
     const token = JSON.stringify(registrationToken);
-    // Bytes of a JSON text in UTF-8: never more than three for each of its UTF-16 units.
-    const target = Buffer.allocUnsafe(prefix.length + token.length * 3 + this.#suffix.length);
+    const target = Buffer.allocUnsafe(prefix.length + Buffer.byteLength(token) + this.#suffix.length);
     let at = target.write(prefix, 0, 'latin1');
     at += target.write(token, at);
-    at += this.#suffix.copy(target, at);
-    return target.subarray(0, at);
+    this.#suffix.copy(target, at);
+    return target;
   }
 
   #build(nowMs: number) {

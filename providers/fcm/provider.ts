@@ -1,7 +1,7 @@
 import type { Logger } from '../../domain/logger.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
 import { within } from '../../domain/within.ts';
-import type { Http2Request } from '../../http2/exchange.ts';
+import type { Http2Request, Http2Result } from '../../http2/exchange.ts';
 import { HeaderTemplate } from '../../http2/header-template.ts';
 import { Http2Pool } from '../../http2/pool.ts';
 import { clockGap, type ProviderAnswer, readResponse } from '../answer.ts';
@@ -105,54 +105,61 @@ class FcmProvider implements PushProvider {
     return new PreparedFcmMessage(content, this.#project, nowMs);
   }
 
-  async send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict> {
+  send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict> {
     if (!(prepared instanceof PreparedFcmMessage)) throw new TypeError('the message was prepared by another provider');
-    if (this.#isClosed) return { kind: 'unsent', reason: 'closed', afterMs: 1_000 };
+    if (this.#isClosed) return Promise.resolve({ kind: 'unsent', reason: 'closed', afterMs: 1_000 });
     const fault = device.platform && prepared.faults.get(device.platform);
-    if (fault !== undefined) return partFault(fault);
-    const deadlineAt = this.#clock.monotonicMs() + this.#deadlineMs;
+    if (fault !== undefined) return Promise.resolve(partFault(fault));
+    const message = { prepared, device, deadlineAt: this.#clock.monotonicMs() + this.#deadlineMs };
+    const token = this.#tokens.current;
+    return token === undefined ? this.#sendWithToken(message) : this.#request(message, token);
+  }
 
-    let token = this.#tokens.current;
-    if (token === undefined) {
-      const result = await within(this.#tokens.get(), this.#deadlineMs);
-      if (result === undefined) return noToken;
-      if (!result.ok) return result.failure;
-      token = result.token;
+  async #sendWithToken(message: FcmMessage): Promise<Verdict> {
+    const result = await within(this.#tokens.get(), this.#deadlineMs);
+    if (result === undefined) return noToken;
+    return result.ok ? this.#request(message, result.token) : result.failure;
+  }
+
+  #request(message: FcmMessage, token: AccessToken, refusedTokens = 0): Promise<Verdict> {
+    const { prepared, device } = message;
+    if (prepared.isExpired) return Promise.resolve(expired);
+    const request = new FcmRequest(prepared, device.deviceToken, this.#templateFor(token), this.#path);
+    // Most requests end here. What `#judge` keeps while it waits would be much of what a request costs.
+    return new Promise((resolve) => {
+      this.#pool.start(request, (result) => {
+        if (result.kind === 'response' && result.status === 200) {
+          token.hasWorked = true;
+          resolve(acceptedAs(result.body));
+        } else resolve(this.#judge(result, message, token, refusedTokens));
+      });
+    });
+  }
+
+  /** An end that is no acceptance; the message may be sent again with another access token. */
+  async #judge(result: Http2Result, message: FcmMessage, token: AccessToken, refusedBefore: number): Promise<Verdict> {
+    if (result.kind === 'notProcessed') return verdictOnUnsent(result);
+    if (result.kind === 'unanswered') return verdictOnUnanswered(result);
+    if (!result.isBodyWhole && result.status < 500 && result.status !== 401) return verdictOnCutAnswer(result.status);
+    const answer = readResponse(result, this.#clock.now());
+    const reading = readFcmAnswer(answer);
+    this.#unknownAnswers.note(answer, reading);
+    const verdict = fcmVerdict(answer, reading, this.#waits, message.device.platform);
+    if (verdict !== undefined) {
+      token.hasWorked = true;
+      return verdict;
     }
-    let refusedTokens = 0;
-    for (;;) {
-      if (prepared.isExpired) return expired;
-      const request = new FcmRequest(prepared, device.deviceToken, this.#templateFor(token), this.#path);
-      const result = await this.#pool.send(request);
-      if (result.kind === 'notProcessed') return verdictOnUnsent(result);
-      if (result.kind === 'unanswered') return verdictOnUnanswered(result);
-      if (result.status === 200) {
-        token.hasWorked = true;
-        return acceptedAs(result.body);
-      }
 
-      if (!result.isBodyWhole && result.status < 500 && result.status !== 401) return verdictOnCutAnswer(result.status);
-      const answer = readResponse(result, this.#clock.now());
-      const reading = readFcmAnswer(answer);
-      this.#unknownAnswers.note(answer, reading);
-      const verdict = fcmVerdict(answer, reading, this.#waits, device.platform);
-      if (verdict !== undefined) {
-        token.hasWorked = true;
-        return verdict;
-      }
-
-      // 401 for our own access token: one refresh, shared by all requests that were refused, then the same message again.
-      refusedTokens += 1;
-      if (refusedTokens > maxRefusedInARow) return this.#refusedToken(answer, reading);
-      const next: AccessTokenResult | undefined | 'refused_too' = await within(
-        this.#tokens.replace(token).then((other) => other ?? 'refused_too'),
-        deadlineAt - this.#clock.monotonicMs(),
-      );
-      if (next === undefined) return noToken;
-      if (next === 'refused_too') return this.#refusedToken(answer, reading);
-      if (!next.ok) return next.failure;
-      token = next.token;
-    }
+    // 401 for our own access token: one refresh, shared by all requests that were refused, then the same message again.
+    const refusedTokens = refusedBefore + 1;
+    if (refusedTokens > maxRefusedInARow) return this.#refusedToken(answer, reading);
+    const next: AccessTokenResult | undefined | 'refused_too' = await within(
+      this.#tokens.replace(token).then((other) => other ?? 'refused_too'),
+      message.deadlineAt - this.#clock.monotonicMs(),
+    );
+    if (next === undefined) return noToken;
+    if (next === 'refused_too') return this.#refusedToken(answer, reading);
+    return next.ok ? this.#request(message, next.token, refusedTokens) : next.failure;
   }
 
   async close(): Promise<void> {
@@ -183,13 +190,19 @@ class FcmProvider implements PushProvider {
   }
 }
 
+/** One message to one device, on its way. */
+interface FcmMessage {
+  prepared: PreparedFcmMessage;
+  device: DeviceAddress;
+  deadlineAt: number;
+}
+
 /** The body is made when the request is written, not when it begins to wait for a stream: its time to live is what is left then. */
 class FcmRequest implements Http2Request {
   readonly #prepared: PreparedFcmMessage;
   readonly #registrationToken: string;
   readonly template: HeaderTemplate;
   readonly path: string;
-  #body: Buffer | undefined;
 
   constructor(prepared: PreparedFcmMessage, registrationToken: string, template: HeaderTemplate, path: string) {
     this.#prepared = prepared;
@@ -199,8 +212,7 @@ class FcmRequest implements Http2Request {
   }
 
   get body(): Buffer {
-    this.#body ??= this.#prepared.body(this.#registrationToken);
-    return this.#body;
+    return this.#prepared.body(this.#registrationToken);
   }
 }
 

@@ -42,11 +42,13 @@ async function launch(appId: number, audience: Audience = {}): Promise<string> {
   return id;
 }
 
-const planPage = (id: string, batchSize = 100, scanSize?: number) =>
-  database.db.transaction().execute((trx) => planNextPage(trx, id, batchSize, scanSize));
+const planPage = (id: string, batchSize: number | 'growing' = 100, scanSize?: number) =>
+  database.db
+    .transaction()
+    .execute((trx) => planNextPage(trx, id, batchSize === 'growing' ? undefined : batchSize, scanSize));
 
 /** The number of pages that it took. */
-async function planAll(id: string, batchSize = 100, scanSize?: number): Promise<number> {
+async function planAll(id: string, batchSize: number | 'growing' = 100, scanSize?: number): Promise<number> {
   let pages = 0;
   for (; !(await findPlan(database.db, id)).isPlanned; pages++) await planPage(id, batchSize, scanSize);
   return pages;
@@ -102,6 +104,18 @@ describe('planning', () => {
     `.execute(database.db);
     assert.equal(rows[0]!.wrong, 0);
     assert.deepEqual(await findPlan(database.db, id), { isPlanned: true, audienceSize: 1_050 });
+  });
+
+  test('makes larger batches the more devices it has planned, where no size is set', async () => {
+    const appId = await addApp(450_000);
+    const id = await launch(appId);
+    await planAll(id, 'growing');
+    const sizes = (await listOpenBatches(database.db, id, 0, 1_000)).map(({ size }) => size);
+    // Page by page: nothing, 100 000, 200 000, 300 000 and 400 000 were planned before.
+    const pages = [10, 4, 2, 2, 1].flatMap((batches, page) =>
+      Array.from({ length: batches }, () => (page < 4 ? 100_000 : 50_000) / batches),
+    );
+    assert.deepEqual(sizes, pages);
   });
 
   test('again, when all is planned, changes nothing', async () => {

@@ -16,12 +16,18 @@ function problemsOf(env: Environment): string[] {
   return [];
 }
 
-type NumberRow = [variable: string, read: (config: Config) => number, fallback: number, least: 0 | 1, most?: number];
+type NumberRow = [
+  variable: string,
+  read: (config: Config) => number | undefined,
+  fallback: number | undefined,
+  least: 0 | 1,
+  most?: number,
+];
 const numbers: NumberRow[] = [
   ['DATABASE_MAX_CONNECTIONS', (config) => config.databaseMaxConnections, 10, 1],
   ['PORT', ({ api }) => api.port, 8_080, 0, 65_535],
   ['CARILLON_TEMPORAL_DEADLINE_MS', ({ api }) => api.temporalDeadlineMs, 1_500, 1],
-  ['CARILLON_BATCH_SIZE', ({ worker }) => worker.batchSize, 10_000, 1],
+  ['CARILLON_BATCH_SIZE', ({ worker }) => worker.batchSize, undefined, 1],
   ['CARILLON_WINDOW_SIZE', ({ worker }) => worker.windowSize, 1_000, 1],
   ['CARILLON_MAX_IN_FLIGHT', ({ worker }) => worker.maxInFlight, 2_000, 1],
   ['CARILLON_REQUEST_DEADLINE_MS', ({ worker }) => worker.requestDeadlineMs, 15_000, 1],
