@@ -5,7 +5,7 @@ import { addToGroups, type DeliveryGroup, type Ended, positionRows } from '../..
 
 const accepted: Ended = { outcome: 'accepted', reason: null, httpStatus: 200, attempts: 1, inDoubt: false };
 
-function groupOf(devices: [position: number, providerMessageId?: string][]): DeliveryGroup {
+function groupOf(devices: [position: number, providerMessageId?: string | undefined][]): DeliveryGroup {
   const groups: DeliveryGroup[] = [];
   for (const [position, id] of devices) addToGroups(groups, accepted, position, id);
   assert.equal(groups.length, 1);
