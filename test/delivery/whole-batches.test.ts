@@ -19,6 +19,36 @@ test('every device of a batch is sent to once and recorded once', async () => {
   assert.ok((await send.rows()).every((row) => row.attempts === 1 && !row.inDoubt && row.httpStatus === 200));
 });
 
+test('a batch may be set larger than any that is planned by itself, and than 65 535 devices', async () => {
+  const send = await bench.launch({ devices: 70_000, batchSize: 70_000 });
+  assert.deepEqual(
+    send.batches.map(({ size }) => size),
+    [70_000],
+  );
+  const provider = createScriptedProvider();
+  assert.equal((await bench.worker({ provider }).deliver(send.batches[0]!)).status, 'finished');
+  await send.checkBooks({ accepted: 70_000 });
+  assert.equal((await send.row(send.deviceIds.at(-1)!))?.outcome, 'accepted');
+});
+
+for (const [keepMessageIds, kept] of [
+  [true, 30],
+  [false, 0],
+] as const) {
+  test(`the provider's ids of its messages are ${keepMessageIds ? 'recorded' : 'left out where a setting says so'}`, async () => {
+    const send = await bench.launch({ devices: 30 });
+    const provider = createScriptedProvider(({ deviceId }) => ({ ...accepted, providerMessageId: `0:${deviceId}%a` }));
+    await bench.worker({ provider, keepMessageIds }).deliver(send.batches[0]!);
+    const lines = bench.database.db
+      .selectFrom('deliveries')
+      .select(['device_id', 'provider_message_id'])
+      .where('notification_id', '=', send.id);
+    const withIds = (await lines.execute()).filter((line) => line.provider_message_id !== null);
+    assert.equal(withIds.length, kept);
+    for (const line of withIds) assert.equal(line.provider_message_id, `0:${line.device_id}%a`);
+  });
+}
+
 test('a batch that is finished sends nothing more', async () => {
   const send = await bench.launch({ devices: 30 });
   const provider = createScriptedProvider();
