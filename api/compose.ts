@@ -50,7 +50,7 @@ export async function composeApi(env: Environment) {
     level: config.logLevel,
     redact: ['*.authorization', '*.device_token', '*.deviceToken'],
   });
-  const { db } = connect(config.databaseUrl, {
+  const { db, pool } = connect(config.databaseUrl, {
     maxConnections: config.databaseMaxConnections,
     applicationName: 'carillon-api',
     onIdleError: (err) => log.warn({ err }, 'a database connection broke'),
@@ -65,6 +65,7 @@ export async function composeApi(env: Environment) {
   const stopping = new AbortController();
   const app = createApp({
     db,
+    pool,
     waker,
     log,
     verifyJwt: config.api.jwt && createJwtVerifier(db, config.api.jwt),

@@ -1,4 +1,5 @@
 import type { Kysely } from 'kysely';
+import type { StatementClient } from '../db/prepared-statement.ts';
 import type { Database } from '../db/schema.ts';
 import type { Logger } from '../domain/logger.ts';
 import type { JwtVerifier } from './access/jwt.ts';
@@ -8,6 +9,8 @@ import type { NotificationWaker } from './notifications/waker.ts';
 /** Everything the API needs from outside. `createApp` reads no environment, opens no port and imports no runtime. */
 export interface ApiDependencies {
   db: Kysely<Database>;
+  /** Of the same database, for statements that PostgreSQL keeps prepared. */
+  pool: StatementClient;
   waker: NotificationWaker;
   log: Logger;
   /** Present when JWTs of an outside issuer are accepted beside API keys. */

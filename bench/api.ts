@@ -6,6 +6,7 @@ import { formatCount } from '../local/progress.ts';
 import type { Stack } from '../local/stack.ts';
 import { apnsDeviceToken } from '../simulator/device-tokens.ts';
 import { median, tableRow } from './figures.ts';
+import { cpuMs } from './processes.ts';
 import { startBenchStack } from './stack.ts';
 
 export interface ApiFigures {
@@ -23,44 +24,86 @@ export async function benchApi(quick: boolean, say: (line: string) => void): Pro
     say(
       `API: ${rounds} rounds, imports of ${formatCount(rows)} rows, ${formatCount(requests)} requests over ${connections} connections`,
     );
-    const imports: number[] = [];
-    const repeats: number[] = [];
-    for (let round = 0; round < rounds; round++) {
-      imports.push(await measureImport(stack, rows, `new-${round}`));
-      repeats.push(await measureImport(stack, rows, `new-${round}`));
-    }
     const backend = new Backend(stack);
-    // Every device is registered before one is read.
-    await backend.measure(requests, backend.register);
-    const rates = { put: [] as number[], get: [] as number[], both: [] as number[] };
+    const imports: Pace[] = [];
+    const repeats: Pace[] = [];
+    const news: Pace[] = [];
+    const puts: Pace[] = [];
+    const gets: Pace[] = [];
+    const both: Pace[] = [];
     for (let round = 0; round < rounds; round++) {
-      rates.put.push(await backend.measure(requests, backend.register));
-      rates.get.push(await backend.measure(requests, backend.read));
-      rates.both.push(await backend.measure(requests, backend.both));
+      const importRows = () => importDevices(stack, rows, `new-${round}`);
+      imports.push(await measure(stack, rows, importRows));
+      repeats.push(await measure(stack, rows, importRows));
+      const first = round * requests;
+      news.push(await measure(stack, requests, () => backend.send(first, requests, backend.register)));
+      puts.push(await measure(stack, requests, () => backend.send(first, requests, backend.register)));
+      gets.push(await measure(stack, requests, () => backend.send(first, requests, backend.read)));
+      both.push(await measure(stack, requests, () => backend.send(first, requests, backend.both)));
     }
     await backend.close();
-    const show = (title: string, values: number[]) => say(tableRow(title, formatCount(Math.round(median(values)))));
-    show('import, new rows/s', imports);
-    show('import, known rows/s', repeats);
-    show('PUT device, requests/s', rates.put);
-    show('GET device, requests/s', rates.get);
-    show('both in turn, requests/s', rates.both);
+    const show = (title: string, paces: Pace[]) => {
+      const middle = (of: (pace: Pace) => number) => formatCount(Math.round(median(paces.map(of))));
+      say(
+        tableRow(
+          title,
+          middle((pace) => pace.perSecond),
+          ...cpuOwners.map((owner) => middle((pace) => pace.cpuUs[owner])),
+        ),
+      );
+    };
+    say(tableRow('', 'a second', ...cpuOwners.map((owner) => `${owner}, µs`)));
+    show('import, new rows', imports);
+    show('import, known rows', repeats);
+    show('PUT, new devices', news);
+    show('PUT, known devices', puts);
+    show('GET device', gets);
+    show('PUT and GET in turn', both);
     return {
-      import_rows_per_second: Math.round(median(imports)),
-      api_requests_per_second: Math.round(median(rates.both)),
+      import_rows_per_second: Math.round(median(imports.map((pace) => pace.perSecond))),
+      api_requests_per_second: Math.round(median(both.map((pace) => pace.perSecond))),
     };
   } finally {
     await stack.stop();
   }
 }
 
-/** Rows a second. The same name gives the same devices. */
-async function measureImport(stack: Stack, rows: number, name: string): Promise<number> {
-  const audience = { name, devices: rows, providers: ['fcm'] as const, deadPercent: 0, transientPercent: 0 };
+const cpuOwners = ['api', 'postgres', 'caller'] as const;
+
+/** Of one row or request: CPU in microseconds. */
+interface Pace {
+  perSecond: number;
+  cpuUs: Record<(typeof cpuOwners)[number], number>;
+}
+
+async function measure(stack: Stack, count: number, work: () => Promise<void>): Promise<Pace> {
+  const cpu = () => ({
+    api: cpuMs(stack.processes.api.pid),
+    postgres: cpuMs(stack.processes.postgres!.pid),
+    caller: ownCpuMs(),
+  });
+  const before = cpu();
   const startedAt = performance.now();
+  await work();
+  const seconds = (performance.now() - startedAt) / 1000;
+  const after = cpu();
+  const each = (owner: (typeof cpuOwners)[number]) => ((after[owner] - before[owner]) * 1000) / count;
+  return {
+    perSecond: count / seconds,
+    cpuUs: { api: each('api'), postgres: each('postgres'), caller: each('caller') },
+  };
+}
+
+function ownCpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
+/** The same name gives the same devices. */
+async function importDevices(stack: Stack, rows: number, name: string): Promise<void> {
+  const audience = { name, devices: rows, providers: ['fcm'] as const, deadPercent: 0, transientPercent: 0 };
   const result = await createApiClient(stack.apiUrl, stack.apiKey!).importDevices(demoDevices(audience));
   if (result.imported !== rows || result.failed > 0) throw new Error(`the import took ${JSON.stringify(result)}`);
-  return rows / ((performance.now() - startedAt) / 1000);
 }
 
 class Backend {
@@ -83,15 +126,13 @@ class Backend {
 
   readonly both = (n: number): Promise<void> => (n % 2 === 0 ? this.register(n) : this.read(n));
 
-  /** Requests a second. */
-  async measure(requests: number, send: (n: number) => Promise<void>): Promise<number> {
-    let next = 0;
+  /** Requests for the devices from `first` on, as many at once as there are connections. */
+  async send(first: number, requests: number, one: (n: number) => Promise<void>): Promise<void> {
+    let next = first;
     const runner = async () => {
-      while (next < requests) await send(next++);
+      while (next < first + requests) await one(next++);
     };
-    const startedAt = performance.now();
     await Promise.all(Array.from({ length: connections }, runner));
-    return requests / ((performance.now() - startedAt) / 1000);
   }
 
   async #request(method: 'GET' | 'PUT', n: number, body?: object): Promise<void> {

@@ -16,6 +16,7 @@ import * as tokenEvidence from './migrations/0006-token-evidence.ts';
 import * as noFirstDispatch from './migrations/0007-no-first-dispatch.ts';
 import * as dropFirstDispatch from './migrations/0008-drop-first-dispatch.ts';
 import * as deliveryGroups from './migrations/0009-delivery-groups.ts';
+import * as liveTokenDigest from './migrations/0010-live-token-digest.ts';
 import type { Database } from './schema.ts';
 
 /**
@@ -32,6 +33,7 @@ export const migrations = {
   '0007-no-first-dispatch': noFirstDispatch,
   '0008-drop-first-dispatch': dropFirstDispatch,
   '0009-delivery-groups': deliveryGroups,
+  '0010-live-token-digest': liveTokenDigest,
 } satisfies Record<string, Migration>;
 
 /** The constraints `…_provider_check` list the providers by name: the migration that lets each one in. */

@@ -1,5 +1,6 @@
 import { type Kysely, sql } from 'kysely';
 import type { TokenEvidence } from '../domain/token-evidence.ts';
+import { ownsTokenOf } from './live-token.ts';
 import type { Database } from './schema.ts';
 
 /** Answers of one configuration since they were last weighed. */
@@ -38,8 +39,7 @@ export async function reviveSuspects(db: Kysely<Database>, appId: number, config
       where s.app_id = ${appId} and s.configuration = ${configuration} and d.app_id = ${appId}
         and s.suspected_at > clock_timestamp() - interval '24 hours' and d.retired_at >= s.suspected_at and d.retired_reason <> 'token_moved'
         and not exists (
-          select from devices owner where owner.app_id = d.app_id and owner.provider = d.provider
-            and owner.device_token = d.device_token and owner.retired_at is null
+          select from devices owner where ${sql.raw(ownsTokenOf('d'))}
         )
       order by d.id for update of d
     )

@@ -18,8 +18,13 @@ export async function inTransaction<T>(
     try {
       return await db.transaction().execute(work);
     } catch (error) {
-      const code = (error as { code?: unknown }).code;
-      if (attempt >= maxAttempts || typeof code !== 'string' || !retryable.has(code)) throw error;
+      if (attempt >= maxAttempts || !isLostRace(error)) throw error;
     }
   }
+}
+
+/** Another transaction was faster: run again, it may pass. */
+export function isLostRace(error: unknown): boolean {
+  const code = (error as { code?: unknown }).code;
+  return typeof code === 'string' && retryable.has(code);
 }

@@ -142,3 +142,10 @@ export function isLive({ deviceToken, retiredAt }: Pick<Registered, 'deviceToken
 export function tokenKey({ provider, deviceToken }: Pick<Registered, 'provider' | 'deviceToken'>): string {
   return `${provider} ${deviceToken}`;
 }
+
+/** What no two live devices of an app have in common: keys of external id and of token. */
+export function keysOf({ externalId, provider, deviceToken }: DeviceRegistration): string[] {
+  return deviceToken === null
+    ? [`device ${externalId}`]
+    : [`device ${externalId}`, tokenKey({ provider, deviceToken })];
+}

@@ -1,4 +1,4 @@
-import type { ImportOptions } from '../../db/device-registration.ts';
+import type { ImportOptions } from '../../db/device-import.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { ApiError } from '../http/api-error.ts';
 import { toNdjson } from '../http/ndjson.ts';

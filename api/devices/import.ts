@@ -1,5 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { beginImport } from '../../db/device-registration.ts';
+import { beginImport } from '../../db/device-import.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { toByteStream } from '../http/byte-stream.ts';
 import { ndjsonBody, ndjsonMediaType } from '../http/ndjson.ts';

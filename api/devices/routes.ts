@@ -1,5 +1,5 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { registerDevice } from '../../db/device-registration.ts';
+import { deviceRegistrar } from '../../db/device-registration.ts';
 import { changeProperties, deleteDevice, findDevice, listDevices } from '../../db/devices.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import { audienceExample, audienceSchema } from '../audiences/schemas.ts';
@@ -109,12 +109,12 @@ const searchRoute = createRoute({
   },
 });
 
-export function devices({ db }: ApiDependencies) {
+export function devices({ db, pool }: ApiDependencies) {
+  const register = deviceRegistrar({ db, pool });
   return createRouter()
     .openapi(putRoute, async (c) => {
       const { registration, warnings } = toRegistration(c.req.valid('param').external_id, c.req.valid('json'));
-      const { appId } = c.var.caller;
-      const { device, isNew } = await inTransaction(db, (trx) => registerDevice(trx, appId, registration));
+      const { device, isNew } = await register(c.var.caller.appId, registration);
       return c.json({ ...fromDevice(device), ...(warnings.length > 0 && { warnings }) }, isNew ? 201 : 200);
     })
     .openapi(getRoute, async (c) => {

@@ -1,5 +1,5 @@
 import type { Kysely } from 'kysely';
-import { type ImportOptions, importDevices } from '../../db/device-registration.ts';
+import { type ImportOptions, importDevices } from '../../db/device-import.ts';
 import type { Database } from '../../db/schema.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import { toApiError } from '../http/to-api-error.ts';

@@ -8,6 +8,8 @@ import { parseJson, refuseUnstorable } from './storable.ts';
 
 const maxBodyBytes = 1_048_576;
 
+const decoder = new TextDecoder('utf-8', { fatal: true });
+
 const jsonMediaType = /^application\/([\w.-]+\+)?json$/i;
 
 /**
@@ -44,7 +46,7 @@ export const requireBody: MiddlewareHandler<ApiEnv> = async (c, next) => {
 function checkedText(bytes: Uint8Array): string {
   let text: string;
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    text = decoder.decode(bytes);
   } catch (cause) {
     throw new ApiError(400, 'invalid_encoding', 'The body is not valid UTF-8.', { cause });
   }
@@ -58,30 +60,39 @@ async function readBytes(request: Request, maxBytes: number, timeoutMs: number):
     new ApiError(413, 'body_too_large', `The body has more than ${maxBytes} bytes.`, {
       extra: { max_bytes: maxBytes },
     });
-  if (Number(request.headers.get('content-length') ?? 0) > maxBytes) throw tooLarge();
+  const length = request.headers.get('content-length');
+  if (Number(length ?? 0) > maxBytes) throw tooLarge();
+  // Node's server has such a body without making a stream of it, which costs a fifth of a whole request.
+  if (length !== null && !request.headers.has('content-encoding')) return inTime(request.bytes(), timeoutMs);
   const body = decodedBody(request);
   if (body === null) return new Uint8Array();
   const reader = body.getReader();
-  const parts: Uint8Array[] = [];
-  async function readAll(): Promise<true> {
+  async function readAll(): Promise<Uint8Array> {
+    const parts: Uint8Array[] = [];
     for (let size = 0; ; ) {
       const { done, value } = await reader.read();
-      if (done) return true;
+      if (done) return joinBytes(parts);
       size += value.length;
       if (size > maxBytes) throw tooLarge();
       parts.push(value);
     }
   }
-  let isWhole: boolean | undefined;
+  return inTime(readAll(), timeoutMs).catch((error) => {
+    // The rest is not wanted; a body that broke has nothing left to cancel.
+    reader.cancel().catch(() => {});
+    throw error;
+  });
+}
+
+async function inTime(reading: Promise<Uint8Array>, timeoutMs: number): Promise<Uint8Array> {
+  let bytes: Uint8Array | undefined;
   try {
-    isWhole = await within(readAll(), timeoutMs);
+    bytes = await within(reading, timeoutMs);
   } catch (cause) {
     if (cause instanceof ApiError) throw cause;
     // The caller hung up: its socket's ECONNRESET must not pass for the database's.
     throw new ApiError(400, 'malformed_request', 'The body ended before its end.', { cause });
   }
-  if (isWhole) return joinBytes(parts);
-  // A body that broke meanwhile has nothing left to cancel.
-  reader.cancel().catch(() => {});
+  if (bytes) return bytes;
   throw new ApiError(408, 'body_timeout', `The body took longer than ${timeoutMs} ms.`);
 }

@@ -72,3 +72,15 @@ test('blocks come together, also inside a character', async () => {
   });
   assert.deepEqual(await (await send(appWith({}), body)).json(), { a: 'ü漢🔔' });
 });
+
+test('a body whose length is said is the same as one whose length is not', async () => {
+  const withLength = (text: string, options = {}) =>
+    appWith(options).request('/', {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', 'content-length': String(Buffer.byteLength(text)) },
+      body: text,
+    });
+  assert.deepEqual(await (await withLength('{"a":"ü漢🔔"}')).json(), { a: 'ü漢🔔' });
+  assert.equal((await withLength('{"a":1}', { maxBytes: 6 })).status, 413);
+  assert.equal((await withLength('{"a":')).status, 400);
+});

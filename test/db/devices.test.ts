@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { beginImport, importDevices, registerDevice } from '../../db/device-registration.ts';
+import { connect, transactionWithClient } from '../../db/connect.ts';
+import { beginImport, importDevices } from '../../db/device-import.ts';
+import { deviceRegistrar } from '../../db/device-registration.ts';
 import { findDevice, retireDevices } from '../../db/devices.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import type { DeviceRegistration } from '../../domain/registration.ts';
@@ -9,8 +11,10 @@ import { until } from '../support/until.ts';
 
 describe('device registry', () => {
   let database: TestDatabase;
+  let registrar: ReturnType<typeof deviceRegistrar>;
   before(async () => {
     database = await createTestDatabase();
+    registrar = deviceRegistrar(database);
   });
   after(() => database.close());
 
@@ -26,13 +30,33 @@ describe('device registry', () => {
     timeZone: null,
   });
   const register = (externalId: string, deviceToken: string | null) =>
-    inTransaction(database.db, (trx) => registerDevice(trx, 1, registration(externalId, deviceToken)));
+    registrar(1, registration(externalId, deviceToken));
+
+  test('registrations look devices and tokens up by their indexes, even where the table has no statistics', async () => {
+    const fresh = await createTestDatabase();
+    const [own, { pool }] = [connect(fresh.url), fresh];
+    const registerOne = deviceRegistrar(own);
+    await Promise.all(Array.from({ length: 1_000 }, (_, i) => registerOne(1, registration(`i-${i}`, `i-token-${i}`))));
+    await Promise.all(Array.from({ length: 1_000 }, (_, i) => registerOne(1, registration(`i-${i}`, `i-token-${i}`))));
+    const rows = Array.from({ length: 3_000 }, (_, i) => registration(`j-${i}`, `j-token-${i}`));
+    const options = { importId: await beginImport(own.db), isOwn: false };
+    await inTransaction(own.db, (trx) => importDevices(trx, 1, rows, options));
+    // Sessions have told what they read when they end.
+    await own.db.destroy();
+    const { rows: read } = await pool.query(
+      `select seq_tup_read, idx_tup_fetch from pg_stat_user_tables where relname = 'devices'`,
+    );
+    const { seq_tup_read, idx_tup_fetch } = read[0];
+    assert.ok(seq_tup_read < 1_000, `${seq_tup_read} rows were read to find others among them`);
+    assert.ok(idx_tup_fetch < 10_000, `${idx_tup_fetch} rows were read by index`);
+    await fresh.close();
+  });
 
   test('one token may live in two apps and with two providers, each its own', async () => {
     await database.pool.query(`insert into apps (name) values ('second')`);
     const { rows } = await database.pool.query(`select id from apps where name = 'second'`);
     await register('a', 'shared');
-    await inTransaction(database.db, (trx) => registerDevice(trx, rows[0].id, registration('a', 'shared')));
+    await registrar(rows[0].id, registration('a', 'shared'));
     assert.equal((await findDevice(database.db, 1, 'a'))?.retiredAt, null);
     assert.equal((await findDevice(database.db, rows[0].id, 'a'))?.retiredAt, null);
   });
@@ -91,13 +115,20 @@ describe('device registry', () => {
   test('registrations that swap tokens in both directions do not deadlock', async () => {
     await register('swap-a', 'swap-1');
     await register('swap-b', 'swap-2');
-    // Not inTransaction: a deadlock must show here, not be tried again.
+    const own = connect(database.url);
+    const anotherProcess = connect(database.url);
     await Promise.all(
       Array.from({ length: 40 }, (_, i) => {
         const swapped = registration(i % 2 ? 'swap-a' : 'swap-b', `swap-${1 + ((i >> 1) % 2)}`);
-        return database.db.transaction().execute((trx) => registerDevice(trx, 1, swapped));
+        return deviceRegistrar(i % 3 ? own : anotherProcess)(1, swapped);
       }),
     );
+    // A deadlock would be tried again and not show otherwise; sessions have counted theirs when they end.
+    await Promise.all([own.db.destroy(), anotherProcess.db.destroy()]);
+    const { rows } = await database.pool.query(
+      'select deadlocks from pg_stat_database where datname = current_database()',
+    );
+    assert.equal(rows[0].deadlocks, 0);
   });
 
   test('a registration does not wait for an import that is storing other devices and tokens', async () => {
@@ -133,8 +164,8 @@ describe('device registry', () => {
       const importId = await beginImport(database.db);
       let attempts = 0;
       let importing: Promise<unknown> = Promise.resolve();
-      await database.db.transaction().execute(async (trx) => {
-        await registerDevice(trx, 1, registration(phone, token));
+      await transactionWithClient(database.pool, async (db, pool) => {
+        await deviceRegistrar({ db, pool })(1, registration(phone, token));
         importing = inTransaction(database.db, (other) => {
           attempts++;
           return importDevices(other, 1, [registration(externalId, token)], { importId, isOwn: false });
@@ -164,7 +195,7 @@ describe('device registry', () => {
           await inTransaction(database.db, (trx) => importDevices(trx, 1, rows, { importId, isOwn: chunk % 2 === 0 }));
         }
       };
-      const registerOne = () => inTransaction(database.db, (trx) => registerDevice(trx, 1, any(round)));
+      const registerOne = () => registrar(1, any(round));
       await Promise.all([importRows(), importRows(), ...Array.from({ length: 150 }, registerOne)]);
     }
     const { rows } = await database.pool.query(

@@ -4,7 +4,7 @@ import { sql } from 'kysely';
 import { audienceFilter } from '../../db/audience.ts';
 import { addToAudienceList, beginAudienceList, finishAudienceList } from '../../db/audience-lists.ts';
 import { listOpenBatches } from '../../db/batches.ts';
-import { registerDevice } from '../../db/device-registration.ts';
+import { deviceRegistrar } from '../../db/device-registration.ts';
 import { deleteDevice } from '../../db/devices.ts';
 import { insertNotification } from '../../db/notification-drafts.ts';
 import { launchNotification } from '../../db/notification-moves.ts';
@@ -70,12 +70,10 @@ async function audienceIds(appId: number): Promise<number[]> {
 }
 
 const register = (appId: number, externalId: string) =>
-  database.db.transaction().execute((trx) =>
-    registerDevice(trx, appId, {
-      ...{ externalId, userId: null, provider: 'apns', platform: 'ios', deviceToken: `token-${externalId}` },
-      ...{ apnsEnvironment: null, properties: undefined, locale: null, timeZone: null },
-    }),
-  );
+  deviceRegistrar(database)(appId, {
+    ...{ externalId, userId: null, provider: 'apns', platform: 'ios', deviceToken: `token-${externalId}` },
+    ...{ apnsEnvironment: null, properties: undefined, locale: null, timeZone: null },
+  });
 
 describe('planning', () => {
   test('puts every device of the audience into exactly one batch, by provider, in even slices, within the size', async () => {

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { DatabaseClock } from '../../activities/delivery/database-clock.ts';
-import { registerDevice } from '../../db/device-registration.ts';
+import { deviceRegistrar } from '../../db/device-registration.ts';
 import { beginScheduledOfAnyApp } from '../../db/notification-moves.ts';
 import type { Verdict } from '../../providers/provider.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
@@ -195,10 +195,8 @@ describe('what a worker knows of PostgreSQL’s clock', () => {
 });
 
 function registerAgain(send: TestSend, deviceToken: string) {
-  return bench.database.db.transaction().execute((trx) =>
-    registerDevice(trx, 1, {
-      ...{ externalId: `${send.id}-1`, userId: null, provider: 'apns', platform: 'ios', deviceToken },
-      ...{ apnsEnvironment: null, properties: undefined, locale: null, timeZone: null },
-    }),
-  );
+  return deviceRegistrar(bench.database)(1, {
+    ...{ externalId: `${send.id}-1`, userId: null, provider: 'apns', platform: 'ios', deviceToken },
+    ...{ apnsEnvironment: null, properties: undefined, locale: null, timeZone: null },
+  });
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { registerDevice } from '../../db/device-registration.ts';
+import { deviceRegistrar } from '../../db/device-registration.ts';
 import { deleteDevice, findDevice } from '../../db/devices.ts';
 import type { Verdict } from '../../providers/provider.ts';
 import {
@@ -30,12 +30,10 @@ const tokenOf = (send: TestSend, n: number) =>
   send.id.replaceAll('-', '').padEnd(60, 'f') + n.toString().padStart(4, '0');
 
 function register(send: TestSend, deviceToken: string, n = 1) {
-  return bench.database.db.transaction().execute((trx) =>
-    registerDevice(trx, 1, {
-      ...{ externalId: externalId(send, n), userId: null, provider: 'apns', platform: 'ios', deviceToken },
-      ...{ apnsEnvironment: null, properties: undefined, locale: null, timeZone: null },
-    }),
-  );
+  return deviceRegistrar(bench.database)(1, {
+    ...{ externalId: externalId(send, n), userId: null, provider: 'apns', platform: 'ios', deviceToken },
+    ...{ apnsEnvironment: null, properties: undefined, locale: null, timeZone: null },
+  });
 }
 
 describe('a token that the provider calls dead', () => {
