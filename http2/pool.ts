@@ -62,7 +62,7 @@ export interface Http2PoolOptions extends Partial<ConnectionLimits> {
  * Requests may wait in the peer's queue for this share of their time: enough to keep a peer busy that takes them in bursts of a second.
  * More would bring no speed, live through more garbage collections, and be in doubt after a crash.
  */
-const STANDING_SHARE = 1 / 150;
+const STANDING_SHARE = 1 / 75;
 /** A tick is late when it comes this long after the one before. */
 const LATE_MS = 1000;
 /** A peer that answers this many times slower than it did is not yet dead. */
