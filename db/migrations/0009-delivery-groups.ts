@@ -147,9 +147,11 @@ async function makePartitions(db: Kysely<unknown>): Promise<void> {
     begin
       perform create_delivery_partition(uuid_v7_instant(p_notification_id));
       begin
+        -- With the row locked: a zombie may be recording this very device.
         insert into delivery_groups (notification_id, batch_seq, first_position, positions, outcome, http_status, attempts, in_doubt)
           select notification_id, seq, position(B'0' in recorded) - 1, B'1', 'accepted', 200, 1, false
-          from batches where notification_id = p_notification_id and seq = p_seq and finished_at is null;
+          from batches where notification_id = p_notification_id and seq = p_seq and finished_at is null
+          for no key update;
         raise exception sqlstate 'CR001';
       exception when sqlstate 'CR001' then null;
       end;

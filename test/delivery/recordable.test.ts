@@ -2,7 +2,12 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { settleCancelled } from '../../activities/settle-cancelled.ts';
+import { claimBatch } from '../../db/batches.ts';
+import { transactionWithClient } from '../../db/connect.ts';
 import { cancelNotification, resumeNotification } from '../../db/notification-moves.ts';
+import { recordDeliveries, rehearseRecording } from '../../db/record-deliveries.ts';
+import { groupsOf } from '../support/outcomes.ts';
+import { until } from '../support/until.ts';
 import {
   activityEnvironment,
   checkRepeats,
@@ -124,6 +129,25 @@ describe('outcomes that PostgreSQL refuses', () => {
     await cancel(send);
     await send.checkBooks({ cancelled: 90 });
   });
+});
+
+test('a batch may be rehearsed while a zombie records the very device that the rehearsal takes', async () => {
+  const send = await bench.launch({ devices: 10 });
+  const { db, pool } = bench.database;
+  const claim = (await claimBatch(db, send.id, 1))!;
+  const rehearsed = await transactionWithClient(pool, async (_trx, client) => {
+    await recordDeliveries(client, claim, groupsOf(claim, [{ deviceId: send.deviceIds[0]! }]));
+    const rehearsal = rehearseRecording(db, send.id, 1);
+    await until(async () => {
+      const { rows } = await run(
+        `select from pg_stat_activity where wait_event_type = 'Lock' and query ~ 'rehearse_groups'`,
+      );
+      return rows.length > 0;
+    });
+    return { rehearsal };
+  });
+  await rehearsed.rehearsal;
+  await send.checkBooks({ accepted: 1 });
 });
 
 describe('months that are dropped', () => {
