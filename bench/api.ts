@@ -102,8 +102,16 @@ function ownCpuMs(): number {
 /** The same name gives the same devices. */
 async function importDevices(stack: Stack, rows: number, name: string): Promise<void> {
   const audience = { name, devices: rows, providers: ['fcm'] as const, deadPercent: 0, transientPercent: 0 };
-  const result = await createApiClient(stack.apiUrl, stack.apiKey!).importDevices(demoDevices(audience));
+  const result = await createApiClient(stack.apiUrl, stack.apiKey!).importDevices(
+    withTokensOf(name, demoDevices(audience)),
+  );
   if (result.imported !== rows || result.failed > 0) throw new Error(`the import took ${JSON.stringify(result)}`);
+}
+
+/** The demo's tokens are the same for every name: those of a new device would move to it from another. */
+function* withTokensOf(name: string, devices: Iterable<object>): Generator<object> {
+  for (const device of devices)
+    yield { ...device, device_token: `${(device as { device_token: string }).device_token}${name}` };
 }
 
 class Backend {
