@@ -30,9 +30,10 @@ const planSpan = 2 ** 31 - 1;
 
 /**
  * Devices in a batch, where no setting says: a batch costs Temporal and the worker much the same whatever its size, but while a
- * send is small it must be many, for several workers to share it. So it grows to a quarter of what was planned before it.
+ * send is small it must be many, for several workers to share it. So it grows to a quarter of what was planned before it. Above 25 000 the
+ * row, which every window changes, would fill a page of PostgreSQL alone.
  */
-const batchSizes = { smallest: 10_000, largest: 50_000, shareOfPlanned: 1 / 4 };
+const batchSizes = { smallest: 10_000, largest: 25_000, shareOfPlanned: 1 / 4 };
 
 function growingBatchSize(planned: number): number {
   const { smallest, largest, shareOfPlanned } = batchSizes;
