@@ -6,7 +6,7 @@ import { getSummaryOfAnyApp } from '../db/notifications.ts';
 import type { ActivityDeps } from './activities.ts';
 
 /**
- * Counts the outcomes from the rows, holds them against the frozen audience and stores them. Answers `isClosed: false` while
+ * Counts the outcomes from the groups, holds them against the frozen audience and stores them. Answers `isClosed: false` while
  * a batch is open. Keyed by `finished_at`: a repeat changes nothing.
  * @throws {ApplicationFailure} `books_unbalanced`, final: the invariant is broken, which needs a person.
  */

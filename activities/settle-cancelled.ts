@@ -11,7 +11,7 @@ import { closeBooks } from './close-books.ts';
 /**
  * After a cancellation: plans what is left of the audience, records `cancelled` for every device without an outcome (`unknown`
  * if it may have got the message), and closes the books. A notification that was cancelled before its launch has no audience and
- * is closed already. Keyed by the rows: a call that was stopped between two steps is repeated with what is still open.
+ * is closed already. Keyed by what has an outcome: a call that was stopped between two steps is repeated with what is still open.
  */
 export async function settleCancelled(deps: ActivityDeps, notificationId: string, stop: AbortSignal): Promise<void> {
   const { finishedAt } = await getSummaryOfAnyApp(deps.db, notificationId);

@@ -27,7 +27,7 @@ export interface NotificationSummary {
   /** While the notification is sending: unreachable hosts of providers that it still has devices for. */
   unreachable: UnreachableHost[];
   books: Books;
-  /** Counted from the rows when the books closed; null until then. */
+  /** Counted from the groups when the books closed; null until then. */
   totals: Totals | null;
   createdAt: Date;
   updatedAt: Date;
