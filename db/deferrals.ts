@@ -68,34 +68,18 @@ export async function noteDoubts(db: Kysely<Database>, claim: Claim): Promise<vo
 export async function storeDeferrals(trx: Transaction<Database>, claim: Claim, deferrals: Deferral[]): Promise<void> {
   if (deferrals.length === 0) return;
   await sql`
-    insert into deferrals
-      (notification_id, batch_seq, device_id, not_before, attempts, excused, doubts, refused_at, reason, http_status,
-        dispatched)
-    select ${claim.notificationId}, ${claim.seq}, u.device_id, u.not_before, u.attempts, u.excused, u.doubts, u.refused_at,
-      u.reason, u.http_status, false
-    from unnest(
-      ${deferrals.map((d) => d.deviceId)}::bigint[],
-      ${deferrals.map((d) => d.notBefore)}::timestamptz[],
-      ${deferrals.map((d) => d.attempts)}::smallint[],
-      ${deferrals.map((d) => d.excused)}::smallint[],
-      ${deferrals.map((d) => d.doubts)}::smallint[],
-      ${deferrals.map((d) => d.refusedAt)}::timestamptz[],
-      ${deferrals.map((d) => d.reason)}::text[],
-      ${deferrals.map((d) => d.httpStatus)}::smallint[]
-    ) as u (device_id, not_before, attempts, excused, doubts, refused_at, reason, http_status)
-    on conflict (notification_id, device_id) do update set
-      not_before = excluded.not_before, attempts = excluded.attempts, excused = excluded.excused,
-      doubts = excluded.doubts, refused_at = excluded.refused_at, reason = excluded.reason, http_status = excluded.http_status, dispatched = false
+    select store_deferrals(${claim.notificationId}, ${claim.seq}, ${deferralsAsJson(deferrals)})
   `.execute(trx);
 }
 
-export async function deleteDeferrals(trx: Transaction<Database>, claim: Claim, deviceIds: number[]): Promise<void> {
-  if (deviceIds.length === 0) return;
-  await trx
-    .deleteFrom('deferrals')
-    .where('notification_id', '=', claim.notificationId)
-    .where('device_id', '=', sql<number>`any(${deviceIds}::bigint[])`)
-    .execute();
+/** For `store_deferrals`. */
+export function deferralsAsJson(deferrals: Deferral[]): string {
+  return JSON.stringify(
+    deferrals.map(({ deviceId, notBefore, attempts, excused, doubts, refusedAt, reason, httpStatus }) => ({
+      ...{ device_id: deviceId, not_before: notBefore, attempts, excused, doubts },
+      ...{ refused_at: refusedAt, reason, http_status: httpStatus },
+    })),
+  );
 }
 
 export async function deleteDeferralsOfBatch(trx: Transaction<Database>, claim: Claim): Promise<void> {

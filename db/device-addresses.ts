@@ -15,15 +15,23 @@ export interface Address {
 }
 
 /**
- * The conditions stand in the columns, not in WHERE, so that the primary key is the only index that serves: with statistics from
- * before a large import the planner takes the index of live tokens otherwise, and reads all of it for every call.
+ * A row for all devices of a kind: a row for each device cost the worker more than all else that it does with an address.
+ *
+ * The conditions stand in the columns, not beside the ids, so that the primary key is the only index that serves: with statistics from
+ * before a large import the planner takes the index of live tokens otherwise, and reads all of it for every call. OFFSET 0, so that they
+ * are looked at once.
  */
 const listAddressesStatement: PreparedStatement = {
   name: 'list_addresses',
   text: `
-    select id, platform, apns_environment, updated_at >= $3, case when provider = $1 and retired_at is null then device_token end
-    from devices where id = any ($2::bigint[])
-    union all select 0, null, null, null, ${statementTimeMs}`,
+    select platform, apns_environment, is_new, string_agg(id::text, ' '), string_agg(device_token, ' ')
+    from (
+      select id, platform, apns_environment, updated_at >= $3 as is_new,
+        case when provider = $1 and retired_at is null then device_token end as device_token
+      from devices where id = any ($2::bigint[]) offset 0
+    ) as device
+    where device_token is not null group by platform, apns_environment, is_new
+    union all select null, null, null, null, ${statementTimeMs}`,
 };
 
 /**
@@ -37,13 +45,7 @@ export async function listAddresses(
   launchedAt: Date,
 ): Promise<{ addresses: Map<number, Address>; readAtMs: number }> {
   const { rows } = await client.query<
-    [
-      id: number,
-      platform: Platform,
-      apnsEnvironment: ApnsEnvironment | null,
-      isNew: boolean,
-      deviceToken: string | null,
-    ]
+    [platform: Platform, apnsEnvironment: ApnsEnvironment | null, isNew: boolean, ids: string, deviceTokens: string]
   >({
     ...listAddressesStatement,
     rowMode: 'array',
@@ -52,8 +54,14 @@ export async function listAddresses(
   const addresses = new Map<number, Address>();
   // The last row, of no device, brings the time.
   const readAtMs = Number(rows.pop()![4]);
-  for (const [id, platform, apnsEnvironment, isNew, deviceToken] of rows) {
-    if (deviceToken !== null) addresses.set(id, { deviceToken, apnsEnvironment, platform, isNew });
+  for (const [platform, apnsEnvironment, isNew, ids, joinedTokens] of rows) {
+    const deviceIds = ids.split(' ');
+    const deviceTokens = joinedTokens.split(' ');
+    // No registration takes a token with a space; one that was put there by hand must not move the others to other devices.
+    if (deviceTokens.length !== deviceIds.length) throw new Error('A device token of this batch has a space in it.');
+    for (let i = 0; i < deviceIds.length; i++) {
+      addresses.set(Number(deviceIds[i]), { deviceToken: deviceTokens[i]!, apnsEnvironment, platform, isNew });
+    }
   }
   return { addresses, readAtMs };
 }

@@ -1,4 +1,4 @@
-import { type Kysely, type Selectable, sql, type Transaction } from 'kysely';
+import { type Kysely, type Selectable, sql } from 'kysely';
 import type { Condition } from '../domain/audience.ts';
 import type { JsonObject } from '../domain/json.ts';
 import type { DeviceRegistration } from '../domain/registration.ts';
@@ -96,28 +96,16 @@ export interface Retirement {
   reason: string;
 }
 
-/** Only rows that still have the token that was sent to, registered no later than the provider's instant. */
-export async function retireDevices(trx: Transaction<Database>, retirements: Retirement[]): Promise<void> {
-  if (retirements.length === 0) return;
-  // In order of id, as every other writer of many devices: two transactions then cannot wait for each other.
-  const sorted = retirements.toSorted((a, b) => a.deviceId - b.deviceId);
-  await sql`
-    with dead as (
-      select d.id, u.reason
-      from unnest(
-        ${sorted.map((r) => r.deviceId)}::bigint[],
-        ${sorted.map((r) => r.deviceToken)}::text[],
-        ${sorted.map((r) => r.invalidAt)}::timestamptz[],
-        ${sorted.map((r) => r.reason)}::text[]
-      ) as u (id, device_token, invalid_at, reason)
-      join devices d on d.id = u.id and d.device_token = u.device_token
-        and d.retired_at is null and d.registered_at <= u.invalid_at
-      order by d.id
-      for update of d
-    )
-    update devices set retired_at = now(), retired_reason = dead.reason, updated_at = now()
-    from dead where devices.id = dead.id
-  `.execute(trx);
+/**
+ * For `retire_devices`, which takes only rows that still have the token that was sent to, registered no later than the provider's
+ * instant.
+ */
+export function retirementsAsJson(retirements: Retirement[]): string {
+  return JSON.stringify(
+    retirements.map(({ deviceId, deviceToken, invalidAt, reason }) => ({
+      ...{ device_id: deviceId, device_token: deviceToken, invalid_at: invalidAt, reason },
+    })),
+  );
 }
 
 export function toDevice(row: Selectable<DeviceRow>): Device {

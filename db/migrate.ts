@@ -17,6 +17,7 @@ import * as noFirstDispatch from './migrations/0007-no-first-dispatch.ts';
 import * as dropFirstDispatch from './migrations/0008-drop-first-dispatch.ts';
 import * as deliveryGroups from './migrations/0009-delivery-groups.ts';
 import * as liveTokenDigest from './migrations/0010-live-token-digest.ts';
+import * as chunkInOneStatement from './migrations/0011-chunk-in-one-statement.ts';
 import type { Database } from './schema.ts';
 
 /**
@@ -34,6 +35,7 @@ export const migrations = {
   '0008-drop-first-dispatch': dropFirstDispatch,
   '0009-delivery-groups': deliveryGroups,
   '0010-live-token-digest': liveTokenDigest,
+  '0011-chunk-in-one-statement': chunkInOneStatement,
 } satisfies Record<string, Migration>;
 
 /** The constraints `…_provider_check` list the providers by name: the migration that lets each one in. */

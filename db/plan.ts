@@ -95,9 +95,10 @@ export async function planNextPage(
   const arraysByProvider = providerNames.map((name) => sql`(${name}, ${sql.ref(name)})`);
   // Even slices per provider: 35 000 devices of one provider make four batches of 8 750.
   const { rows } = await sql<{ devices: number; batches: number; last_id: number | null; scanned_to: number | null }>`
-    with page as materialized (${page}),
-    -- By filter, not by group: sorting by a text costs more than all the rest.
-    aggregated as (select ${sql.join(arrays)} from page),
+    -- By filter, not by group: sorting by a text costs more than all the rest. In one go, so that the page is kept nowhere.
+    with aggregated as materialized (
+      select ${sql.join(arrays)}, count(*)::integer as devices, max(id) as last_id from (${page}) as page
+    ),
     grouped as (
       select provider, ids, cardinality(ids) as total, ceil(cardinality(ids) / ${batchSize}::numeric)::integer as slices
       from aggregated, lateral (values ${sql.join(arraysByProvider)}) as by_provider (provider, ids)
@@ -115,9 +116,9 @@ export async function planNextPage(
       from sliced
       returning 1
     )
-    select (select count(*) from page) as devices, (select count(*) from stored) as batches,
-      (select max(id) from page) as last_id,
-      case when (select count(*) from page) < ${planPageSize} then ${source.scannedTo} end as scanned_to
+    select devices, last_id, (select count(*) from stored) as batches,
+      case when devices < ${planPageSize} then ${source.scannedTo} end as scanned_to
+    from aggregated
   `.execute(trx);
   const { devices, batches, last_id, scanned_to } = rows[0]!;
   const reached = (devices < planPageSize ? scanned_to : last_id) ?? (to < device_ceiling ? to : null);

@@ -1,6 +1,8 @@
 import { type Kysely, sql } from 'kysely';
 import type { Claim } from './batches.ts';
+import { type Deferral, deferralsAsJson } from './deferrals.ts';
 import { type DeliveryGroup, positionRows } from './delivery-groups.ts';
+import { type Retirement, retirementsAsJson } from './devices.ts';
 import { FencedError } from './fenced-error.ts';
 import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
 import type { Database } from './schema.ts';
@@ -14,14 +16,22 @@ export async function rehearseRecording(db: Kysely<Database>, notificationId: st
   await sql`select rehearse_groups(${notificationId}, ${seq})`.execute(db);
 }
 
-const recordGroupsStatement: PreparedStatement = {
-  name: 'record_groups',
-  text: 'select record_groups($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) as is_finished',
+const recordChunkStatement: PreparedStatement = {
+  name: 'record_chunk',
+  text: 'select record_chunk($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) as is_finished',
 };
 
+/** What else became of devices of the batch, stored with the outcomes. */
+export interface AlongWithOutcomes {
+  deferrals?: Deferral[];
+  /** Ids of devices that were deferred and have their outcome now. */
+  noLongerDeferred?: number[];
+  retirements?: Retirement[];
+}
+
 /**
- * Records outcomes under the fence: all of them or none. The batch's counts and bitmap follow by a trigger, which refuses a second
- * outcome for a device; see `migrations/0009-delivery-groups.ts`.
+ * Records outcomes under the fence, and what comes along with them: all of it or nothing. The batch's counts and bitmap follow by a
+ * trigger, which refuses a second outcome for a device; see `migrations/0011-chunk-in-one-statement.ts`.
  * @returns true when the last device of the batch has its outcome now
  * @throws {FencedError}
  */
@@ -29,10 +39,11 @@ export async function recordDeliveries(
   client: StatementClient,
   claim: Claim,
   groups: DeliveryGroup[],
+  { deferrals = [], noLongerDeferred = [], retirements = [] }: AlongWithOutcomes = {},
 ): Promise<boolean> {
   const rows = groups.flatMap((group) => positionRows(group).map((row) => ({ ...group, ...row })));
   const { rows: answer } = await client.query<{ is_finished: boolean | null }>({
-    ...recordGroupsStatement,
+    ...recordChunkStatement,
     values: [
       claim.notificationId,
       claim.seq,
@@ -45,6 +56,9 @@ export async function recordDeliveries(
       rows.map((row) => row.inDoubt),
       rows.map((row) => row.reason),
       rows.map((row) => row.providerMessageIds),
+      deferrals.length === 0 ? null : deferralsAsJson(deferrals),
+      noLongerDeferred.length === 0 ? null : numberArray(noLongerDeferred),
+      retirements.length === 0 ? null : retirementsAsJson(retirements),
     ],
   });
   const { is_finished } = answer[0]!;

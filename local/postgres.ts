@@ -56,7 +56,6 @@ const baseSettings: Record<string, string> = {
   max_connections: '200',
   shared_buffers: '256MB',
   max_wal_size: '4GB',
-  wal_compression: 'on',
   checkpoint_completion_target: '0.9',
   random_page_cost: '1.1',
   timezone: 'UTC',

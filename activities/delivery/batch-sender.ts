@@ -12,6 +12,9 @@ import { TokenJudgement } from './token-judgement.ts';
 import { Verdicts } from './verdicts.ts';
 import { Windows } from './windows.ts';
 
+/** Devices that were refused for now become due one by one. */
+const gatherMs = 250;
+
 /** One run over a claimed batch: each window is dispatched while the next one is being reserved. */
 export class BatchSender {
   readonly #run: BatchRun;
@@ -83,7 +86,21 @@ export class BatchSender {
 
   async #send(): Promise<void> {
     if (this.#run.pending.isAskingElsewhere) await this.#askElsewhere();
-    await this.#sendWindows();
+    do {
+      await this.#sendWindows();
+      await this.#dispatcher.drain();
+    } while (await this.#waitForDeferred());
+  }
+
+  /** @returns true when a device that was refused for now can be tried again */
+  async #waitForDeferred(): Promise<boolean> {
+    const dueMs = this.#run.pending.msUntilNextDeferred();
+    if (this.#end.why !== undefined || dueMs === undefined) return false;
+    // Not for each device on its own: those that are due shortly after it are one window with it.
+    const waitMs = Math.max(dueMs, gatherMs);
+    if (!this.#slot.mayWaitForDeferred(waitMs)) return false;
+    await this.#slot.waitHere(waitMs);
+    return this.#end.why === undefined;
   }
 
   /** Only the devices that were brought forward; what they say decides whether the others are sent to. */

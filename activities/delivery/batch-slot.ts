@@ -4,7 +4,7 @@ import type { SendingSlots } from '../sending-slots.ts';
 import { unprovenInFlight } from './batch-hosts.ts';
 import type { BatchRun } from './batch-run.ts';
 
-/** A rate limit that frees this soon is waited for here, a longer one on a durable timer, … */
+/** A rate limit or a refused device that is free this soon is waited for here, what takes longer on a durable timer, … */
 export const maxWaitHereMs = 2_000;
 /** … and one of many short waits that have to be sat out in a slot, … */
 const maxWaitInSlotMs = 500;
@@ -22,7 +22,7 @@ export class BatchSlot {
   #waitedMs = 0;
   /** Takes the slot back that the run has left. */
   #takeSlot: (() => void) | undefined;
-  #isWaitingForQuota = false;
+  #isWaiting = false;
   #answeredAtLook = -1;
 
   constructor({ slots, claim, stop }: BatchRun) {
@@ -36,16 +36,29 @@ export class BatchSlot {
    * for as long as an activity more would cost others.
    */
   mayWaitForQuota(waitMs: number): boolean {
+    return this.#mayWait(waitMs, this.#claim.notificationId);
+  }
+
+  /** The same for devices that were refused for now. */
+  mayWaitForDeferred(waitMs: number): boolean {
+    return this.#mayWait(waitMs, this.#ownKey);
+  }
+
+  #mayWait(waitMs: number, key: string): boolean {
     this.#waitedMs += waitMs;
     if (waitMs > maxWaitHereMs || this.#waitedMs > maxWaitedHereMs) return false;
-    this.#takeSlot ??= this.#slots.park(this.#claim.notificationId);
+    this.#takeSlot ??= this.#slots.park(key);
     return this.#takeSlot !== undefined || this.#waitedMs <= maxWaitInSlotMs;
   }
 
-  async waitForQuota(waitMs: number): Promise<void> {
-    this.#isWaitingForQuota = true;
+  get #ownKey(): string {
+    return `${this.#claim.notificationId} ${this.#claim.seq}`;
+  }
+
+  async waitHere(waitMs: number): Promise<void> {
+    this.#isWaiting = true;
     await pause(waitMs, this.#stop);
-    this.#isWaitingForQuota = false;
+    this.#isWaiting = false;
     this.takeBack();
   }
 
@@ -54,11 +67,11 @@ export class BatchSlot {
     const isSilent = answered === this.#answeredAtLook && inFlight > 0;
     this.#answeredAtLook = answered;
     if (!isSilent || inFlight > 2 * unprovenInFlight) return;
-    this.#takeSlot ??= this.#slots.park(`${this.#claim.notificationId} ${this.#claim.seq}`);
+    this.#takeSlot ??= this.#slots.park(this.#ownKey);
   }
 
   noteAnswer(): void {
-    if (!this.#isWaitingForQuota) this.takeBack();
+    if (!this.#isWaiting) this.takeBack();
   }
 
   takeBack(): void {

@@ -8,8 +8,8 @@ const acceptedForOneFault = 9;
 export interface FaultFacts {
   /** Others were taken by the same configuration, and few meet the fault: some server's stray, or the trouble of this device. */
   isStray: boolean;
-  /** Devices of the send that the provider had accepted before this run. */
-  acceptedBefore: number;
+  /** Devices of the send that the provider has accepted. */
+  accepted: number;
   /** An answer of this run shows that the configuration works, or did. */
   isProven: boolean;
   /** The batch has devices that the fault does not concern, where it is one of a platform or environment. */
@@ -27,18 +27,18 @@ export type FaultDecision =
 /** What a configuration fault leads to. Pure. */
 export function decideFault(verdict: MisconfiguredVerdict, device: Tries, facts: FaultFacts): FaultDecision {
   const { fault, httpStatus, reason } = verdict;
-  const { isStray, acceptedBefore, isProven, canGoOnWithout, rules } = facts;
+  const { isStray, accepted, isProven, canGoOnWithout, rules } = facts;
   if (isStray && httpStatus !== null) {
     // A key or a clock is no device's trouble, however few devices are left to show it.
     const isOurs = fault === 'credentials' || fault === 'clock';
     const scope = isOurs ? 'account' : 'device';
     const decision = decide({ kind: 'later', httpStatus, reason, scope }, device, rules);
     if (decision.kind === 'defer' && !(isOurs && decision.attempts >= rules.retry.maxAttempts)) return decision;
-    if (decision.kind === 'record' && acceptedBefore >= acceptedForOneFault) {
+    if (decision.kind === 'record' && accepted >= acceptedForOneFault) {
       return { ...decision, outcome: decision.outcome === 'failed' ? 'rejected' : decision.outcome, reason };
     }
   }
   const isPartial = verdict.isOnePlatform === true || fault === 'environment';
-  const isAnyOtherLeft = acceptedBefore > 0 || isProven || canGoOnWithout;
+  const isAnyOtherLeft = accepted > 0 || isProven || canGoOnWithout;
   return isPartial && isAnyOtherLeft ? { kind: 'setPartAside' } : { kind: 'halt' };
 }

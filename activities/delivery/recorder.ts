@@ -1,11 +1,10 @@
 import type { Kysely } from 'kysely';
 import type pg from 'pg';
 import { type Claim, isBatchFinished } from '../../db/batches.ts';
-import { transactionWithClient } from '../../db/connect.ts';
 import { isRefusedByDatabase } from '../../db/database-error.ts';
-import { type Deferral, deleteDeferrals, storeDeferrals } from '../../db/deferrals.ts';
+import type { Deferral } from '../../db/deferrals.ts';
 import { addToGroups, type DeliveryGroup, type Ended } from '../../db/delivery-groups.ts';
-import { type Retirement, retireDevices } from '../../db/devices.ts';
+import type { Retirement } from '../../db/devices.ts';
 import { isRecorded, recordDeliveries } from '../../db/record-deliveries.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import type { Database } from '../../db/schema.ts';
@@ -23,11 +22,11 @@ interface Chunk {
   retirements: Retirement[];
   deferrals: Map<number, Deferral>;
   /** Devices that were deferred and have their outcome now. */
-  ended: number[];
+  noLongerDeferred: number[];
 }
 
 /**
- * Streams outcomes to the books, one transaction a chunk, one chunk at a time. While PostgreSQL is away it keeps trying and
+ * Streams outcomes to the books, one statement a chunk, one chunk at a time. While PostgreSQL is away it keeps trying and
  * `room` holds the windows back; what cannot be written at all, as when a later claim owns the batch, goes to `onFailure`, and
  * nothing more is written.
  */
@@ -63,7 +62,7 @@ export class Recorder {
   ): void {
     addToGroups(this.#chunk.groups, ended, position, providerMessageId);
     this.#chunk.outcomes += 1;
-    if (wasDeferred) this.#chunk.ended.push(deviceId);
+    if (wasDeferred) this.#chunk.noLongerDeferred.push(deviceId);
     if (retirement) this.#chunk.retirements.push(retirement);
     this.#grow();
   }
@@ -137,15 +136,9 @@ export class Recorder {
 
   /** @returns true when the last device of the batch has its outcome now */
   #insert(chunk: Chunk): Promise<boolean> {
-    // The ordinary chunk is one statement and one round trip.
-    if (hasOutcomesOnly(chunk)) return recordDeliveries(this.#pool, this.#claim, chunk.groups);
-    return transactionWithClient(this.#pool, async (trx, client) => {
-      const isFinished = await recordDeliveries(client, this.#claim, chunk.groups);
-      await storeDeferrals(trx, this.#claim, [...chunk.deferrals.values()]);
-      await deleteDeferrals(trx, this.#claim, chunk.ended);
-      await retireDevices(trx, chunk.retirements);
-      return isFinished;
-    });
+    const { groups, deferrals, noLongerDeferred, retirements } = chunk;
+    const alongWith = { deferrals: [...deferrals.values()], noLongerDeferred, retirements };
+    return recordDeliveries(this.#pool, this.#claim, groups, alongWith);
   }
 
   async #isStored(chunk: Chunk): Promise<boolean> {
@@ -155,11 +148,7 @@ export class Recorder {
 }
 
 function emptyChunk(): Chunk {
-  return { groups: [], outcomes: 0, retirements: [], deferrals: new Map(), ended: [] };
-}
-
-function hasOutcomesOnly({ deferrals, ended, retirements }: Chunk): boolean {
-  return deferrals.size === 0 && ended.length === 0 && retirements.length === 0;
+  return { groups: [], outcomes: 0, retirements: [], deferrals: new Map(), noLongerDeferred: [] };
 }
 
 function isEmpty(chunk: Chunk): boolean {

@@ -30,6 +30,8 @@ export class Verdicts {
   readonly #books: BatchBooks;
   readonly #troubles: HostTroubles;
   readonly #judgement: TokenJudgement;
+  /** By this run. */
+  #accepted = 0;
 
   constructor(given: {
     run: BatchRun;
@@ -52,6 +54,7 @@ export class Verdicts {
     switch (verdict.kind) {
       case 'accepted':
         health.note(device.requestNumber, 'well');
+        this.#accepted += 1;
         this.#books.record(device, {
           kind: 'record',
           outcome: 'accepted',
@@ -137,10 +140,10 @@ export class Verdicts {
       this.#books.postpone(device, 0, part.fault);
       return;
     }
-    const { accepted } = this.#run.claim;
+    const acceptedBefore = this.#run.claim.accepted;
     const decision = decideFault(verdict, device, {
-      isStray: part.breaker.noteFault(device.deviceId, accepted > 0),
-      acceptedBefore: accepted,
+      isStray: part.breaker.noteFault(device.deviceId, acceptedBefore > 0),
+      accepted: acceptedBefore + this.#accepted,
       isProven: part.breaker.isProven,
       canGoOnWithout: this.#parts.canGoOnWithout(part),
       rules: this.#books.rules(),

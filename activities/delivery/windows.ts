@@ -94,7 +94,7 @@ export class Windows {
   async #holdBack(reservation: Exclude<Reservation, { answer: 'go' }>): Promise<void> {
     switch (reservation.answer) {
       case 'wait':
-        if (this.#slot.mayWaitForQuota(reservation.waitMs)) await this.#slot.waitForQuota(reservation.waitMs);
+        if (this.#slot.mayWaitForQuota(reservation.waitMs)) await this.#slot.waitHere(reservation.waitMs);
         else {
           const waitMs = Math.max(reservation.waitMs, maxWaitHereMs);
           this.#end.stopFor({ kind: 'wait', waitMs, reason: 'rate limit' });

@@ -7,7 +7,7 @@ import { type Claim, claimBatch } from '../../db/batches.ts';
 import { claimToSend } from '../../db/claim-to-send.ts';
 import { countTotals } from '../../db/close-books.ts';
 import { transactionWithClient } from '../../db/connect.ts';
-import { type Deferral, deleteDeferrals, listDeferrals, noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
+import { type Deferral, listDeferrals, noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
 import { insertNotification } from '../../db/notification-drafts.ts';
 import { launchNotification } from '../../db/notification-moves.ts';
 import { planNextPage } from '../../db/plan.ts';
@@ -132,6 +132,57 @@ describe('outcomes', () => {
     await insertByHand(claim, 1, '101');
     assert.deepEqual(await recordedIds(claim), claim.deviceIds.slice(1, 4));
     assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
+  });
+
+  test('inserted by hand into a partition by its name are counted all the same, and a second one is refused', async () => {
+    const claim = await claimed(4);
+    const { rows } = await database.pool.query<{ partition: string }>(
+      `select relid::text as partition from pg_partition_tree('delivery_groups') where isleaf`,
+    );
+    const into = (partition: string, positions: string) =>
+      database.pool.query(
+        `insert into ${partition} (notification_id, batch_seq, first_position, positions, outcome, attempts, in_doubt)
+          values ($1, 1, 0, $2, 'failed', 1, false)`,
+        [claim.notificationId, positions],
+      );
+    const tried = await Promise.allSettled(rows.map(({ partition }) => into(partition, '101')));
+    const taken = tried.findIndex(({ status }) => status === 'fulfilled');
+    assert.equal(tried.filter(({ status }) => status === 'fulfilled').length, 1, 'only the partition of its month');
+    await assert.rejects(into(rows[taken]!.partition, '001'), { code: '23514' });
+    await assert.rejects(insertByHand(claim, 2, '1'), { code: '23505', constraint: 'delivery_groups_one_outcome' });
+    await assert.rejects(into(rows[taken]!.partition, '111'), { code: '23505' });
+    assert.deepEqual(await recordedIds(claim), [claim.deviceIds[0], claim.deviceIds[2]]);
+    assert.deepEqual(await auditBooks(database.db, claim.notificationId), []);
+  });
+
+  test('inserted together for several batches are counted for each; two for one device are refused, and all with them', async () => {
+    const claims = await Promise.all([claimed(3), claimed(3)]);
+    const together = (groups: [claim: Claim, firstPosition: number, positions: string][]) =>
+      sql`
+        insert into delivery_groups (notification_id, batch_seq, first_position, positions, outcome, attempts, in_doubt)
+        values ${sql.join(groups.map(([claim, at, positions]) => sql`(${claim.notificationId}, 1, ${at}, ${positions}, 'failed', 1, false)`))}
+      `.execute(database.db);
+    const [a, b] = claims as [Claim, Claim];
+    await assert.rejects(
+      together([
+        [a, 0, '1'],
+        [b, 0, '11'],
+        [b, 1, '1'],
+      ]),
+      { code: '23505' },
+    );
+    assert.deepEqual([await recordedIds(a), await recordedIds(b)], [[], []]);
+    await together([
+      [a, 0, '1'],
+      [b, 0, '11'],
+      [a, 1, '11'],
+      [b, 2, '1'],
+    ]);
+    assert.deepEqual(
+      [await recordedIds(a), await recordedIds(b)],
+      claims.map((claim) => claim.deviceIds),
+    );
+    for (const { notificationId } of claims) assert.deepEqual(await auditBooks(database.db, notificationId), []);
   });
 
   test('for devices that are not in the batch, or for a batch that is not there, are refused', async () => {
@@ -285,7 +336,7 @@ describe('deferrals', () => {
       deferral(a!, { attempts: 2, doubts: 1, reason: 'again', notBefore: new Date(2_000) }),
       deferral(b!),
     ]);
-    await database.db.transaction().execute((trx) => deleteDeferrals(trx, claim, [a!]));
+    await recordDeliveries(database.pool, claim, [], { noLongerDeferred: [a!] });
     assert.deepEqual(await listDeferrals(database.db, claim.notificationId, 1), [deferral(b!)]);
   });
 

@@ -173,7 +173,7 @@ describe('a database of the release before', () => {
   test('is readable between two steps, and a run that was stopped there is gone on with', async () => {
     await withOldDatabase(async ({ db, finished, expected }) => {
       const stop = new Error('stopped');
-      await migrateTo('0009-delivery-groups', db);
+      await migrateTo('0011-chunk-in-one-statement', db);
       assert.deepEqual(await linesOf(db, finished), inOrder(expected.get(finished)!));
       await sql`select carry_rows_over(1)`.execute(db);
       assert.deepEqual(await linesOf(db, finished), inOrder(expected.get(finished)!));

@@ -3,7 +3,7 @@ import { after, before, describe, test } from 'node:test';
 import { connect, transactionWithClient } from '../../db/connect.ts';
 import { beginImport, importDevices } from '../../db/device-import.ts';
 import { deviceRegistrar } from '../../db/device-registration.ts';
-import { findDevice, retireDevices } from '../../db/devices.ts';
+import { findDevice, type Retirement, retirementsAsJson } from '../../db/devices.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import type { DeviceRegistration } from '../../domain/registration.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
@@ -31,6 +31,8 @@ describe('device registry', () => {
   });
   const register = (externalId: string, deviceToken: string | null) =>
     registrar(1, registration(externalId, deviceToken));
+  const retire = (retirements: Retirement[]) =>
+    database.pool.query('select retire_devices($1)', [retirementsAsJson(retirements)]);
 
   test('registrations look devices and tokens up by their indexes, even where the table has no statistics', async () => {
     const fresh = await createTestDatabase();
@@ -69,12 +71,12 @@ describe('device registry', () => {
       invalidAt: new Date(Date.now() + 60_000),
       reason: 'UNREGISTERED',
     };
-    await inTransaction(database.db, (trx) => retireDevices(trx, [dead]));
+    await retire([dead]);
     assert.equal((await findDevice(database.db, 1, 'again'))?.retiredReason, 'UNREGISTERED');
     const again = (await register('again', 'tok-again')).device;
     assert.equal(again.retiredAt, null);
     assert.ok(again.registeredAt >= device.registeredAt);
-    await inTransaction(database.db, (trx) => retireDevices(trx, [{ ...dead, invalidAt: device.registeredAt }]));
+    await retire([{ ...dead, invalidAt: device.registeredAt }]);
     assert.equal(
       (await findDevice(database.db, 1, 'again'))?.retiredAt,
       null,
@@ -108,7 +110,7 @@ describe('device registry', () => {
       ...Array.from({ length: 3 }, () =>
         database.db.transaction().execute((trx) => importDevices(trx, 1, registrations.toReversed(), options)),
       ),
-      ...Array.from({ length: 3 }, () => database.db.transaction().execute((trx) => retireDevices(trx, retirements))),
+      ...Array.from({ length: 3 }, () => retire(retirements)),
     ]);
   });
 

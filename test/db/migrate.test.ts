@@ -115,7 +115,7 @@ describe('partitions of deliveries', () => {
         ...['2031-11-01T00:00:00.000Z', '2031-11-30T23:59:59.999Z', '2031-12-01T00:00:00.000Z'],
         ...['2031-12-31T23:59:59.999Z', '2032-01-01T00:00:00.000Z', '2032-02-29T23:59:59.999Z'],
       ];
-      await sql`alter table delivery_groups disable trigger record_group`.execute(db!);
+      await sql`alter table delivery_groups disable trigger record_inserted_groups`.execute(db!);
       for (const [n, instant] of instants.entries()) {
         await sql`
             insert into delivery_groups (batch_seq, notification_id, first_position, positions, outcome, attempts, in_doubt)

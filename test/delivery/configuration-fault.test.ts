@@ -16,7 +16,7 @@ const appleKey: MisconfiguredVerdict = { ...key, reason: 'THIRD_PARTY_AUTH_ERROR
 
 /** The first answer of a send to one platform. */
 const first: FaultFacts = {
-  ...{ isStray: false, acceptedBefore: 0, isProven: false, canGoOnWithout: false },
+  ...{ isStray: false, accepted: 0, isProven: false, canGoOnWithout: false },
   rules: {
     ...{ maxDoubts: 2, inDoubtPolicy: 'redeliver', msLeft: undefined, random: 0.5, othersTakenSince: false },
     retry: { baseMs: 10_000, maxMs: 3_600_000, maxAttempts: 4 },
@@ -29,30 +29,30 @@ const spent = { attempts: 3 };
 type Row = [rule: string, MisconfiguredVerdict, before: Partial<Tries>, more: Partial<FaultFacts>, after: string];
 const rows: Row[] = [
   ['the first answer tells', key, {}, {}, 'halt'],
-  ['… and more than a few do, whatever was accepted before', topic, {}, { isProven: true, acceptedBefore: 99 }, 'halt'],
+  ['… and more than a few do, whatever was accepted before', topic, {}, { isProven: true, accepted: 99 }, 'halt'],
   ['a stray is tried again', topic, {}, stray, 'wait 5000 1/0/0'],
   ['… and costs no attempt where it is our key', key, {}, stray, 'wait 5000 1/1/0'],
   ['… or our clock', clock, {}, stray, 'wait 5000 1/1/0'],
   ['… but was no answer of the provider’s: no stray', noToken, {}, stray, 'halt'],
-  ['one device for ever, among few accepted', topic, spent, { ...stray, acceptedBefore: 8 }, 'halt'],
-  ['one device for ever, among many: its own trouble', topic, spent, { ...stray, acceptedBefore: 9 }, 'rejected 4/0/0'],
-  ['… nor is our key, however many', key, { attempts: 3, excused: 3 }, { ...stray, acceptedBefore: 99 }, 'halt'],
+  ['one device for ever, among few accepted', topic, spent, { ...stray, accepted: 8 }, 'halt'],
+  ['one device for ever, among many: its own trouble', topic, spent, { ...stray, accepted: 9 }, 'rejected 4/0/0'],
+  ['… nor is our key, however many', key, { attempts: 3, excused: 3 }, { ...stray, accepted: 99 }, 'halt'],
   [
     'one whose time is over before the next try',
     topic,
     {},
-    { ...stray, acceptedBefore: 9, rules: { ...first.rules, msLeft: 10 } },
+    { ...stray, accepted: 9, rules: { ...first.rules, msLeft: 10 } },
     'expired 1/0/0',
   ],
   [
     '… which may have got it',
     topic,
     { doubts: 1 },
-    { ...stray, acceptedBefore: 9, rules: { ...first.rules, msLeft: 10 } },
+    { ...stray, accepted: 9, rules: { ...first.rules, msLeft: 10 } },
     'unknown 1/0/1',
   ],
   ['one platform among others', appleKey, {}, { canGoOnWithout: true }, 'setPartAside'],
-  ['… or after others', appleKey, {}, { acceptedBefore: 1 }, 'setPartAside'],
+  ['… or after others', appleKey, {}, { accepted: 1 }, 'setPartAside'],
   ['… or which worked before', appleKey, {}, { isProven: true }, 'setPartAside'],
   ['one platform alone', appleKey, {}, {}, 'halt'],
   ['one environment among others', environment, {}, { canGoOnWithout: true }, 'setPartAside'],
@@ -68,7 +68,7 @@ describe('what a configuration fault leads to', () => {
   }
 
   test('a device that is rejected for it keeps the provider’s reason', () => {
-    const decision = decideFault(topic, { ...fresh, ...spent }, { ...first, ...stray, acceptedBefore: 9 });
+    const decision = decideFault(topic, { ...fresh, ...spent }, { ...first, ...stray, accepted: 9 });
     assert.equal(decision.kind === 'record' && decision.reason, 'TopicDisallowed');
   });
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { SendingSlots } from '../../activities/sending-slots.ts';
 import type { Verdict } from '../../providers/provider.ts';
 import {
   accepted,
@@ -78,7 +79,7 @@ describe('refused for now', () => {
   });
 
   test('waits grow with each attempt, spread over their whole range', async () => {
-    for (const random of [0, 0.5, 0.999]) {
+    for (const random of [0.1, 0.5, 0.999]) {
       const send = await bench.launch({ devices: 1 });
       const provider = createScriptedProvider(() => later());
       const worker = bench.worker({
@@ -102,6 +103,27 @@ describe('refused for now', () => {
         assert.ok(wait >= expected[i]! - 10_000, `wait ${i}: ${wait} of ${expected[i]}`);
       });
     }
+  });
+
+  test('a wait of up to two seconds is sat out in the call, without a slot; a longer one is reported', async () => {
+    const send = await bench.launch({ devices: 20 });
+    let parked = 0;
+    const provider = createScriptedProvider(({ deviceId, call }) => {
+      if (call === 1) return later({ afterMs: 300 });
+      return deviceId === send.deviceIds[0] && call === 2 ? later({ afterMs: 60_000 }) : accepted;
+    });
+    const slots = new SendingSlots(1);
+    const park = slots.park.bind(slots);
+    slots.park = (key) => {
+      parked += 1;
+      return park(key);
+    };
+    const worker = bench.worker({ provider, slots, retryBaseMs: 1, retryMaxMs: 600_000 });
+    const result = await worker.deliver(send.batches[0]!);
+    assert.deepEqual([result.status, result.deferred, parked], ['deferred', 1, 1]);
+    assert.ok(result.waitMs > 30_000, `${result.waitMs}`);
+    assert.equal(provider.calls.length, 40);
+    await send.checkBooks({ accepted: 19 });
   });
 
   test('Retry-After is waited for, within the policy’s own limit', async () => {

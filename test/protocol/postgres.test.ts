@@ -4,7 +4,7 @@ import type { Kysely } from 'kysely';
 import { type Claim, claimBatch, lockBatch } from '../../db/batches.ts';
 import { transactionWithClient } from '../../db/connect.ts';
 import { isRefusedByDatabase } from '../../db/database-error.ts';
-import { deleteDeferrals, noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
+import { noteDoubts, storeDeferrals } from '../../db/deferrals.ts';
 import { FencedError } from '../../db/fenced-error.ts';
 import { pauseNotification, resumeNotification } from '../../db/notification-moves.ts';
 import { recordDeliveries } from '../../db/record-deliveries.ts';
@@ -107,10 +107,9 @@ function stored({ send, books }: Round, claim: Claim): Statement {
     name: records === none ? 'storeDeferrals' : 'record_deliveries',
     ofModel: () => model.storeChunk(books, claim.fence, { ...chunk, doubts, ended }, guards),
     real: () =>
-      transactionWithClient(bench.database.pool, async (trx, client) => {
-        await recordDeliveries(client, claim, groupsOf(claim, outcomesOf(send, chunk, doubts)));
-        await storeDeferrals(trx, claim, deferralsOf(send, chunk.deferrals, doubts));
-        await deleteDeferrals(trx, claim, idsOf(send, ended));
+      recordDeliveries(bench.database.pool, claim, groupsOf(claim, outcomesOf(send, chunk, doubts)), {
+        deferrals: deferralsOf(send, chunk.deferrals, doubts),
+        noLongerDeferred: idsOf(send, ended),
       }),
   };
 }
