@@ -1,3 +1,4 @@
+import { Context } from '@temporalio/activity';
 import type { Kysely } from 'kysely';
 import type pg from 'pg';
 import type { Database } from '../db/schema.ts';
@@ -16,6 +17,7 @@ import { type BatchPage, type NextBatchesInput, nextBatches } from './next-batch
 import { beginScheduled, readNotification, type WorkflowView } from './read-notification.ts';
 import type { SendingSlots } from './sending-slots.ts';
 import { settleCancelled } from './settle-cancelled.ts';
+import { SmallSends } from './small-send.ts';
 import { whileBeating } from './while-beating.ts';
 
 export type { BatchPage, FirstLook, WorkflowView };
@@ -39,6 +41,8 @@ export interface ActivityDeps {
 
 /** Every activity takes and returns ids and counts only. Workflows see this type alone. */
 export interface Activities {
+  /** A local activity: its worker runs it within a workflow task. */
+  lookAndSend(notificationId: string): Promise<FirstLook | undefined>;
   firstLook(notificationId: string): Promise<FirstLook | undefined>;
   readNotification(notificationId: string): Promise<WorkflowView | undefined>;
   beginScheduled(notificationId: string): Promise<void>;
@@ -50,7 +54,9 @@ export interface Activities {
 }
 
 export function createActivities(deps: ActivityDeps): Activities {
+  const smallSends = new SmallSends();
   return {
+    lookAndSend: (notificationId) => smallSends.look(deps, notificationId, Context.current().cancellationSignal),
     firstLook: (notificationId) => whileBeating((stop) => firstLook(deps, notificationId, stop)),
     readNotification: (notificationId) => readNotification(deps, notificationId),
     beginScheduled: (notificationId) => beginScheduled(deps, notificationId),

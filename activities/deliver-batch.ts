@@ -23,14 +23,17 @@ import { whileBeating } from './while-beating.ts';
 /** A batch that fails so often is poison: it needs a person, and the rest of the send must not wait for it. */
 const maxActivityAttempts = 10;
 
+interface Attempt extends Pick<BatchRun, 'progress' | 'stop'> {
+  /** Temporal's count, from 1. */
+  activityAttempt: number;
+}
+
 /** One call of the activity. */
-interface DeliverCall extends Pick<BatchRun, 'progress' | 'stop' | 'giveUp'> {
+interface DeliverCall extends Attempt, Pick<BatchRun, 'giveUp'> {
   deps: ActivityDeps;
   input: DeliverBatchInput;
   /** As it was when the call began. */
   notification: Notification;
-  /** Temporal's count, from 1. */
-  activityAttempt: number;
   /** Names the batch in every line of the log. */
   names: object;
 }
@@ -41,22 +44,30 @@ interface DeliverCall extends Pick<BatchRun, 'progress' | 'stop' | 'giveUp'> {
  */
 export function deliverBatch(deps: ActivityDeps, input: DeliverBatchInput): Promise<DeliverBatchResult> {
   const { attempt: activityAttempt } = Context.current().info;
-  const { notificationId, seq: batch, provider } = input;
-  const names = { notificationId, batch, provider, activityAttempt };
   const progress = { dispatched: 0, answered: 0 };
   return whileBeating(
-    async (stop) => {
-      const { giveUp, release } = startGrace(stop, deps.config.shutdownGraceMs);
-      try {
-        const notification = await retryDatabase(() => getNotificationOfAnyApp(deps.db, notificationId), stop);
-        const call = { deps, input, notification, activityAttempt, names, progress, stop, giveUp };
-        return await carryOut(call, await send(call));
-      } finally {
-        release();
-      }
-    },
+    (stop) => carryOutDelivery(deps, input, { activityAttempt, progress, stop }),
     () => ({ ...progress }),
   );
+}
+
+/** The same, whoever counts the attempts and tells that the worker lives. */
+export async function carryOutDelivery(
+  deps: ActivityDeps,
+  input: DeliverBatchInput,
+  attempt: Attempt,
+): Promise<DeliverBatchResult> {
+  const { stop, activityAttempt } = attempt;
+  const { notificationId, seq: batch, provider } = input;
+  const names = { notificationId, batch, provider, activityAttempt };
+  const { giveUp, release } = startGrace(stop, deps.config.shutdownGraceMs);
+  try {
+    const notification = await retryDatabase(() => getNotificationOfAnyApp(deps.db, notificationId), stop);
+    const call = { ...attempt, deps, input, notification, names, giveUp };
+    return await carryOut(call, await send(call));
+  } finally {
+    release();
+  }
 }
 
 /** Up to the reason why the call ends, which is still to be carried out. */

@@ -2,9 +2,6 @@ import { type BatchSummary, listOpenBatches } from '../db/batches.ts';
 import { findPlan, planNextPage } from '../db/plan.ts';
 import type { ActivityDeps } from './activities.ts';
 
-/** Audiences up to this size overtake campaigns on task queues of their own. */
-const urgentAudience = 1_000;
-
 export interface NextBatchesInput {
   notificationId: string;
   afterSeq: number;
@@ -15,6 +12,7 @@ export interface BatchPage {
   batches: BatchSummary[];
   /** Nothing is left to plan and nothing unfinished follows. */
   isLast: boolean;
+  /** A small send, by `CARILLON_SMALL_AUDIENCE`: it overtakes campaigns on task queues of its own. */
   isUrgent: boolean;
 }
 
@@ -34,7 +32,7 @@ export async function nextBatches(
   for (let pages = 0; ; pages++) {
     const { isPlanned, audienceSize } = await findPlan(deps.db, notificationId);
     const batches = await listOpenBatches(deps.db, notificationId, afterSeq, limit);
-    const isSmall = audienceSize <= urgentAudience;
+    const isSmall = audienceSize <= deps.config.smallAudience;
     const isEnough = batches.length === limit || (pages > 0 && batches.length > 0 && !isSmall);
     if (isPlanned || isEnough) {
       return { batches, isLast: isPlanned && batches.length < limit, isUrgent: isPlanned && isSmall };

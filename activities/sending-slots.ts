@@ -1,8 +1,5 @@
 import type { ActivitySlotInfo, CustomSlotSupplier, SlotPermit, WorkerOptions } from '@temporalio/worker';
 
-/** Batches of one queue and process that may wait without a slot: each keeps its list of devices in memory. */
-const maxParked = 100;
-
 /**
  * The slots of one delivery queue in one process. A batch that only waits (for its rate limit, for a first answer) gives its slot
  * back and keeps its place: it costs no CPU, and the batches behind it have something to send. It goes on without asking, so that
@@ -13,13 +10,16 @@ const maxParked = 100;
 export class SendingSlots implements CustomSlotSupplier<ActivitySlotInfo> {
   readonly type = 'custom';
   readonly #size: number;
+  readonly #maxParked: number;
   /** Reserved by a poll or used by a batch; not those of parked ones. */
   #taken = 0;
   readonly #parked = new Set<string>();
   #waiting: (() => void)[] = [];
 
-  constructor(size: number) {
+  /** @param maxParked batches that may wait without a slot: each keeps its list of devices in memory */
+  constructor(size: number, maxParked = 100) {
     this.#size = size;
+    this.#maxParked = maxParked;
   }
 
   /**
@@ -27,7 +27,7 @@ export class SendingSlots implements CustomSlotSupplier<ActivitySlotInfo> {
    * parked, or another of the same key is: one batch of a send is enough to use up a limit that makes it wait.
    */
   park(key: string): (() => void) | undefined {
-    if (this.#parked.size >= maxParked || this.#parked.has(key)) return undefined;
+    if (this.#parked.size >= this.#maxParked || this.#parked.has(key)) return undefined;
     this.#parked.add(key);
     this.releaseSlot();
     return () => {

@@ -26,6 +26,8 @@ import { loadWorkerSettings } from './worker-settings.ts';
 
 /** Batches of small sends that one process sends at once, besides the campaigns' own slots. */
 const urgentSlots = 4;
+/** Each waits for a provider or for PostgreSQL nearly all the time; there are twice as many places for workflow tasks. */
+const smallSendsAtOnce = 20;
 /** On Temporal Cloud every heartbeat that reaches the server is billed; pause and cancel do not wait for one. */
 const heartbeatThrottle = '2s';
 const dayMs = 24 * 60 * 60_000;
@@ -90,6 +92,7 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
             taskQueue: notificationsTaskQueue(taskQueuePrefix),
             maxCachedWorkflows: worker.maxCachedWorkflows,
             maxConcurrentActivityTaskExecutions: 20,
+            maxConcurrentLocalActivityExecutions: smallSendsAtOnce,
             ...(worker.workflowBundlePath
               ? { workflowBundle: { codePath: worker.workflowBundlePath } }
               : { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }),

@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: measures the engine alone, a slow provider, one batch, the whole stack, latencies and the API, and checks each
+ * `npm run bench`: measures the engine alone, a slow provider, one batch, the whole stack, small sends, latencies and the API, and checks each
  * time that the measured work was done. Compare figures of one run with each other, not with those of another day.
  */
 import { readCommandLine } from '../domain/command-line.ts';
@@ -9,9 +9,10 @@ import { benchDeliver, type DeliverFigures } from './deliver.ts';
 import { benchEngine, type SenderFigures, type SenderName } from './engine.ts';
 import { benchLatency, type LatencyFigures } from './latency.ts';
 import { benchPace, type PaceFigures } from './pace.ts';
+import { benchSmallSends, type SmallSendFigures } from './small-sends.ts';
 import { benchStack, type StackFigures } from './stack.ts';
 
-const parts = ['engine', 'pace', 'deliver', 'stack', 'latency', 'api'] as const;
+const parts = ['engine', 'pace', 'deliver', 'stack', 'small', 'latency', 'api'] as const;
 type Part = (typeof parts)[number];
 
 const usage = `npm run bench -- [options]
@@ -30,6 +31,8 @@ interface BenchReport extends Nullable<LatencyFigures>, Nullable<ApiFigures> {
   /** Sends a second with books over sends a second without. */
   tax: number | null;
   stack: StackFigures[] | null;
+  /** Notifications to one device. */
+  small: SmallSendFigures | null;
 }
 type Nullable<T> = { [K in keyof T]: T[K] | null };
 
@@ -51,6 +54,7 @@ const report: BenchReport = {
   deliver: null,
   tax: null,
   stack: null,
+  small: null,
   pause_ms: null,
   overtake_ms: null,
   import_rows_per_second: null,
@@ -66,6 +70,7 @@ const runs: Record<Part, () => Promise<Partial<BenchReport>>> = {
       say,
     ),
   }),
+  small: async () => ({ small: await benchSmallSends(quick, say) }),
   latency: () => (quick ? benchLatency(300_000, 3, say) : benchLatency(1_000_000, 10, say)),
   api: () => benchApi(quick, say),
 };

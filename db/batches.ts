@@ -29,6 +29,17 @@ export function listOpenBatches(
     .execute();
 }
 
+export async function isAnyBatchClaimed(db: Kysely<Database>, notificationId: string): Promise<boolean> {
+  const claimed = await db
+    .selectFrom('batches')
+    .select('seq')
+    .where('notification_id', '=', notificationId)
+    .where('fence', '>', 0)
+    .limit(1)
+    .executeTakeFirst();
+  return claimed !== undefined;
+}
+
 /** A batch and the right to write its outcomes, until another worker claims it. */
 export interface Claim {
   notificationId: string;

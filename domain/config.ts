@@ -52,6 +52,8 @@ export interface WorkerConfig {
   openBatches: number;
   /** `CARILLON_BATCHES_PER_RUN`: batches after which the send continues as new; default 0: when Temporal suggests it. */
   batchesPerRun: number;
+  /** `CARILLON_SMALL_AUDIENCE`: up to so many devices are sent to in one step, ahead of larger sends; default 1 000, 0: never. */
+  smallAudience: number;
   /** `CARILLON_HEARTBEAT_TIMEOUT_MS`: how long a worker may be silent before another takes over its batch; default 10 000. */
   heartbeatTimeoutMs: number;
   /** `CARILLON_RETRY_BASE_MS`: the first wait after a transient refusal, doubled each time; default 10 000. */
@@ -105,6 +107,7 @@ export function readConfig(settings: Settings): Config {
       concurrentBatches: settings.integer('CARILLON_CONCURRENT_BATCHES', 2),
       openBatches: settings.integer('CARILLON_OPEN_BATCHES', 20),
       batchesPerRun: settings.integer('CARILLON_BATCHES_PER_RUN', 0, 0),
+      smallAudience: settings.integer('CARILLON_SMALL_AUDIENCE', 1_000, 0),
       heartbeatTimeoutMs: settings.integer('CARILLON_HEARTBEAT_TIMEOUT_MS', 10_000),
       retryBaseMs: settings.integer('CARILLON_RETRY_BASE_MS', 10_000),
       retryMaxMs: settings.integer('CARILLON_RETRY_MAX_MS', 3_600_000),

@@ -1,8 +1,8 @@
 /** Temporal's ids and names, made and taken apart only here. Workflows import this file, so it must stay free of Node. */
 
-export const sendNotificationWorkflowType = 'sendNotificationWorkflow';
+export const notificationWorkflowType = 'notificationWorkflow';
 
-/** Wakes `sendNotificationWorkflow` to read its state. The signal carries nothing: PostgreSQL is the authority. */
+/** Wakes `notificationWorkflow` to read its state. The signal carries nothing: PostgreSQL is the authority. */
 export const wakeSignalName = 'wakeSignal';
 
 export function notificationWorkflowId(notificationId: string): string {

@@ -29,6 +29,8 @@ export interface LocalTemporal {
 }
 
 const startAttempts = 3;
+/** By default a task queue has four, of which each hands out its own tasks in order: what was launched first would not be sent first. */
+const onePartition = { 'matching.numTaskqueueReadPartitions': '1', 'matching.numTaskqueueWritePartitions': '1' };
 
 /**
  * Starts the Temporal dev server and waits until its namespace answers. The server picks ports for its inner services without
@@ -53,7 +55,7 @@ async function startTemporalOnce(options: LocalTemporalOptions): Promise<LocalTe
   args.push('--http-port', String(httpPort), '--metrics-port', String(metricsPort));
   args.push(...(options.uiPort === undefined ? ['--headless'] : ['--ui-port', String(options.uiPort)]));
   if (options.databaseFile) args.push('--db-filename', options.databaseFile);
-  for (const [key, value] of Object.entries(options.dynamicConfig ?? {})) {
+  for (const [key, value] of Object.entries({ ...onePartition, ...options.dynamicConfig })) {
     args.push('--dynamic-config-value', `${key}=${value}`);
   }
   const child = await startReadyChild(

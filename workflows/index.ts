@@ -1,3 +1,3 @@
 /** What the worker registers. */
 export { deliverBatchWorkflow } from './deliver-batch.ts';
-export { sendNotificationWorkflow } from './send-notification.ts';
+export { notificationWorkflow, sendNotificationWorkflow } from './send-notification.ts';

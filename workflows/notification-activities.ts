@@ -1,4 +1,4 @@
-import { proxyActivities } from '@temporalio/workflow';
+import { ActivityCancellationType, proxyActivities, proxyLocalActivities } from '@temporalio/workflow';
 import type { Activities } from '../activities/activities.ts';
 
 const options = {
@@ -7,6 +7,16 @@ const options = {
   retry: { initialInterval: '200ms', backoffCoefficient: 2, maximumInterval: '10s' },
 } as const;
 const summarised = (summary: string) => proxyActivities<Activities>({ ...options, summary });
+
+/**
+ * Within the workflow task, which costs Temporal a tenth of an activity. Not tried again: what fails goes on as an activity, which waits
+ * for its next attempt without holding a workflow task.
+ */
+export const { lookAndSend } = proxyLocalActivities<Activities>({
+  startToCloseTimeout: '2m',
+  cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+  retry: { maximumAttempts: 1 },
+});
 
 /** The activities on the queue of the notifications, each with its line in Temporal's UI. */
 export const { firstLook } = summarised('read state and books, list the first batches');

@@ -18,6 +18,7 @@ import {
   beginScheduled,
   cancelByOperator,
   firstLook,
+  lookAndSend,
   readNotification,
   settleCancelled,
 } from './notification-activities.ts';
@@ -36,11 +37,32 @@ const wakeSignal = defineSignal(wakeSignalName);
 /** Nothing depends on it: a timer says in Temporal's timeline what a send waits for, a signal ends the wait. */
 const idleLook = '30d';
 
+/** Reads a notification, and may send to some of it. */
+type Look = (notificationId: string, isFirst: boolean) => Promise<FirstLook | undefined>;
+
 /**
  * One notification from launch to closed books. PostgreSQL says what state it is in; this workflow reads that, does what the
  * state asks for, and reads again. A signal wakes it to look; a lost signal costs time, never a device.
+ *
+ * A send to few devices ends with the first look: one workflow task, no activity, no child.
  */
-export async function sendNotificationWorkflow(input: SendNotificationInput): Promise<SendNotificationResult> {
+export function notificationWorkflow(input: SendNotificationInput): Promise<SendNotificationResult> {
+  return followState(input, async (notificationId) => {
+    try {
+      return await lookAndSend(notificationId);
+    } catch (error) {
+      if (isCancellation(error)) throw error;
+      return firstLook(notificationId);
+    }
+  });
+}
+
+/** The same for what was launched before a look could send. To be deleted when none of these is open any more. */
+export function sendNotificationWorkflow(input: SendNotificationInput): Promise<SendNotificationResult> {
+  return followState(input, (notificationId, isFirst) => (isFirst ? firstLook : readNotification)(notificationId));
+}
+
+async function followState(input: SendNotificationInput, look: Look): Promise<SendNotificationResult> {
   const { notificationId } = input;
   let { waits } = input;
   const wake: Wake = { isPending: false };
@@ -50,7 +72,7 @@ export async function sendNotificationWorkflow(input: SendNotificationInput): Pr
   try {
     for (let isFirst = true; ; isFirst = false) {
       wake.isPending = false;
-      const view: FirstLook | undefined = await (isFirst ? firstLook : readNotification)(notificationId);
+      const view = await look(notificationId, isFirst);
       if (view) setCurrentDetails(describeNotification(view));
       if (view === undefined || view.isFinished || view.state === 'draft' || view.state === 'completed') {
         // A signal that came during the read is seen here: the server refuses to close a workflow behind its back.

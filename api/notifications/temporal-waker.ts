@@ -1,7 +1,7 @@
-import { Client, Connection, isGrpcServiceError } from '@temporalio/client';
+import { Client, Connection, isGrpcServiceError, WorkflowExecutionAlreadyStartedError } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { cutText } from '../../domain/cut-text.ts';
-import { sendNotificationWorkflowType } from '../../domain/ids.ts';
+import { notificationWorkflowType } from '../../domain/ids.ts';
 import type { Logger } from '../../domain/logger.ts';
 import { labelsOf, notificationStart } from '../../domain/notification-start.ts';
 import type { Environment } from '../../domain/settings.ts';
@@ -36,12 +36,8 @@ export function createTemporalWaker(options: TemporalWakerOptions): Notification
   return {
     async wake(notification) {
       try {
-        await client.withDeadline(Date.now() + deadlineMs, () =>
-          client.workflow.signalWithStart(
-            sendNotificationWorkflowType,
-            notificationStart(notification.id, labelsOf(notification), taskQueue),
-          ),
-        );
+        const start = notificationStart(notification.id, labelsOf(notification), taskQueue);
+        await client.withDeadline(Date.now() + deadlineMs, () => startOrWake(client, start));
         return 'woken';
       } catch (err) {
         // The change is in PostgreSQL already, so nothing is lost: the reconciler finds it by its version.
@@ -61,6 +57,17 @@ export function createTemporalWaker(options: TemporalWakerOptions): Notification
 
     close: () => connection.close(),
   };
+}
+
+/** A launch needs no signal, which Temporal Cloud bills like the start: the workflow's first step is to look. */
+async function startOrWake(client: Client, start: ReturnType<typeof notificationStart>): Promise<void> {
+  const { signal: _signal, ...startOnly } = start;
+  try {
+    await client.workflow.start(notificationWorkflowType, { ...startOnly, workflowIdConflictPolicy: 'FAIL' });
+  } catch (error) {
+    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
+    await client.workflow.signalWithStart(notificationWorkflowType, start);
+  }
 }
 
 function setOnly(env: Environment): Record<string, string> {

@@ -46,7 +46,19 @@ if (values['keep-logs']) {
 }
 const stack = await startStack({ ...options, signal, say: sayCalmly });
 
-const columns = ['seed', 'devices', 'kills', 'restarts', 'faults', 'in flight', 'repeats', 'marked', 'lost', 'seconds'];
+const columns = [
+  'seed',
+  'devices',
+  'small',
+  'kills',
+  'restarts',
+  'faults',
+  'in flight',
+  'repeats',
+  'marked',
+  'lost',
+  'seconds',
+];
 say(`\n${columns.map((name) => name.padStart(10)).join('')}  result`);
 let failures = 0;
 for (let run = 0; run < seeds && !signal.aborted; run++) {
@@ -79,7 +91,18 @@ function sayCalmly(line: string): void {
 
 function show({ report, verdict, problems, story, looks, seconds }: ChaosResult): void {
   const { seed, kills, restarts, faults, repeats, repeats_marked, lost } = report;
-  const cells = [seed, report.devices, kills, restarts, faults, verdict.inFlight, repeats, repeats_marked, lost];
+  const cells = [
+    seed,
+    report.devices,
+    report.small_sends,
+    kills,
+    restarts,
+    faults,
+    verdict.inFlight,
+    repeats,
+    repeats_marked,
+    lost,
+  ];
   const result = problems.length === 0 ? `passed, ${looks} looks` : 'FAILED';
   say(`${[...cells, seconds.toFixed(1)].map((cell) => String(cell).padStart(10)).join('')}  ${result}`);
   if (problems.length === 0 && !values.story) return;

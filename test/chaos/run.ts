@@ -12,6 +12,7 @@ import { isClean, type Leftovers, readBooks, readDeviceIds, readLeftovers } from
 import { createOperator, launchOnce } from './operator.ts';
 import { drawScenario, type Scenario } from './scenario.ts';
 import { chaosLimits } from './settings.ts';
+import { SmallSends } from './small-sends.ts';
 import { installTakeoverWitness } from './takeovers.ts';
 import { type SendEvidence, type Verdict, verify } from './verify.ts';
 import { Watch } from './watch.ts';
@@ -28,6 +29,8 @@ export interface ChaosReport {
   repeats_marked: number;
   lost: number;
   balanced: boolean;
+  /** Notifications to one device each, launched beside the large one. */
+  small_sends: number;
 }
 
 export interface ChaosResult {
@@ -73,7 +76,10 @@ export async function runChaos(
     await control.resetLedger();
     for (const rule of scenario.rules) await control.addRule(rule.match ?? {}, rule.action, rule.times);
     const devices = new ChaosDevices(seed, runNumber, count, scenario.behaviours);
-    const imported = await createApiClient(stack.apiUrl, stack.apiKey!).importDevices(devices.rows());
+    const api = createApiClient(stack.apiUrl, stack.apiKey!);
+    const smallSends = new SmallSends(stack, seed, runNumber);
+    await api.importDevices(smallSends.rows());
+    const imported = await api.importDevices(devices.rows());
     if (imported.imported !== count) throw new Error(`the import took ${JSON.stringify(imported)}`);
     const externalIds = await readDeviceIds(db, devices.name);
 
@@ -84,7 +90,9 @@ export async function runChaos(
     const operator = createOperator(stack.apiUrl, stack.apiKey!, notificationId);
     const run: ChaosRun = { stack, operator, temporal, db, notificationId, devices, ratePerSecond, tally };
     const watch = new Watch(run, scenario.disturbances);
+    smallSends.start();
     const view = await watch.untilTheEnd(stop);
+    const small = await smallSends.end(db);
     const leftovers = await settle(() => readLeftovers(db, temporal, control, notificationId));
     const ledger = await control.ledgerSummary(notificationId);
     const rules = await control.listRules();
@@ -121,10 +129,11 @@ export async function runChaos(
         repeats_marked: verdict.repeatsMarked,
         lost: verdict.lost,
         balanced: view.books.balanced && evidence.batchesAtFault === 0,
+        small_sends: small.sends,
       },
       verdict,
       story: watch.story,
-      problems: [...new Set(watch.problems), ...verdict.problems],
+      problems: [...new Set(watch.problems), ...verdict.problems, ...small.problems],
       looks: watch.looks,
       seconds: (performance.now() - startedAt) / 1000,
       evidence,

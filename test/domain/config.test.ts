@@ -34,6 +34,7 @@ const numbers: NumberRow[] = [
   ['CARILLON_CONCURRENT_BATCHES', ({ worker }) => worker.concurrentBatches, 2, 1],
   ['CARILLON_OPEN_BATCHES', ({ worker }) => worker.openBatches, 20, 1],
   ['CARILLON_BATCHES_PER_RUN', ({ worker }) => worker.batchesPerRun, 0, 0],
+  ['CARILLON_SMALL_AUDIENCE', ({ worker }) => worker.smallAudience, 1_000, 0],
   ['CARILLON_HEARTBEAT_TIMEOUT_MS', ({ worker }) => worker.heartbeatTimeoutMs, 10_000, 1],
   ['CARILLON_RETRY_BASE_MS', ({ worker }) => worker.retryBaseMs, 10_000, 1],
   ['CARILLON_RETRY_MAX_MS', ({ worker }) => worker.retryMaxMs, 3_600_000, 1],

@@ -96,7 +96,8 @@ Runtime.install({
 
 const quick: Partial<WorkerConfig> = {
   ...{ batchSize: 100, retryBaseMs: 1, retryMaxMs: 3_600_000, heartbeatTimeoutMs: 5_000, shutdownGraceMs: 2_000 },
-  ...{ concurrentBatches: 4, openBatches: 4 },
+  // The sends of tests are small, and most tests are about the workflows of larger ones.
+  ...{ concurrentBatches: 4, openBatches: 4, smallAudience: 0 },
 };
 
 export async function createSendBench(): Promise<SendBench> {

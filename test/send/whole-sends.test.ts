@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { unscheduleNotification } from '../../db/notification-moves.ts';
-import { accepted, gate } from '../delivery/harness.ts';
-import { until } from '../support/until.ts';
+import { accepted } from '../delivery/harness.ts';
 import { createSendBench, repeatedCalls, type SendBench } from './harness.ts';
 
 let bench: SendBench;
@@ -61,40 +60,6 @@ test('no device, no device token and no list of ids is in a history', async () =
     for (const { device_token } of tokens) assert.ok(!text.includes(device_token!));
     assert.ok(history.length < 200_000, `${history.length} characters`);
   }
-});
-
-describe('urgent', () => {
-  test('a small send is on its way after one activity of its workflow', async () => {
-    const send = await bench.launch({ devices: 1 });
-    await send.until('completed');
-    await send.handle.result();
-    const { events } = await send.handle.fetchHistory();
-    const steps = events!.flatMap(
-      ({
-        activityTaskScheduledEventAttributes: activity,
-        startChildWorkflowExecutionInitiatedEventAttributes: child,
-      }) => activity?.activityType?.name ?? child?.workflowType?.name ?? [],
-    );
-    assert.deepEqual(steps, ['firstLook', 'deliverBatchWorkflow', 'closeBooks', 'readNotification']);
-  });
-
-  test('a small send is out while a large one holds every slot of its own queue', async () => {
-    const answers = gate();
-    const large = await bench.launch({ devices: 1_200 });
-    const largeIds = new Set(large.deviceIds);
-    bench.providers.apns.answer = async ({ deviceId }) => {
-      if (largeIds.has(deviceId)) await answers.opened;
-      return accepted;
-    };
-    await until(() => bench.providers.apns.open >= 4);
-    const small = await bench.launch({ devices: 1 });
-    await small.until('completed');
-    await small.checkBooks({ accepted: 1 });
-    assert.equal((await large.read()).books.outcomes.accepted, 0);
-    answers.open();
-    await large.until('completed');
-    await large.checkBooks({ accepted: 1_200 });
-  });
 });
 
 describe('a device that must wait for long', () => {
