@@ -2,9 +2,9 @@
  * The workflows, run again on recorded histories: a change that takes another course on an old history would hang every send
  * under way when it is deployed.
  *
- * Two of them are kept in `histories/`. After a change that cannot be compatible (or that needs none to be, because no send is
- * under way) they are made anew: `CARILLON_RECORD_HISTORIES=1 node --test test/send/replay.test.ts`, then
- * `biome check --write test/send`.
+ * Some are kept in `histories/`. After a change that cannot be compatible (or that needs none to be, because no send is under way)
+ * those that begin with `looks` are made anew: `RECORD_HISTORIES=1 npm test -- test/send/replay`, then
+ * `biome check --write test/send`. The others are of `sendNotificationWorkflow`, which nothing starts any more.
  */
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -21,7 +21,9 @@ const { History } = proto.temporal.api.history.v1;
 type History = proto.temporal.api.history.v1.IHistory;
 
 const histories = path.join(import.meta.dirname, 'histories');
-const isRecording = process.env.CARILLON_RECORD_HISTORIES === '1';
+/** Of sends that were launched before a look could send. */
+const beforeLooks = ['paused-and-deferred', 'cancelled-in-temporal'];
+const isRecording = process.env.RECORD_HISTORIES === '1';
 
 let bench: SendBench;
 before(async () => {
@@ -95,7 +97,7 @@ describe('the history of', () => {
     await send.until('completed');
     await send.handle.result();
     await replayAll(send);
-    if (isRecording) record('paused-and-deferred', (await historiesOf(send))[0]!.history);
+    if (isRecording) record('looks-paused-and-deferred', (await historiesOf(send))[0]!.history);
   });
 
   test('a send that is cancelled in mid-batch', async () => {
@@ -126,11 +128,11 @@ describe('the history of', () => {
     await send.until('cancelled');
     await until(async () => (await send.handle.describe()).status.name === 'CANCELLED');
     await replayAll(send);
-    if (isRecording) record('cancelled-in-temporal', (await historiesOf(send))[0]!.history);
+    if (isRecording) record('looks-cancelled-in-temporal', (await historiesOf(send))[0]!.history);
   });
 });
 
-for (const name of ['paused-and-deferred', 'cancelled-in-temporal']) {
+for (const name of [...beforeLooks, 'looks-paused-and-deferred', 'looks-cancelled-in-temporal']) {
   test(`histories/${name}.json still takes the course that it took`, { skip: isRecording }, async () => {
     await replay('notification-recorded', readRecorded(name));
   });
