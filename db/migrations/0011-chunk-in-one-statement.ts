@@ -121,7 +121,7 @@ async function storeWhatElseBecameOfAChunk(db: Kysely<unknown>): Promise<void> {
     $$
   `.execute(db);
   // Locked in the order of id, as every other writer of many devices does, so that two of them cannot wait for each other. In one
-  // UPDATE: each one reads the table's checks anew.
+  // UPDATE, as PostgreSQL reads the table's CHECKs anew for each.
   await sql`
     create function retire_devices(p_retirements jsonb) returns void language plpgsql
       -- Along the primary key, whatever the table's statistics say.
