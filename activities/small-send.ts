@@ -14,7 +14,7 @@ const slowMs = 30_000;
 
 /**
  * Looks at notifications, and sends those to few devices in the same step: one workflow task then plans, sends and closes what otherwise
- * takes a workflow for each batch and seven activities, a hundred times the work of the send itself.
+ * takes a workflow for each batch and several activities.
  */
 export class SmallSends {
   /** None to leave: a step that has to wait ends soon. */

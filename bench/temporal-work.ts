@@ -22,6 +22,8 @@ const actionEvents = new Set<unknown>([
   EventType.EVENT_TYPE_TIMER_STARTED,
   EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED,
   EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES,
+  // A local activity; no other marker is recorded.
+  EventType.EVENT_TYPE_MARKER_RECORDED,
 ]);
 /** A server's listing lags by a moment. */
 const listingPatienceMs = 15_000;

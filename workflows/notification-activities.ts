@@ -9,7 +9,7 @@ const options = {
 const summarised = (summary: string) => proxyActivities<Activities>({ ...options, summary });
 
 /**
- * Within the workflow task, which costs Temporal a tenth of an activity. Not tried again: what fails goes on as an activity, which waits
+ * Within the workflow task, which costs a quarter of an activity. Not tried again: what fails goes on as an activity, which waits
  * for its next attempt without holding a workflow task.
  */
 export const { lookAndSend } = proxyLocalActivities<Activities>({
