@@ -11,11 +11,11 @@ import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.t
 import type { Notification } from '../domain/notification.ts';
 import { PayloadError, type PreparedMessage, type PushProvider } from '../providers/provider.ts';
 import type { ActivityDeps } from './activities.ts';
-import type { BatchRun } from './delivery/batch-run.ts';
-import { BatchSender } from './delivery/batch-sender.ts';
 import { DatabaseClock } from './delivery/database-clock.ts';
 import { type Ending, endingOf, finished, halted, haltedForBooks } from './delivery/ending.ts';
 import { PendingDevices } from './delivery/pending-devices.ts';
+import type { Run } from './delivery/run.ts';
+import { Sender } from './delivery/sender.ts';
 import { startGrace } from './delivery/shutdown-grace.ts';
 import { toHostInTrouble } from './read-notification.ts';
 import { whileBeating } from './while-beating.ts';
@@ -23,13 +23,13 @@ import { whileBeating } from './while-beating.ts';
 /** A batch that fails so often is poison: it needs a person, and the rest of the send must not wait for it. */
 const maxActivityAttempts = 10;
 
-interface Attempt extends Pick<BatchRun, 'progress' | 'stop'> {
+interface Attempt extends Pick<Run, 'progress' | 'stop'> {
   /** Temporal's count, from 1. */
   activityAttempt: number;
 }
 
 /** One call of the activity. */
-interface DeliverCall extends Attempt, Pick<BatchRun, 'giveUp'> {
+interface DeliverCall extends Attempt, Pick<Run, 'giveUp'> {
   deps: ActivityDeps;
   input: DeliverBatchInput;
   /** As it was when the call began. */
@@ -112,7 +112,7 @@ function prepare(
 /** One run or more: before a halt on suspicion the batch is claimed again, and devices elsewhere in the audience come first. */
 async function sendPrepared(
   { deps, input, notification, names, progress, stop, giveUp }: DeliverCall,
-  { provider, prepared, clock }: Pick<BatchRun, 'provider' | 'prepared'> & { clock: DatabaseClock },
+  { provider, prepared, clock }: Pick<Run, 'provider' | 'prepared'> & { clock: DatabaseClock },
 ): Promise<Ending> {
   const { appId, launchedAt, expiresAt, inDoubtPolicy } = notification;
   const launch = { appId, launchedAt: launchedAt! };
@@ -122,7 +122,7 @@ async function sendPrepared(
     const pending = await retryDatabase(() => PendingDevices.load({ ...deps, launch, claim, clock }), stop);
     const { devices, suspects } = elsewhere;
     if (devices > 0) await retryDatabase(() => pending.askElsewhere(deps.db, devices), stop);
-    const sender = new BatchSender({
+    const sender = new Sender({
       ...deps,
       ...{ claim, appId, expiresAt, inDoubtPolicy, provider, prepared, pending, progress, stop, giveUp },
       suspectsBefore: suspects,

@@ -1,8 +1,8 @@
 import type { Claim } from '../../db/batches.ts';
 import { pause } from '../../domain/pause.ts';
 import type { SendingSlots } from '../sending-slots.ts';
-import { unprovenInFlight } from './batch-hosts.ts';
-import type { BatchRun } from './batch-run.ts';
+import type { Run } from './run.ts';
+import { unprovenInFlight } from './run-hosts.ts';
 
 /** A rate limit or a refused device that is free this soon is waited for here, what takes longer on a durable timer, … */
 export const maxWaitHereMs = 2_000;
@@ -25,7 +25,7 @@ export class BatchSlot {
   #isWaiting = false;
   #answeredAtLook = -1;
 
-  constructor({ slots, claim, stop }: BatchRun) {
+  constructor({ slots, claim, stop }: Run) {
     this.#slots = slots;
     this.#claim = claim;
     this.#stop = stop;

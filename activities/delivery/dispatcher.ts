@@ -1,24 +1,24 @@
 import type { Address } from '../../db/device-addresses.ts';
 import type { DeviceAddress, Verdict } from '../../providers/provider.ts';
-import type { BatchBooks } from './batch-books.ts';
-import type { BatchHosts } from './batch-hosts.ts';
-import type { BatchParts, Part } from './batch-parts.ts';
-import type { BatchRun } from './batch-run.ts';
 import type { BatchSlot } from './batch-slot.ts';
 import { endByExpiry, endWithoutRequest } from './end-without-request.ts';
 import type { HostTroubles } from './host-troubles.ts';
 import type { PendingDevice } from './pending-devices.ts';
+import type { Run } from './run.ts';
+import type { RunBooks } from './run-books.ts';
 import type { RunEnd } from './run-end.ts';
+import type { RunHosts } from './run-hosts.ts';
+import type { Part, RunParts } from './run-parts.ts';
 import type { Verdicts } from './verdicts.ts';
 
 /** Hands reserved devices to the provider, as many at once as their host takes, and every answer to the verdicts. */
 export class Dispatcher {
-  readonly #run: BatchRun;
+  readonly #run: Run;
   readonly #end: RunEnd;
   readonly #slot: BatchSlot;
-  readonly #hosts: BatchHosts;
-  readonly #parts: BatchParts;
-  readonly #books: BatchBooks;
+  readonly #hosts: RunHosts;
+  readonly #parts: RunParts;
+  readonly #books: RunBooks;
   readonly #troubles: HostTroubles;
   readonly #verdicts: Verdicts;
   #inFlight = 0;
@@ -26,12 +26,12 @@ export class Dispatcher {
   #onDrained: (() => void) | undefined;
 
   constructor(given: {
-    run: BatchRun;
+    run: Run;
     end: RunEnd;
     slot: BatchSlot;
-    hosts: BatchHosts;
-    parts: BatchParts;
-    books: BatchBooks;
+    hosts: RunHosts;
+    parts: RunParts;
+    books: RunBooks;
     troubles: HostTroubles;
     verdicts: Verdicts;
   }) {

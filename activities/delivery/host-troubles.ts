@@ -9,25 +9,25 @@ import {
 } from '../../db/provider-hosts.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import type { UnsentVerdict } from '../../providers/provider.ts';
-import type { BatchBooks } from './batch-books.ts';
-import type { BatchHost, BatchHosts } from './batch-hosts.ts';
-import type { Part } from './batch-parts.ts';
-import type { BatchRun } from './batch-run.ts';
 import type { Decision } from './decide.ts';
+import type { Run } from './run.ts';
+import type { RunBooks } from './run-books.ts';
 import type { RunEnd, SendEnd } from './run-end.ts';
+import type { RunHost, RunHosts } from './run-hosts.ts';
+import type { Part } from './run-parts.ts';
 
 /** Hosts that are blocked, fail or cannot be reached: what one run does about them, tells other workers and learns from them. */
 export class HostTroubles {
-  readonly #run: BatchRun;
+  readonly #run: Run;
   readonly #end: RunEnd;
-  readonly #hosts: BatchHosts;
-  readonly #books: BatchBooks;
+  readonly #hosts: RunHosts;
+  readonly #books: RunBooks;
   /** A host was blocked since `isAlone` was last asked. */
   #mayBeAlone = false;
-  readonly #blockWrittenUntil = new Map<BatchHost, number>();
+  readonly #blockWrittenUntil = new Map<RunHost, number>();
   #troubleStored: Promise<void> = Promise.resolve();
 
-  constructor(given: { run: BatchRun; end: RunEnd; hosts: BatchHosts; books: BatchBooks }) {
+  constructor(given: { run: Run; end: RunEnd; hosts: RunHosts; books: RunBooks }) {
     this.#run = given.run;
     this.#end = given.end;
     this.#hosts = given.hosts;
@@ -35,7 +35,7 @@ export class HostTroubles {
   }
 
   /** No connection to be had. @returns milliseconds until the host may be tried again */
-  noteUnsent(host: BatchHost, { reason, afterMs }: UnsentVerdict): number {
+  noteUnsent(host: RunHost, { reason, afterMs }: UnsentVerdict): number {
     const { db, providerHosts } = this.#run;
     const scope = this.#scopeOf(host);
     // One that takes no more at the moment has answered before.
@@ -67,18 +67,18 @@ export class HostTroubles {
    * Nothing more goes to this host. Where it is the only one, the run stops at once: the rest of the window is reserved already,
    * and would meet the same refusal. Otherwise its devices are set aside, and the others are sent to.
    */
-  #block(host: BatchHost, waitMs: number, reason: string): void {
+  #block(host: RunHost, waitMs: number, reason: string): void {
     if (this.#hosts.block(host, waitMs, reason)) this.#mayBeAlone = true;
     this.#setWaitingAside(host);
     if (this.#hosts.areAllBlocked) this.#end.stopFor(this.#waitFor(this.#hosts.firstBlocked!));
   }
 
-  #setWaitingAside(host: BatchHost): void {
+  #setWaitingAside(host: RunHost): void {
     const cause = { reason: host.reason || 'held back' };
     for (const device of host.waiting.splice(0)) this.#books.postpone(device, this.#hosts.msUntilFree(host), cause);
   }
 
-  #waitFor(host: BatchHost): SendEnd {
+  #waitFor(host: RunHost): SendEnd {
     const { name, reason } = host;
     const isOneOfMany = this.#hosts.areMany && !this.#hosts.areAllBlocked;
     return { kind: 'wait', waitMs: this.#hosts.msUntilFree(host), reason, ...(isOneOfMany && { host: name }) };
@@ -94,7 +94,7 @@ export class HostTroubles {
   }
 
   /** A request was written to it at least. */
-  noteReached(host: BatchHost, hasAnswered: boolean): void {
+  noteReached(host: RunHost, hasAnswered: boolean): void {
     host.hasAnswered ||= hasAnswered;
     if (!this.#run.providerHosts.isAnyAway) return;
     const scope = this.#scopeOf(host);
@@ -117,7 +117,7 @@ export class HostTroubles {
     return true;
   }
 
-  #scopeOf({ name }: BatchHost): HostScope {
+  #scopeOf({ name }: RunHost): HostScope {
     const { appId, claim, provider } = this.#run;
     return { appId, provider: claim.provider, host: name, credential: provider.credential };
   }

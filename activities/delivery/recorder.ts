@@ -8,8 +8,8 @@ import type { Retirement } from '../../db/devices.ts';
 import { isRecorded, recordDeliveries } from '../../db/record-deliveries.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import type { Database } from '../../db/schema.ts';
-import type { BatchRun } from './batch-run.ts';
 import type { PendingDevice } from './pending-devices.ts';
+import type { Run } from './run.ts';
 
 /** A chunk is written when it has so many outcomes, or as many as one window, or when its first one is so old. */
 const maxChunkSize = 500;
@@ -46,7 +46,7 @@ export class Recorder {
   /** True once every device of the batch has its outcome. */
   isFinished = false;
 
-  constructor({ db, pool, claim, config, giveUp }: BatchRun, onFailure: (error: unknown) => void) {
+  constructor({ db, pool, claim, config, giveUp }: Run, onFailure: (error: unknown) => void) {
     this.#db = db;
     this.#pool = pool;
     this.#claim = claim;

@@ -1,11 +1,11 @@
 import { retryDatabase } from '../../db/retry-database.ts';
 import { keepEvidence, reviveSuspects } from '../../db/token-evidence.ts';
 import { weighTokens } from '../../domain/token-evidence.ts';
-import type { BatchBooks } from './batch-books.ts';
-import type { BatchParts, Part } from './batch-parts.ts';
-import type { BatchRun } from './batch-run.ts';
 import type { Suspect } from './breaker.ts';
+import type { Run } from './run.ts';
+import type { RunBooks } from './run-books.ts';
 import type { RunEnd } from './run-end.ts';
+import type { Part, RunParts } from './run-parts.ts';
 import { suspicionOf } from './suspicion.ts';
 
 /** Acceptances are told to the evidence at least so often, so that others need not wait for the end of the batch. */
@@ -13,15 +13,15 @@ const evidenceMs = 10_000;
 
 /** Judges devices whose answer may speak of the configuration: they are at fault themselves, or the send is to be halted. */
 export class TokenJudgement {
-  readonly #run: BatchRun;
+  readonly #run: Run;
   readonly #end: RunEnd;
-  readonly #parts: BatchParts;
-  readonly #books: BatchBooks;
+  readonly #parts: RunParts;
+  readonly #books: RunBooks;
   /** Judgements under way, one after the other. */
   #judging: Promise<void> = Promise.resolve();
   #evidenceKeptAt = performance.now();
 
-  constructor(given: { run: BatchRun; end: RunEnd; parts: BatchParts; books: BatchBooks }) {
+  constructor(given: { run: Run; end: RunEnd; parts: RunParts; books: RunBooks }) {
     this.#run = given.run;
     this.#end = given.end;
     this.#parts = given.parts;

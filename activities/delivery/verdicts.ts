@@ -7,16 +7,16 @@ import type {
   UnsentVerdict,
   Verdict,
 } from '../../providers/provider.ts';
-import type { BatchBooks } from './batch-books.ts';
-import type { BatchParts, Part } from './batch-parts.ts';
-import type { BatchRun } from './batch-run.ts';
 import type { BreakerCall } from './breaker.ts';
 import { decideFault } from './configuration-fault.ts';
 import { decide } from './decide.ts';
 import type { HostTroubles } from './host-troubles.ts';
 import type { ProviderHealth, ProviderSign } from './overload-watch.ts';
 import type { PendingDevice } from './pending-devices.ts';
+import type { Run } from './run.ts';
+import type { RunBooks } from './run-books.ts';
 import type { RunEnd } from './run-end.ts';
+import type { Part, RunParts } from './run-parts.ts';
 import type { TokenJudgement } from './token-judgement.ts';
 
 /** More suspects are never held: a crash would leave them in doubt. */
@@ -24,20 +24,20 @@ const maxSuspects = 200;
 
 /** What every verdict leads to: for its device, for the others of its configuration and host, and for the run. */
 export class Verdicts {
-  readonly #run: BatchRun;
+  readonly #run: Run;
   readonly #end: RunEnd;
-  readonly #parts: BatchParts;
-  readonly #books: BatchBooks;
+  readonly #parts: RunParts;
+  readonly #books: RunBooks;
   readonly #troubles: HostTroubles;
   readonly #judgement: TokenJudgement;
   /** By this run. */
   #accepted = 0;
 
   constructor(given: {
-    run: BatchRun;
+    run: Run;
     end: RunEnd;
-    parts: BatchParts;
-    books: BatchBooks;
+    parts: RunParts;
+    books: RunBooks;
     troubles: HostTroubles;
     judgement: TokenJudgement;
   }) {

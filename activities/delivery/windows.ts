@@ -2,22 +2,22 @@ import { providerScope } from '../../db/rate-limits.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
 import { type Reservation, reserveWindow } from '../../db/windows.ts';
 import { exhausted } from '../../domain/exhausted.ts';
-import type { BatchHosts } from './batch-hosts.ts';
-import type { BatchRun } from './batch-run.ts';
 import { type BatchSlot, maxWaitHereMs } from './batch-slot.ts';
 import type { HostTroubles } from './host-troubles.ts';
 import type { PendingDevice } from './pending-devices.ts';
 import type { Recorder } from './recorder.ts';
+import type { Run } from './run.ts';
 import type { RunEnd } from './run-end.ts';
+import type { RunHosts } from './run-hosts.ts';
 import type { TokenJudgement } from './token-judgement.ts';
 import { nextWindowSize, smallestWindow } from './window-size.ts';
 
 /** The windows of one run: each is reserved in the books before any of its devices is sent to. */
 export class Windows {
-  readonly #run: BatchRun;
+  readonly #run: Run;
   readonly #end: RunEnd;
   readonly #slot: BatchSlot;
-  readonly #hosts: BatchHosts;
+  readonly #hosts: RunHosts;
   readonly #recorder: Recorder;
   readonly #troubles: HostTroubles;
   readonly #judgement: TokenJudgement;
@@ -25,10 +25,10 @@ export class Windows {
   #size = smallestWindow;
 
   constructor(given: {
-    run: BatchRun;
+    run: Run;
     end: RunEnd;
     slot: BatchSlot;
-    hosts: BatchHosts;
+    hosts: RunHosts;
     recorder: Recorder;
     troubles: HostTroubles;
     judgement: TokenJudgement;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
 import { after, before, describe, test } from 'node:test';
 import type { MockActivityEnvironment } from '@temporalio/testing';
-import { BatchSender } from '../../activities/delivery/batch-sender.ts';
+import { Sender } from '../../activities/delivery/sender.ts';
 import { DatabaseClock } from '../../activities/delivery/database-clock.ts';
 import { PendingDevices } from '../../activities/delivery/pending-devices.ts';
 import { settleCancelled } from '../../activities/settle-cancelled.ts';
@@ -320,7 +320,7 @@ test('a run leaves no listener behind at the signals that may end it', async () 
   const launch = { appId, launchedAt: launchedAt! };
   const pending = await PendingDevices.load({ ...deps, launch, claim, clock: new DatabaseClock() });
   const [stop, giveUp] = [new AbortController().signal, new AbortController().signal];
-  const running = new BatchSender({
+  const running = new Sender({
     ...{ ...deps, appId, expiresAt, inDoubtPolicy, claim, provider, pending, stop, giveUp },
     prepared: { target: 'scripted' },
     suspectsBefore: 0,

@@ -48,7 +48,7 @@ export function isHeldBack({ doubts }: Run, device: Devices, { policy, maxDoubts
   return count > maxDoubts && guards['repeats end after maxDoubts'];
 }
 
-/** What one run may do next: `deliverBatch`, `PendingDevices`, `BatchSender`, `BatchBooks` and `Recorder`. */
+/** What one run may do next: `deliverBatch`, `PendingDevices`, `Sender`, `RunBooks` and `Recorder`. */
 export class RunSteps {
   readonly #state: State;
   readonly #setting: Setting;

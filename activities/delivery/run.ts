@@ -5,7 +5,7 @@ import type { ActivityDeps } from '../activities.ts';
 import type { PendingDevices } from './pending-devices.ts';
 
 /** What one run over a claimed batch is given. */
-export interface BatchRun
+export interface Run
   extends Pick<ActivityDeps, 'db' | 'pool' | 'overload' | 'providerHosts' | 'slots' | 'config'>,
     Pick<Notification, 'appId' | 'expiresAt' | 'inDoubtPolicy'> {
   claim: Claim;

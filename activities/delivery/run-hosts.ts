@@ -1,7 +1,7 @@
 import type { WorkerConfig } from '../../domain/config.ts';
 import type { PushProvider } from '../../providers/provider.ts';
-import type { BatchRun } from './batch-run.ts';
 import type { PendingDevice, PendingDevices } from './pending-devices.ts';
+import type { Run } from './run.ts';
 
 /** Requests under way to a host until the first device was accepted: a wrong key or topic must not meet a whole window. */
 export const unprovenInFlight = 5;
@@ -10,7 +10,7 @@ const shortestBlockMs = 1_000;
 const never = Number.NEGATIVE_INFINITY;
 
 /** One host of the provider, as one run over a batch sees it. */
-export interface BatchHost {
+export interface RunHost {
   readonly name: string;
   /** Requests under way. */
   inFlight: number;
@@ -30,15 +30,15 @@ export interface BatchHost {
 }
 
 /** The hosts that the devices of a batch are sent to: one may be blocked, silent or away while another takes everything. */
-export class BatchHosts {
+export class RunHosts {
   readonly #provider: PushProvider;
   readonly #config: WorkerConfig;
   readonly #pending: PendingDevices;
-  readonly #hosts: ReadonlyMap<string, BatchHost>;
+  readonly #hosts: ReadonlyMap<string, RunHost>;
   readonly #onBlock: () => void;
 
   /** `onBlock`: devices that wait for room at a host need not wait any longer. */
-  constructor({ provider, config, pending }: BatchRun, onBlock: () => void) {
+  constructor({ provider, config, pending }: Run, onBlock: () => void) {
     this.#provider = provider;
     this.#config = config;
     this.#pending = pending;
@@ -52,16 +52,16 @@ export class BatchHosts {
     return this.#hosts.size > 1;
   }
 
-  get all(): Iterable<BatchHost> {
+  get all(): Iterable<RunHost> {
     return this.#hosts.values();
   }
 
   /** Undefined: a device without an address, which nothing is sent to. */
-  of({ address }: Pick<PendingDevice, 'address'>): BatchHost | undefined {
+  of({ address }: Pick<PendingDevice, 'address'>): RunHost | undefined {
     return address && this.named(this.#provider.hostOf(address));
   }
 
-  named(name: string): BatchHost | undefined {
+  named(name: string): RunHost | undefined {
     return this.#hosts.get(name);
   }
 
@@ -75,27 +75,27 @@ export class BatchHosts {
     return [...names];
   }
 
-  isBlocked(host: BatchHost): boolean {
+  isBlocked(host: RunHost): boolean {
     // Asked for every device, mostly of a host that was never blocked: that needs no look at the clock.
     return host.blockedUntil !== never && host.blockedUntil > performance.now();
   }
 
-  msUntilFree({ freeAt }: BatchHost): number {
+  msUntilFree({ freeAt }: RunHost): number {
     return Math.max(0, freeAt - performance.now());
   }
 
   /** A blocked host has room for all of its devices: they are set aside. */
-  hasRoom(host: BatchHost): boolean {
+  hasRoom(host: RunHost): boolean {
     return host.inFlight < this.#limitOf(host) || this.isBlocked(host);
   }
 
-  #limitOf(host: BatchHost): number {
+  #limitOf(host: RunHost): number {
     if (!host.isProven || !host.hasAnswered) return unprovenInFlight;
     return Math.min(this.#config.maxInFlight, this.#provider.usefulRequests(host.name));
   }
 
   /** A host that has not answered yet must not keep devices of another one waiting: its own step aside, reserved. */
-  letOthersPass(host: BatchHost, devices: PendingDevice[], at: number): boolean {
+  letOthersPass(host: RunHost, devices: PendingDevice[], at: number): boolean {
     if (!this.areMany || host.hasAnswered || host.waiting.length >= this.#config.windowSize) return false;
     const isElsewhere = (other: PendingDevice) => other.address !== undefined && this.of(other) !== host;
     const isAnyNext = devices.some((other, i) => i > at && isElsewhere(other));
@@ -105,7 +105,7 @@ export class BatchHosts {
   }
 
   /** @returns true when it was not blocked before */
-  block(host: BatchHost, waitMs: number, reason: string): boolean {
+  block(host: RunHost, waitMs: number, reason: string): boolean {
     const wasBlocked = this.isBlocked(host);
     const now = performance.now();
     if (now + waitMs > host.freeAt) {
@@ -120,8 +120,8 @@ export class BatchHosts {
   }
 
   /** The blocked host that is free again first; undefined: none is blocked. */
-  get firstBlocked(): BatchHost | undefined {
-    let first: BatchHost | undefined;
+  get firstBlocked(): RunHost | undefined {
+    let first: RunHost | undefined;
     for (const host of this.#hosts.values()) {
       if (this.isBlocked(host) && (first === undefined || host.freeAt < first.freeAt)) first = host;
     }

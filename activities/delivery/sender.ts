@@ -1,13 +1,13 @@
-import { BatchBooks } from './batch-books.ts';
-import { BatchHosts } from './batch-hosts.ts';
-import { BatchParts } from './batch-parts.ts';
-import type { BatchRun } from './batch-run.ts';
 import { BatchSlot, silenceMs } from './batch-slot.ts';
 import { Dispatcher } from './dispatcher.ts';
 import type { Left } from './ending.ts';
 import { HostTroubles } from './host-troubles.ts';
 import { Recorder } from './recorder.ts';
+import type { Run } from './run.ts';
+import { RunBooks } from './run-books.ts';
 import { RunEnd, type SendEnd } from './run-end.ts';
+import { RunHosts } from './run-hosts.ts';
+import { RunParts } from './run-parts.ts';
 import { TokenJudgement } from './token-judgement.ts';
 import { Verdicts } from './verdicts.ts';
 import { Windows } from './windows.ts';
@@ -16,27 +16,27 @@ import { Windows } from './windows.ts';
 const gatherMs = 250;
 
 /** One run over a claimed batch: each window is dispatched while the next one is being reserved. */
-export class BatchSender {
-  readonly #run: BatchRun;
+export class Sender {
+  readonly #run: Run;
   readonly #end: RunEnd;
   readonly #slot: BatchSlot;
-  readonly #hosts: BatchHosts;
-  readonly #parts: BatchParts;
+  readonly #hosts: RunHosts;
+  readonly #parts: RunParts;
   readonly #recorder: Recorder;
-  readonly #books: BatchBooks;
+  readonly #books: RunBooks;
   readonly #troubles: HostTroubles;
   readonly #judgement: TokenJudgement;
   readonly #dispatcher: Dispatcher;
   readonly #windows: Windows;
 
-  constructor(run: BatchRun) {
+  constructor(run: Run) {
     const wakeUp = () => this.#dispatcher.wakeUp();
     const end = new RunEnd(wakeUp);
     const slot = new BatchSlot(run);
-    const hosts = new BatchHosts(run, wakeUp);
-    const parts = new BatchParts(run, hosts);
+    const hosts = new RunHosts(run, wakeUp);
+    const parts = new RunParts(run, hosts);
     const recorder = new Recorder(run, (error) => end.fail(error));
-    const books = new BatchBooks(run, recorder);
+    const books = new RunBooks(run, recorder);
     const troubles = new HostTroubles({ run, end, hosts, books });
     const judgement = new TokenJudgement({ run, end, parts, books });
     const verdicts = new Verdicts({ run, end, parts, books, troubles, judgement });

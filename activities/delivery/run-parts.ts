@@ -1,16 +1,16 @@
 import type { Address } from '../../db/device-addresses.ts';
-import type { BatchHost, BatchHosts } from './batch-hosts.ts';
-import type { BatchRun } from './batch-run.ts';
 import { Breaker } from './breaker.ts';
 import type { Cause } from './decide.ts';
 import type { ProviderHealth } from './overload-watch.ts';
 import { isSamePart } from './pending-devices.ts';
+import type { Run } from './run.ts';
 import type { Halt } from './run-end.ts';
+import type { RunHost, RunHosts } from './run-hosts.ts';
 
 /** Devices of the batch that stand or fall together: one platform and environment, sent to with one configuration. */
 export interface Part extends Pick<Address, 'platform' | 'apnsEnvironment'> {
   configuration: string;
-  host: BatchHost;
+  host: RunHost;
   breaker: Breaker;
   health: ProviderHealth;
   /** Its devices wait while the others are sent to: the halt that follows when no other is left, and the answer that told. */
@@ -18,12 +18,12 @@ export interface Part extends Pick<Address, 'platform' | 'apnsEnvironment'> {
 }
 
 /** The parts of a batch, as far as one run has met them. */
-export class BatchParts {
-  readonly #run: BatchRun;
-  readonly #hosts: BatchHosts;
+export class RunParts {
+  readonly #run: Run;
+  readonly #hosts: RunHosts;
   readonly #parts: Part[] = [];
 
-  constructor(run: BatchRun, hosts: BatchHosts) {
+  constructor(run: Run, hosts: RunHosts) {
     this.#run = run;
     this.#hosts = hosts;
   }

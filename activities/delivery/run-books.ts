@@ -3,22 +3,22 @@ import { retryDatabase } from '../../db/retry-database.ts';
 import { returnReserved } from '../../db/windows.ts';
 import { storableReason } from '../../domain/outside-text.ts';
 import type { RejectedVerdict, UnregisteredVerdict } from '../../providers/provider.ts';
-import type { BatchRun } from './batch-run.ts';
 import { type Cause, type Decision, type DeliveryRules, decide, orExpire } from './decide.ts';
 import type { EndWithoutRequest } from './end-without-request.ts';
 import type { PendingDevice } from './pending-devices.ts';
 import type { Recorder } from './recorder.ts';
+import type { Run } from './run.ts';
 
 /** What becomes of the devices that one run has reserved: an outcome, a deferral, or given back as they were. */
-export class BatchBooks {
-  readonly #run: BatchRun;
+export class RunBooks {
+  readonly #run: Run;
   readonly #recorder: Recorder;
   /** The earliest fresh device that was reserved and not dispatched; with the deferred ones it is given back at the end. */
   #undispatched: { position: number | undefined; deferredIds: number[] } = { position: undefined, deferredIds: [] };
   /** Devices that wait because of their platform or host. */
   devicesSetAside = 0;
 
-  constructor(run: BatchRun, recorder: Recorder) {
+  constructor(run: Run, recorder: Recorder) {
     this.#run = run;
     this.#recorder = recorder;
   }
