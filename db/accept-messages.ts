@@ -7,41 +7,115 @@ import {
   type SkippedRecipient,
 } from '../domain/direct-message.ts';
 import { inGroups } from '../domain/in-groups.ts';
+import { databaseFault } from './database-error.ts';
 import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
+import { isLostRace } from './transaction.ts';
 
-/** What became of a new message. Only the first is stored. */
+/** What became of a new message. Only an accepted one is stored. */
 export type AcceptedMessage =
-  | ({ kind: 'accepted' } & Addressed)
+  | ({ kind: 'accepted'; createdAt: Date; expiresAt: Date | null } & Addressed)
   /** There was one under the same idempotency key. */
   | { kind: 'repeat'; id: string; requestHash: string }
-  | { kind: 'tooManyDevices' };
+  | { kind: 'tooManyDevices' }
+  /** `at`: the place of the recipient in its list, from 0. */
+  | { kind: 'unknownRecipient'; at: number }
+  /** PostgreSQL refused this one, though it passed every check. */
+  | { kind: 'failed'; error: unknown };
 
 /** Messages of one transaction: some ten milliseconds at most. */
-const maxGroup = 200;
+export const maxMessagesOfGroup = 200;
 
 /**
  * Accepts a message: with its devices, a place in the lane of each, and a wake-up of these lanes, in one transaction. Messages that come
  * while others are being stored are stored together: a commit costs more than a message.
  */
 export function messageIntake(pool: StatementClient): (message: NewDirectMessage) => Promise<AcceptedMessage> {
-  return inGroups((messages) => acceptMessages(pool, messages), maxGroup);
+  return inGroups((messages) => acceptMessages(pool, messages), maxMessagesOfGroup);
 }
 
-/** The same for messages that come together. Answers for each, in order. */
+/**
+ * The same for messages that come together. Answers for each, in order. One that PostgreSQL refuses is found by halving, so that it fails
+ * alone.
+ * @throws where the database is away
+ */
 export async function acceptMessages(pool: StatementClient, messages: NewDirectMessage[]): Promise<AcceptedMessage[]> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await acceptTogether(pool, messages);
+    } catch (error) {
+      if (isLostRace(error) && attempt < maxAttempts) continue;
+      if (['away', 'cancelled', 'misconfigured'].includes(databaseFault(error))) throw error;
+      if (messages.length === 1) return [{ kind: 'failed', error }];
+      const middle = messages.length >> 1;
+      const before = await acceptMessages(pool, messages.slice(0, middle));
+      return [...before, ...(await acceptMessages(pool, messages.slice(middle)))];
+    }
+  }
+}
+
+const maxAttempts = 3;
+
+type Refusal = Extract<AcceptedMessage, { kind: 'repeat' | 'tooManyDevices' | 'unknownRecipient' }>;
+
+async function acceptTogether(pool: StatementClient, messages: NewDirectMessage[]): Promise<AcceptedMessage[]> {
   const addressed = await findDevicesOf(pool, messages);
-  const isFit = addressed.map(({ devices }) => devices.length <= maxDevicesOfMessage);
+  const refusals = await repeatsFirst(
+    pool,
+    messages,
+    messages.map((message, i) => refusalOf(message, addressed[i]!)),
+  );
   const stored = await storeMessages(
     pool,
-    messages.map((message, i) => ({ message, ...addressed[i]! })).filter((_, i) => isFit[i]),
+    messages.map((message, i) => ({ message, ...addressed[i]! })).filter((_, i) => !refusals[i]),
   );
   let at = 0;
-  return messages.map((message, i): AcceptedMessage => {
-    if (!isFit[i]) return { kind: 'tooManyDevices' };
-    const row = stored[at++]!;
-    if (row.is_new) return { kind: 'accepted', ...addressed[i]! };
-    return { kind: 'repeat', id: row.message_id, requestHash: row.request_hash ?? '' };
+  return messages.map(({ message }, i): AcceptedMessage => {
+    const refusal = refusals[i];
+    if (refusal) return refusal;
+    const { is_new, message_id: id, request_hash, accepted_at: createdAt } = stored[at++]!;
+    if (!is_new) return { kind: 'repeat', id, requestHash: request_hash ?? '' };
+    const seconds = expiresAfterSeconds(message);
+    const expiresAt = seconds === undefined ? null : new Date(createdAt.getTime() + seconds * 1000);
+    return { kind: 'accepted', createdAt, expiresAt, ...addressed[i]! };
   });
+}
+
+function refusalOf({ to, unknownRecipient }: NewDirectMessage, addressed: Addressed): Refusal | undefined {
+  if (addressed.devices.length > maxDevicesOfMessage) return { kind: 'tooManyDevices' };
+  if (unknownRecipient !== 'error') return undefined;
+  const unknown = addressed.skipped.find(({ reason }) => reason === 'unknown_recipient');
+  if (!unknown) return undefined;
+  const at = (to.externalIds ?? to.userIds ?? []).indexOf((unknown.externalId ?? unknown.userId)!);
+  return { kind: 'unknownRecipient', at: Math.max(at, 0) };
+}
+
+const findMessageKeysStatement: PreparedStatement = {
+  name: 'find_message_keys',
+  text: `
+    select said.ordinal::integer, k.message_id, k.request_hash
+    from unnest($1::bigint[], $2::text[]) with ordinality as said (app_id, key, ordinal)
+    join message_keys k on k.app_id = said.app_id and k.idempotency_key = said.key`,
+};
+
+/** A request that was taken once is the same request still, whatever devices its recipients have by now. */
+async function repeatsFirst(
+  pool: StatementClient,
+  messages: NewDirectMessage[],
+  refusals: (Refusal | undefined)[],
+): Promise<(Refusal | undefined)[]> {
+  const keyed = messages.flatMap(({ appId, idempotency }, i) =>
+    refusals[i] && idempotency ? [{ i, appId, key: idempotency.key }] : [],
+  );
+  if (keyed.length === 0) return refusals;
+  const { rows } = await pool.query<{ ordinal: number; message_id: string; request_hash: string }>({
+    ...findMessageKeysStatement,
+    values: [numberArray(keyed.map(({ appId }) => appId)), keyed.map(({ key }) => key)],
+  });
+  const answers = [...refusals];
+  for (const { ordinal, message_id: id, request_hash: requestHash } of rows) {
+    answers[keyed[ordinal - 1]!.i] = { kind: 'repeat', id, requestHash };
+  }
+  return answers;
 }
 
 /** One live device more than a message may have shows that it has too many. */
@@ -59,15 +133,15 @@ const findRecipientsStatement: PreparedStatement = {
           order by id limit ${maxDevicesOfMessage + 1}
       ) union all (
         select id, external_id, provider, false from devices
-          where app_id = said.app_id and user_id = said.user_id and retired_at is not null limit 1
+          where app_id = said.app_id and user_id = said.user_id and (retired_at is not null or device_token is null) limit 1
       )
     ) d order by said.ordinal, d.id`,
 };
 
 async function findDevicesOf(pool: StatementClient, messages: NewDirectMessage[]): Promise<Addressed[]> {
   const recipients = messages.flatMap(({ appId, to }, i) => [
-    ...[...new Set(to.externalIds)].map((externalId) => ({ i, appId, externalId })),
-    ...[...new Set(to.userIds)].map((userId) => ({ i, appId, userId })),
+    ...withoutRepeats(to.externalId, to.externalIds).map((externalId) => ({ i, appId, externalId })),
+    ...withoutRepeats(to.userId, to.userIds).map((userId) => ({ i, appId, userId })),
   ]) as { i: number; appId: number; externalId?: string; userId?: string }[];
   const { rows } = await pool.query<{
     ordinal: number;
@@ -101,20 +175,32 @@ async function findDevicesOf(pool: StatementClient, messages: NewDirectMessage[]
   return addressed;
 }
 
+function withoutRepeats(one: string | undefined, several: string[] = []): string[] {
+  return one === undefined ? [...new Set(several)] : [one];
+}
+
+/** `now()` is what the function stores as `created_at`. */
 const acceptMessagesStatement: PreparedStatement = {
   name: 'accept_messages',
-  text: `select message_id, request_hash, is_new
+  text: `select message_id, request_hash, is_new, now() as accepted_at
     from accept_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
 };
+
+interface StoredMessage {
+  message_id: string;
+  request_hash: string | null;
+  is_new: boolean;
+  accepted_at: Date;
+}
 
 async function storeMessages(
   pool: StatementClient,
   messages: (Addressed & { message: NewDirectMessage })[],
-): Promise<{ message_id: string; request_hash: string | null; is_new: boolean }[]> {
+): Promise<StoredMessage[]> {
   if (messages.length === 0) return [];
   const entries = messages.flatMap(({ devices }, i) => devices.map((device) => ({ ...device, of: i + 1 })));
   const each = messages.map((stored) => stored.message);
-  const { rows } = await pool.query<{ message_id: string; request_hash: string | null; is_new: boolean }>({
+  const { rows } = await pool.query<StoredMessage>({
     ...acceptMessagesStatement,
     values: [
       each.map(({ id }) => id),

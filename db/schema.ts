@@ -1,6 +1,7 @@
 import type { ColumnType, Generated } from 'kysely';
 import type { Audience } from '../domain/audience.ts';
 import type { ApnsEnvironment, Platform, ProviderName } from '../domain/device.ts';
+import type { Recipients, SkippedRecipient } from '../domain/direct-message.ts';
 import type { JsonObject } from '../domain/json.ts';
 import type { Message } from '../domain/message.ts';
 import type { Listed, Totals } from '../domain/notification.ts';
@@ -28,6 +29,11 @@ export interface Database {
   provider_hosts: ProviderHostRow;
   token_suspects: TokenSuspectRow;
   token_departures: TokenDepartureRow;
+  lanes: LaneRow;
+  messages: MessageRow;
+  message_entries: MessageEntryRow;
+  message_keys: MessageKeyRow;
+  message_counts: MessageCountRow;
 }
 
 type Json<T> = ColumnType<T, string, string>;
@@ -257,4 +263,87 @@ interface TokenDepartureRow {
   app_id: number;
   device_id: number;
   departed_at: Default<Date>;
+}
+
+/** Sends the messages of an app to some of the devices of a provider, in order. Where its next entry stands is in `lane_ends`. */
+interface LaneRow {
+  id: Generated<number>;
+  app_id: number;
+  provider: ProviderName;
+  /** From 0: a device is in the lane of its id modulo their count, a power of two. */
+  number: number;
+  /** As of a batch. */
+  fence: Default<number>;
+  /** Positions below it may have been handed to the provider. */
+  horizon: Default<number>;
+  /** Positions below it have their outcome. */
+  settled: Default<number>;
+  /** Set: nothing is sent before the lane that its devices were in has sent what stands before this position. */
+  opens_after: number | null;
+  /** Grows where the lane must be read again: entries were cancelled, a halt was ended. */
+  changes: Default<number>;
+  halt_reason: string | null;
+  halt_detail: string | null;
+  halted_at: Date | null;
+  /** The last time that its worker showed that it sends. */
+  seen_at: Default<Date>;
+}
+
+/** A message to one person or a few, as it was accepted; it never changes. */
+interface MessageRow {
+  id: string;
+  app_id: number;
+  message: Json<Message>;
+  recipients: Json<Recipients & { skipped: SkippedRecipient[] }>;
+  /** The devices that it goes to: each has an entry. */
+  device_ids: number[];
+  in_doubt_policy: InDoubtPolicy;
+  expires_at: Date | null;
+  created_at: Default<Date>;
+}
+
+/** A message for a device. A second outcome is refused by a trigger. */
+interface MessageEntryRow {
+  message_id: string;
+  device_id: number;
+  lane_id: number;
+  position: number;
+  expires_at: Date | null;
+  /** Null: it was not deferred. */
+  not_before: Date | null;
+  refused_at: Date | null;
+  finished_at: Date | null;
+  attempts: Default<number>;
+  /** How many of the attempts ended through no fault of the device. */
+  excused: Default<number>;
+  /** How many of them ended without an answer. */
+  doubts: Default<number>;
+  http_status: number | null;
+  /** True while a window that holds this deferred entry is reserved. */
+  dispatched: Default<boolean>;
+  outcome: Outcome | null;
+  reason: string | null;
+  provider_message_id: string | null;
+}
+
+interface MessageKeyRow {
+  app_id: number;
+  idempotency_key: string;
+  request_hash: string;
+  message_id: string;
+}
+
+/** Devices by the UTC day of the message's id. */
+interface MessageCountRow {
+  app_id: number;
+  /** `YYYY-MM-DD`; a plain select would read it as a local time. */
+  day: ColumnType<never, string, string>;
+  /** '': recipients without a device. */
+  provider: ProviderName | '';
+  lane_id: number;
+  outcome: Outcome | 'entered';
+  /** '': none. */
+  reason: string;
+  devices: number;
+  in_doubt: Default<number>;
 }

@@ -10,12 +10,19 @@ export interface NewDirectMessage {
   message: Message;
   to: Recipients;
   inDoubtPolicy: InDoubtPolicy;
+  /** `error`: the message is refused where the app has no device of one of its recipients. Default: it is skipped. */
+  unknownRecipient?: UnknownRecipient;
   /** With the hash of the request: a second one under the same key is the first again, or an error. */
   idempotency: { key: string; requestHash: string } | undefined;
 }
 
-/** As the caller names them; one of the two. */
+export const unknownRecipientRules = ['skip', 'error'] as const;
+export type UnknownRecipient = (typeof unknownRecipientRules)[number];
+
+/** As the caller names them; exactly one of the four. */
 export interface Recipients {
+  externalId?: string;
+  userId?: string;
   externalIds?: string[];
   userIds?: string[];
 }
@@ -27,8 +34,8 @@ export interface SkippedRecipient {
   reason: SkipReason;
 }
 
-/** `device_gone`: what it had is retired. */
-export type SkipReason = 'unknown_recipient' | 'device_gone';
+/** `device_gone`: what it has is retired, or registered without a token. */
+type SkipReason = 'unknown_recipient' | 'device_gone';
 
 /** The live devices that a message goes to, as they were when it was accepted. */
 export interface Addressed {

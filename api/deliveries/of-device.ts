@@ -1,14 +1,15 @@
 import { createRoute, z } from '@hono/zod-openapi';
-import { findDelivery, listDeviceDeliveries } from '../../db/deliveries.ts';
+import { findDelivery } from '../../db/deliveries.ts';
+import { listDeviceHistory } from '../../db/device-history.ts';
 import { findDevice } from '../../db/devices.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { externalId } from '../devices/schemas.ts';
 import { notFound } from '../http/api-error.ts';
-import { limitInQuery, notificationCursor } from '../http/paging.ts';
+import { limitInQuery, uuidCursor } from '../http/paging.ts';
 import { problems } from '../http/problem-schema.ts';
 import { createRouter } from '../http/router.ts';
 import { checkedId, notificationParams } from '../notifications/schemas.ts';
-import { deliveryPageSchema, deliverySchema, fromDelivery } from './schemas.ts';
+import { deliverySchema, fromDelivery, fromHistoryLine, historyPageSchema } from './schemas.ts';
 
 /** Looked through in one request: a tenth to half a second, where the device is in the range of them all. */
 const notificationsPerPage = 2_000;
@@ -19,13 +20,13 @@ const historyRoute = createRoute({
   tags: ['Devices'],
   summary: 'What a device was sent',
   description:
-    'One request looks at 2 000 notifications of the app at most, so a page may be shorter than `limit`, or empty, and still have a `next_cursor`: older notifications are on the next.',
+    'Notifications and messages that have their outcome. One request looks at 2 000 notifications of the app at most, so a page may be shorter than `limit`, or empty, and still have a `next_cursor`: older ones are on the next.',
   request: {
     params: z.object({ external_id: externalId }),
-    query: z.strictObject({ cursor: notificationCursor, limit: limitInQuery(500, 100) }),
+    query: z.strictObject({ cursor: uuidCursor, limit: limitInQuery(500, 100) }),
   },
   responses: {
-    200: { description: 'Newest first.', content: { 'application/json': { schema: deliveryPageSchema } } },
+    200: { description: 'Newest first.', content: { 'application/json': { schema: historyPageSchema } } },
     ...problems(404),
   },
 });
@@ -60,7 +61,7 @@ export function deviceDeliveries({ db }: ApiDependencies) {
     if (!device) throw notFound('device');
     const { cursor: from, limit } = c.req.valid('query');
     const page = { cursor: from, limit, notifications: notificationsPerPage };
-    const { deliveries, cursor } = await listDeviceDeliveries(db, appId, device.id, page);
-    return c.json({ deliveries: deliveries.map(fromDelivery), next_cursor: cursor }, 200);
+    const { lines, cursor } = await listDeviceHistory(db, appId, device.id, page);
+    return c.json({ deliveries: lines.map(fromHistoryLine), next_cursor: cursor }, 200);
   });
 }

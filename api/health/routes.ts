@@ -1,11 +1,13 @@
 import { createRoute, z } from '@hono/zod-openapi';
 import { databaseErrorCode, describeDatabaseError, probeDatabase } from '../../db/database-error.ts';
+import { type HaltedLane, listHaltedLanesOfAllApps } from '../../db/halted-lanes.ts';
 import { listUnreachableHostsOfAllApps } from '../../db/provider-hosts.ts';
 import type { UnreachableHost } from '../../domain/notification.ts';
 import { within } from '../../domain/within.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { urlProblems } from '../http/problem-schema.ts';
 import { createRouter } from '../http/router.ts';
+import { fromHaltedLane, haltedLaneSchema } from '../messages/lane-schema.ts';
 import { fromUnreachableHost, unreachableHostSchema } from './unreachable-host.ts';
 
 const healthRoute = createRoute({
@@ -29,6 +31,9 @@ const readinessSchema = z
       description:
         'Hosts of push providers that workers cannot connect to. Requests are served all the same, and sends wait.',
     }),
+    halted_lanes: z.array(haltedLaneSchema).openapi({
+      description: 'What sends messages and stopped itself. Messages are accepted all the same, and wait.',
+    }),
   })
   .openapi('Readiness');
 
@@ -45,6 +50,12 @@ const readyRoute = createRoute({
   },
 });
 
+interface DatabaseState {
+  database: string;
+  unreachable: UnreachableHost[];
+  haltedLanes: HaltedLane[];
+}
+
 const databaseDeadlineMs = 2_000;
 
 /** Open to everyone: they say nothing that a load balancer need not know. */
@@ -52,19 +63,23 @@ export function health({ db, waker, stopping, log }: ApiDependencies) {
   /** Logged once for each fault, not with every question of a load balancer. */
   let loggedFault: string | undefined;
 
-  async function checkDatabase(): Promise<{ database: string; unreachable: UnreachableHost[] }> {
-    const answer = Promise.all([listUnreachableHostsOfAllApps(db), probeDatabase(db)]).then(
-      ([unreachable]) => ({ database: 'reachable', unreachable }),
+  async function checkDatabase(): Promise<DatabaseState> {
+    const answer = Promise.all([
+      listUnreachableHostsOfAllApps(db),
+      listHaltedLanesOfAllApps(db),
+      probeDatabase(db),
+    ]).then(
+      ([unreachable, haltedLanes]) => ({ database: 'reachable', unreachable, haltedLanes }),
       (error: unknown) => {
         const fault = databaseErrorCode(error);
         if (loggedFault !== fault) {
           log.error({ reason: describeDatabaseError(error) }, 'not ready: the database cannot be used');
         }
         loggedFault = fault;
-        return { database: `unusable (${fault})`, unreachable: [] };
+        return { database: `unusable (${fault})`, unreachable: [], haltedLanes: [] };
       },
     );
-    const late = { database: `no answer within ${databaseDeadlineMs} ms`, unreachable: [] };
+    const late = { database: `no answer within ${databaseDeadlineMs} ms`, unreachable: [], haltedLanes: [] };
     const state = (await within(answer, databaseDeadlineMs)) ?? late;
     if (state.database === 'reachable') loggedFault = undefined;
     return state;
@@ -73,12 +88,13 @@ export function health({ db, waker, stopping, log }: ApiDependencies) {
   return createRouter()
     .openapi(healthRoute, (c) => c.json({ status: 'ok' as const }, 200))
     .openapi(readyRoute, async (c) => {
-      const [{ database, unreachable }, temporal] = await Promise.all([checkDatabase(), waker.check()]);
+      const [{ database, unreachable, haltedLanes }, temporal] = await Promise.all([checkDatabase(), waker.check()]);
       const isReady = database === 'reachable' && !stopping?.aborted;
       return c.json(
         {
           ...{ status: isReady ? ('ready' as const) : ('not_ready' as const), database, temporal },
           unreachable: unreachable.map(fromUnreachableHost),
+          halted_lanes: haltedLanes.map(fromHaltedLane),
         },
         isReady ? 200 : 503,
       );

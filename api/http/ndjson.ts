@@ -10,13 +10,17 @@ export const ndjsonMediaType = 'application/x-ndjson';
 
 const acceptedMediaTypes = [ndjsonMediaType, 'application/ndjson', 'application/jsonl', 'application/jsonlines'];
 
+/** Whether a `Content-Type` says that the body is lines of JSON. */
+export function isNdjson(contentType: string | null | undefined): boolean {
+  return acceptedMediaTypes.includes((contentType ?? '').split(';')[0]!.trim().toLowerCase());
+}
+
 /**
  * The lines of a request of any length, read as they come; the body may be compressed.
  * @throws {ApiError} 415 at once; while it is read 408, and 400 or 413 for its compression.
  */
 export function ndjsonBody(request: Request): AsyncGenerator<NdjsonLine[]> {
-  const mediaType = (request.headers.get('content-type') ?? '').split(';')[0]!.trim().toLowerCase();
-  if (!acceptedMediaTypes.includes(mediaType)) {
+  if (!isNdjson(request.headers.get('content-type'))) {
     throw new ApiError(415, 'unsupported_media_type', `Send NDJSON with Content-Type: ${ndjsonMediaType}.`);
   }
   return ndjsonLines(blocksOf(decodedBody(request)));

@@ -30,8 +30,8 @@ export const deliveryCursor = cursorOf(/^[0-9]{1,9}-[0-9]{1,9}$/)
   })
   .optional();
 
-/** `cursor` of listings in order of notification ids. */
-export const notificationCursor = cursorOf(uuidPattern).optional();
+/** `cursor` of listings in order of the ids of notifications or messages. */
+export const uuidCursor = cursorOf(uuidPattern).optional();
 
 function cursorOf(pattern: RegExp) {
   return z

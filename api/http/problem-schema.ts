@@ -14,6 +14,7 @@ const problemSchema = z
       .string()
       .optional()
       .openapi({ description: 'With idempotency_key_reused: of the earlier request.' }),
+    message_id: z.string().optional().openapi({ description: 'The same, where that was a message.' }),
     max_bytes: z.int().optional().openapi({ description: 'With body_too_large.' }),
     state: z.string().optional().openapi({ description: 'With notification_state: the state that forbids it.' }),
     request_id: z.string(),

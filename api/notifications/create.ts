@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { insertNotification } from '../../db/notification-drafts.ts';
 import { launchNotification } from '../../db/notification-moves.ts';
 import { findNotification } from '../../db/notifications.ts';
@@ -8,7 +7,8 @@ import type { Notification } from '../../domain/notification.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { toAudience } from '../audiences/schemas.ts';
 import type { ApiDependencies } from '../dependencies.ts';
-import { ApiError, invalidField } from '../http/api-error.ts';
+import { invalidField } from '../http/api-error.ts';
+import { hashOf, keyReused } from '../http/idempotency.ts';
 import { checkPayload } from './check-payload.ts';
 import { toMessage } from './message-schema.ts';
 import { toScheduledAt } from './schedule.ts';
@@ -47,9 +47,7 @@ export async function createNotification(
       requestHash,
     });
     if (!stored.isNew && stored.requestHash !== requestHash) {
-      throw new ApiError(409, 'idempotency_key_reused', 'Another request was made under this Idempotency-Key.', {
-        extra: { notification_id: stored.id },
-      });
+      throw keyReused({ notification_id: stored.id });
     }
     const isDue = stored.isNew && (body.launch || body.scheduled_at !== undefined);
     // A repeat of a request that scheduled for what is now the past is still the same request: only a new one is checked.
@@ -61,13 +59,4 @@ export async function createNotification(
   });
   if (created.isNew && created.notification.state !== 'draft') await deps.waker.wake(created.notification);
   return created;
-}
-
-/** The same for every order of keys. */
-function hashOf(body: NewNotificationBody): string {
-  const sorted = (_key: string, value: unknown) =>
-    typeof value === 'object' && value !== null && !Array.isArray(value)
-      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : value;
-  return createHash('sha256').update(JSON.stringify(body, sorted)).digest('hex');
 }

@@ -4,7 +4,8 @@ import { findNotification, listNotifications } from '../../db/notifications.ts';
 import { notificationStates } from '../../domain/notification-state.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { notFound } from '../http/api-error.ts';
-import { limitInQuery, notificationCursor, readPage } from '../http/paging.ts';
+import { idempotencyKey } from '../http/idempotency.ts';
+import { limitInQuery, readPage, uuidCursor } from '../http/paging.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
 import { createRouter } from '../http/router.ts';
 import { createNotification } from './create.ts';
@@ -34,13 +35,7 @@ const createNotificationRoute = createRoute({
   description:
     'The payload is built and measured here for each provider that the audience can hold, so that no device is refused for it later.',
   request: {
-    headers: z.object({
-      'idempotency-key': z
-        .string()
-        .regex(/^[\x21-\x7e]{1,255}$/, 'Must be 1 to 255 visible ASCII characters.')
-        .optional()
-        .openapi({ description: 'A repeat of the same request under the same key creates nothing new.' }),
-    }),
+    headers: z.object({ 'idempotency-key': idempotencyKey }),
     body: { required: true, content: { 'application/json': { schema: newNotificationSchema } } },
   },
   responses: {
@@ -57,7 +52,7 @@ const listRoute = createRoute({
   summary: 'List notifications, newest first',
   request: {
     query: z.strictObject({
-      cursor: notificationCursor,
+      cursor: uuidCursor,
       limit: limitInQuery(100, 20),
       state: z.enum(notificationStates).optional(),
     }),

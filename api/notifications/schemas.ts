@@ -22,7 +22,7 @@ const title = z
   .min(1)
   .max(255)
   .openapi({ description: "For people, in listings and in Temporal's UI; default: the title of the message." });
-const inDoubtPolicy = z.enum(inDoubtPolicies).openapi({
+export const inDoubtPolicy = z.enum(inDoubtPolicies).openapi({
   description:
     'What to do with a device that may have got the message although no answer was recorded. redeliver: send again with the same ids, marked in_doubt; skip: record it as unknown.',
 });
@@ -71,7 +71,7 @@ export type NotificationChangeBody = z.infer<typeof notificationChangeSchema>;
 
 export const launchSchema = z.strictObject({ scheduled_at: scheduledAt.optional() }).openapi('Launch', { example: {} });
 
-const outcomeCounts = countsBy(outcomes).openapi('OutcomeCounts');
+export const outcomeCounts = countsBy(outcomes).openapi('OutcomeCounts');
 
 export const booksSchema = z
   .object({

@@ -93,7 +93,7 @@ describe('access', () => {
     const noTemporal = await createTestApi({ waker });
     assert.deepEqual(await get(noTemporal.app, '/readyz'), {
       status: 200,
-      body: { status: 'ready', database: 'reachable', temporal: 'unreachable', unreachable: [] },
+      body: { status: 'ready', database: 'reachable', temporal: 'unreachable', unreachable: [], halted_lanes: [] },
     });
     const launched = await noTemporal.request('POST', '/v1/notifications', {
       message: { title: 'x' },

@@ -102,6 +102,7 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
         database: 'reachable',
         temporal: 'reachable',
         unreachable: [],
+        halted_lanes: [],
       });
     });
 
