@@ -5,6 +5,7 @@ import type { Database } from '../db/schema.ts';
 import type { WorkerConfig } from '../domain/config.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import type { ProviderName } from '../domain/device.ts';
+import type { KeepLaneInput, KeepLaneResult } from '../domain/lane.ts';
 import type { Logger } from '../domain/logger.ts';
 import type { PushProvider } from '../providers/provider.ts';
 import { cancelByOperator } from './cancel-by-operator.ts';
@@ -13,6 +14,8 @@ import { deliverBatch } from './deliver-batch.ts';
 import type { OverloadWatch } from './delivery/overload-watch.ts';
 import type { ProviderHosts } from './delivery/provider-hosts.ts';
 import { type FirstLook, firstLook } from './first-look.ts';
+import { keepLane } from './keep-lane.ts';
+import type { LaneBell } from './lane-bell.ts';
 import { type BatchPage, type NextBatchesInput, nextBatches } from './next-batches.ts';
 import { beginScheduled, readNotification, type WorkflowView } from './read-notification.ts';
 import type { SendingSlots } from './sending-slots.ts';
@@ -33,6 +36,7 @@ export interface ActivityDeps {
   providerHosts: ProviderHosts;
   /** Of the queue that the activities are called from. */
   slots: SendingSlots;
+  bell: LaneBell;
   config: WorkerConfig;
   log: Logger;
   /** 0 up to 1; default `Math.random`. */
@@ -51,6 +55,7 @@ export interface Activities {
   settleCancelled(notificationId: string): Promise<void>;
   closeBooks(notificationId: string): Promise<{ isClosed: boolean }>;
   cancelByOperator(notificationId: string): Promise<void>;
+  keepLane(input: KeepLaneInput): Promise<KeepLaneResult>;
 }
 
 export function createActivities(deps: ActivityDeps): Activities {
@@ -65,5 +70,6 @@ export function createActivities(deps: ActivityDeps): Activities {
     settleCancelled: (notificationId) => whileBeating((stop) => settleCancelled(deps, notificationId, stop)),
     closeBooks: (notificationId) => whileBeating(() => closeBooks(deps, notificationId)),
     cancelByOperator: (notificationId) => cancelByOperator(deps, notificationId),
+    keepLane: (input) => keepLane(deps, input),
   };
 }

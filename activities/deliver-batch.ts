@@ -11,6 +11,8 @@ import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.t
 import type { Notification } from '../domain/notification.ts';
 import { PayloadError, type PreparedMessage, type PushProvider } from '../providers/provider.ts';
 import type { ActivityDeps } from './activities.ts';
+import { BatchSlot } from './delivery/batch-slot.ts';
+import { BatchBooks } from './delivery/claimed-books.ts';
 import { DatabaseClock } from './delivery/database-clock.ts';
 import { type Ending, endingOf, finished, halted, haltedForBooks } from './delivery/ending.ts';
 import { PendingDevices } from './delivery/pending-devices.ts';
@@ -112,19 +114,22 @@ function prepare(
 /** One run or more: before a halt on suspicion the batch is claimed again, and devices elsewhere in the audience come first. */
 async function sendPrepared(
   { deps, input, notification, names, progress, stop, giveUp }: DeliverCall,
-  { provider, prepared, clock }: Pick<Run, 'provider' | 'prepared'> & { clock: DatabaseClock },
+  { provider, prepared, clock }: { provider: PushProvider; prepared: PreparedMessage; clock: DatabaseClock },
 ): Promise<Ending> {
   const { appId, launchedAt, expiresAt, inDoubtPolicy } = notification;
   const launch = { appId, launchedAt: launchedAt! };
+  const content = { prepared, expiresAt, inDoubtPolicy };
   for (let elsewhere = { devices: 0, suspects: 0 }; ; ) {
     const claim = await retryDatabase(() => claimToSend(deps.db, input.notificationId, input.seq), stop);
     if (claim === undefined) return finished;
-    const pending = await retryDatabase(() => PendingDevices.load({ ...deps, launch, claim, clock }), stop);
+    const pending = await retryDatabase(() => PendingDevices.load({ ...deps, launch, claim, clock, content }), stop);
     const { devices, suspects } = elsewhere;
     if (devices > 0) await retryDatabase(() => pending.askElsewhere(deps.db, devices), stop);
     const sender = new Sender({
       ...deps,
-      ...{ claim, appId, expiresAt, inDoubtPolicy, provider, prepared, pending, progress, stop, giveUp },
+      ...{ appId, provider, pending, progress, stop, giveUp, acceptedBefore: claim.accepted },
+      books: new BatchBooks(deps, appId, claim),
+      slot: new BatchSlot({ slots: deps.slots, claim, stop }),
       suspectsBefore: suspects,
       random: deps.random ?? Math.random,
     });
@@ -136,7 +141,7 @@ async function sendPrepared(
     }
     if (end.kind === 'failed') deps.log.error({ ...names, err: end.error }, 'batch failed');
     const isAnyUntried = end.kind !== 'partAtFault' || (await hasUntriedDevices(deps.db, input.notificationId));
-    const ending = endingOf(end, { ...sender.left, isAnyUntried });
+    const ending = endingOf(end, { ...sender.left, claim, isAnyUntried });
     if (end.kind === 'stopped') deps.log.info({ ...names, reason: end.reason }, 'batch stopped');
     if (end.kind === 'partAtFault' && ending.halt === undefined) {
       deps.log.warn({ ...names, devices: ending.deferred, ...end.halt }, 'a platform waits');

@@ -7,6 +7,7 @@ import { notificationWorkflowId, notificationWorkflowType } from '../domain/ids.
 import { labelsOf, notificationStart } from '../domain/notification-start.ts';
 import { pause } from '../domain/pause.ts';
 import type { ActivityDeps } from './activities.ts';
+import { startMissingLanes } from './start-lanes.ts';
 
 /** A change this young may still be on its way by the API's own signal. */
 const graceMs = 3_000;
@@ -103,12 +104,12 @@ export async function runReconciler(
 ): Promise<void> {
   let from: string | undefined;
   while (!signal.aborted) {
-    await pause(deps.config.reconcileIntervalMs, signal);
-    if (signal.aborted) return;
     try {
+      await startMissingLanes(deps, client, taskQueue);
       from = await reconcile(deps, client, taskQueue, signal, from);
     } catch (error) {
       deps.log.warn({ err: error }, 'reconciler round failed');
     }
+    await pause(deps.config.reconcileIntervalMs, signal);
   }
 }

@@ -5,16 +5,20 @@ import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } 
 import { pino } from 'pino';
 import { connect } from '../db/connect.ts';
 import { createDeliveryPartitions } from '../db/delivery-partitions.ts';
+import { openLanesOfAllApps } from '../db/lanes.ts';
+import { dropMessageWeeks } from '../db/message-partitions.ts';
 import { createProviderTokenStore } from '../db/provider-tokens.ts';
 import { forgetOldEvidenceOfAllApps } from '../db/token-evidence.ts';
 import type { Config } from '../domain/config.ts';
+import { providerNames } from '../domain/device.ts';
 import type { Logger } from '../domain/logger.ts';
 import { pause } from '../domain/pause.ts';
-import { deliveryTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
+import { deliveryTaskQueue, laneTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
 import { closeProviders, openProviders } from '../providers/open.ts';
 import { type ActivityDeps, createActivities } from './activities.ts';
 import { OverloadWatch } from './delivery/overload-watch.ts';
 import { ProviderHosts } from './delivery/provider-hosts.ts';
+import { LaneBell } from './lane-bell.ts';
 import { runReconciler } from './reconcile.ts';
 import { SendingSlots, tunedBy } from './sending-slots.ts';
 import { loadWorkerSettings } from './worker-settings.ts';
@@ -28,8 +32,12 @@ import { loadWorkerSettings } from './worker-settings.ts';
 const urgentSlots = 4;
 /** Each waits for a provider or for PostgreSQL nearly all the time; there are twice as many places for workflow tasks. */
 const smallSendsAtOnce = 20;
+/** No limit: a lane costs next to nothing while nothing is in it. */
+const lanesAtOnce = 1_000;
 /** On Temporal Cloud every heartbeat that reaches the server is billed; pause and cancel do not wait for one. */
 const heartbeatThrottle = '2s';
+/** A dead worker's lanes are missed soon. */
+const laneHeartbeatThrottle = '1s';
 const dayMs = 24 * 60 * 60_000;
 
 const { config, configured } = loadWorkerSettings(process.env);
@@ -57,6 +65,7 @@ const deps: ActivityDeps = {
     log,
   },
   slots: new SendingSlots(config.worker.concurrentBatches),
+  bell: new LaneBell(),
 };
 const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
 const connection = await connectPatiently(() => NativeConnection.connect(connectionOptions));
@@ -98,31 +107,52 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
               : { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }),
           },
         ]
-      : [false, true].map((isUrgent) => {
-          const slots = new SendingSlots(isUrgent ? urgentSlots : worker.concurrentBatches);
-          return {
-            ...{ ...common, ...tunedBy(slots), activities: createActivities({ ...deps, slots }) },
-            taskQueue: deliveryTaskQueue(taskQueuePrefix, role, isUrgent),
-          };
-        }),
+      : [
+          ...[false, true].map((isUrgent) => {
+            const slots = new SendingSlots(isUrgent ? urgentSlots : worker.concurrentBatches);
+            return {
+              ...{ ...common, ...tunedBy(slots), activities: createActivities({ ...deps, slots }) },
+              taskQueue: deliveryTaskQueue(taskQueuePrefix, role, isUrgent),
+            };
+          }),
+          {
+            ...common,
+            taskQueue: laneTaskQueue(taskQueuePrefix, role),
+            maxConcurrentActivityTaskExecutions: lanesAtOnce,
+            maxHeartbeatThrottleInterval: laneHeartbeatThrottle,
+          },
+        ],
   );
 }
 
 function startBackground(): Promise<void>[] {
-  if (!config.worker.roles.includes('notifications')) return [];
+  const lanes = deps.bell.listen(pool, log, stopping.signal);
+  if (!config.worker.roles.includes('notifications')) return [lanes];
   const client = new Client({ connection, namespace });
   const taskQueue = notificationsTaskQueue(config.taskQueuePrefix);
-  return [runReconciler(deps, client, taskQueue, stopping.signal), keepHouse()];
+  return [lanes, runReconciler(deps, client, taskQueue, stopping.signal), keepHouse()];
 }
 
 async function keepHouse(): Promise<void> {
   while (!stopping.signal.aborted) {
     await createDeliveryPartitions(db).catch((err: unknown) => log.error({ err }, 'partitions could not be made'));
+    await openLanes().catch((err: unknown) => log.error({ err }, 'lanes could not be made'));
+    await forgetOldMessages().catch((err: unknown) => log.error({ err }, 'old messages could not be dropped'));
     await forgetOldEvidenceOfAllApps(db).catch((err: unknown) =>
       log.error({ err }, 'old evidence could not be deleted'),
     );
     await pause(dayMs, stopping.signal);
   }
+}
+
+async function openLanes(): Promise<void> {
+  for (const provider of providerNames) await openLanesOfAllApps(db, provider, config.worker.lanes);
+}
+
+async function forgetOldMessages(): Promise<void> {
+  if (config.worker.messageDays === 0) return;
+  const weeks = await dropMessageWeeks(db, config.worker.messageDays);
+  if (weeks.length > 0) log.info({ weeks }, 'messages of old weeks dropped');
 }
 
 /** Both fail at once while Temporal or its namespace is away; a worker waits for them. */

@@ -8,6 +8,7 @@ import { DatabaseClock } from '../activities/delivery/database-clock.ts';
 import { OverloadWatch } from '../activities/delivery/overload-watch.ts';
 import { PendingDevices } from '../activities/delivery/pending-devices.ts';
 import { ProviderHosts } from '../activities/delivery/provider-hosts.ts';
+import { LaneBell } from '../activities/lane-bell.ts';
 import { nextBatches } from '../activities/next-batches.ts';
 import { SendingSlots } from '../activities/sending-slots.ts';
 import { loadWorkerSettings } from '../activities/worker-settings.ts';
@@ -70,6 +71,7 @@ const deps: ActivityDeps = {
     log,
   },
   slots: new SendingSlots(config.worker.concurrentBatches),
+  bell: new LaneBell(),
 };
 /** Accepts everything and sends nothing. */
 const sink: PushProvider = {
@@ -145,9 +147,11 @@ async function measureParts(): Promise<DeliverReport['parts']> {
   for (const { seq } of batches) claims.push((await claimBatch(db, id, seq))!);
   const sent = { appId, launchedAt: new Date() };
   const clock = new DatabaseClock();
+  const prepared = provider.prepare({ notificationId: id, message });
+  const content = { prepared, expiresAt: null, inDoubtPolicy: 'redeliver' as const };
   const read = await measure(async () => {
     for (const claim of claims) {
-      const pending = await PendingDevices.load({ db, pool, claim, launch: sent, clock });
+      const pending = await PendingDevices.load({ db, pool, claim, launch: sent, clock, content });
       for (;;) {
         const devices = await pending.peek(readAtOnce);
         if (devices.length === 0) break;

@@ -7,6 +7,8 @@ import type { Database } from './schema.ts';
 export type Reservation =
   | { answer: 'go'; granted: number; hosts: HostTrouble[] }
   | { answer: 'wait'; waitMs: number }
+  /** Only of a lane: entries were cancelled since it was read. */
+  | { answer: 'changed' }
   | { answer: 'fenced' | 'paused' | 'halted' | 'cancelled' | 'expired' };
 
 const reserveWindowStatement: PreparedStatement = {
@@ -21,12 +23,7 @@ export async function reserveWindow(
   claim: Claim,
   window: { positions: number[]; deferredIds: number[]; providerScope: string; hosts?: string[]; credential?: string },
 ): Promise<Reservation> {
-  const { rows } = await client.query<{
-    answer: Reservation['answer'];
-    granted: number;
-    wait_ms: number;
-    hosts: { host: string; wait_ms: number; reason: string; is_unreachable: boolean; is_let_through: boolean }[] | null;
-  }>({
+  const { rows } = await client.query({
     ...reserveWindowStatement,
     values: [
       ...[claim.notificationId, claim.seq, claim.fence],
@@ -34,7 +31,17 @@ export async function reserveWindow(
       ...[window.hosts ?? [], window.credential ?? ''],
     ],
   });
-  const { answer, granted, wait_ms, hosts } = rows[0]!;
+  return toReservation(rows[0]!);
+}
+
+/** The answer of `reserve_window` or `reserve_lane_window`. */
+export function toReservation(row: {
+  answer: Reservation['answer'];
+  granted: number;
+  wait_ms: number;
+  hosts: { host: string; wait_ms: number; reason: string; is_unreachable: boolean; is_let_through: boolean }[] | null;
+}): Reservation {
+  const { answer, granted, wait_ms, hosts } = row;
   if (answer === 'go') {
     const troubles = (hosts ?? []).map((host) => ({
       ...{ host: host.host, waitMs: host.wait_ms, reason: host.reason },

@@ -9,6 +9,20 @@ export function notificationWorkflowId(notificationId: string): string {
   return `notification-${notificationId}`;
 }
 
+export const laneWorkflowType = 'laneWorkflow';
+
+export function laneWorkflowId({
+  appId,
+  provider,
+  number,
+}: {
+  appId: number;
+  provider: string;
+  number: number;
+}): string {
+  return `lane-${appId}-${provider}-${number}`;
+}
+
 export function batchWorkflowId(notificationId: string, seq: number): string {
   return `notification-${notificationId}/batch-${seq}`;
 }

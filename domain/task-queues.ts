@@ -17,6 +17,11 @@ export function deliveryTaskQueue(prefix: string, provider: ProviderName, isUrge
   return `${prefix}${provider}${isUrgent ? '-urgent' : ''}`;
 }
 
+/** Lanes are held for long: they must not take the places of batches. */
+export function laneTaskQueue(prefix: string, provider: ProviderName): string {
+  return `${prefix}${provider}-lanes`;
+}
+
 /** The prefix in the name of a notifications queue. */
 export function taskQueuePrefix(notificationsTaskQueueName: string): string {
   return notificationsTaskQueueName.slice(0, -notificationsQueue.length);

@@ -1,8 +1,8 @@
 import type { Claim } from '../../db/batches.ts';
 import { pause } from '../../domain/pause.ts';
 import type { SendingSlots } from '../sending-slots.ts';
-import type { Run } from './run.ts';
 import { unprovenInFlight } from './run-hosts.ts';
+import type { Slot } from './slot.ts';
 
 /** A rate limit or a refused device that is free this soon is waited for here, what takes longer on a durable timer, … */
 export const maxWaitHereMs = 2_000;
@@ -15,7 +15,7 @@ const maxWaitedHereMs = 3_600_000;
 export const silenceMs = 500;
 
 /** The slot of one run over a batch, which is left while the run only waits. */
-export class BatchSlot {
+export class BatchSlot implements Slot {
   readonly #slots: SendingSlots;
   readonly #claim: Claim;
   readonly #stop: AbortSignal;
@@ -25,7 +25,7 @@ export class BatchSlot {
   #isWaiting = false;
   #answeredAtLook = -1;
 
-  constructor({ slots, claim, stop }: Run) {
+  constructor({ slots, claim, stop }: { slots: SendingSlots; claim: Claim; stop: AbortSignal }) {
     this.#slots = slots;
     this.#claim = claim;
     this.#stop = stop;
@@ -39,7 +39,6 @@ export class BatchSlot {
     return this.#mayWait(waitMs, this.#claim.notificationId);
   }
 
-  /** The same for devices that were refused for now. */
   mayWaitForDeferred(waitMs: number): boolean {
     return this.#mayWait(waitMs, this.#ownKey);
   }
@@ -62,7 +61,6 @@ export class BatchSlot {
     this.takeBack();
   }
 
-  /** A host that says nothing must not hold a slot either. Asked every `silenceMs`. */
   leaveInSilence(answered: number, inFlight: number): void {
     const isSilent = answered === this.#answeredAtLook && inFlight > 0;
     this.#answeredAtLook = answered;

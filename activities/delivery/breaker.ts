@@ -1,5 +1,5 @@
 import type { RejectedVerdict, UnregisteredVerdict } from '../../providers/provider.ts';
-import type { PendingDevice } from './pending-devices.ts';
+import type { PendingDevice } from './pending.ts';
 
 /** Answers that are judged together. */
 const sampleSize = 200;

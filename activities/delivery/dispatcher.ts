@@ -1,21 +1,20 @@
-import type { Address } from '../../db/device-addresses.ts';
-import type { DeviceAddress, Verdict } from '../../providers/provider.ts';
-import type { BatchSlot } from './batch-slot.ts';
-import { endByExpiry, endWithoutRequest } from './end-without-request.ts';
+import { type DeviceAddress, PayloadError, type PreparedMessage, type Verdict } from '../../providers/provider.ts';
+import { endByExpiry, endByPayload, endWithoutRequest } from './end-without-request.ts';
 import type { HostTroubles } from './host-troubles.ts';
-import type { PendingDevice } from './pending-devices.ts';
+import type { PendingDevice } from './pending.ts';
 import type { Run } from './run.ts';
 import type { RunBooks } from './run-books.ts';
 import type { RunEnd } from './run-end.ts';
 import type { RunHosts } from './run-hosts.ts';
 import type { Part, RunParts } from './run-parts.ts';
+import type { Slot } from './slot.ts';
 import type { Verdicts } from './verdicts.ts';
 
 /** Hands reserved devices to the provider, as many at once as their host takes, and every answer to the verdicts. */
 export class Dispatcher {
   readonly #run: Run;
   readonly #end: RunEnd;
-  readonly #slot: BatchSlot;
+  readonly #slot: Slot;
   readonly #hosts: RunHosts;
   readonly #parts: RunParts;
   readonly #books: RunBooks;
@@ -28,7 +27,7 @@ export class Dispatcher {
   constructor(given: {
     run: Run;
     end: RunEnd;
-    slot: BatchSlot;
+    slot: Slot;
     hosts: RunHosts;
     parts: RunParts;
     books: RunBooks;
@@ -91,28 +90,34 @@ export class Dispatcher {
   }
 
   #send(device: PendingDevice): void {
-    const { inDoubtPolicy, config, expiresAt, pending } = this.#run;
+    const { config, pending } = this.#run;
+    const { prepared, expiresAt, inDoubtPolicy } = device.content;
     // Sent to once more, the phone may show it twice.
     if (device.reached === 'perhaps') device.doubts = Math.max(1, device.doubts);
-    const end = endWithoutRequest(device, inDoubtPolicy, config.maxDoubts);
+    const end = device.endsAs ?? endWithoutRequest(device, inDoubtPolicy, config.maxDoubts);
     if (end !== undefined) {
       this.#books.recordWithoutRequest(device, end);
       return;
     }
+    if (prepared instanceof PayloadError) {
+      this.#books.recordWithoutRequest(device, endByPayload(prepared));
+      return;
+    }
     const address = device.address!;
-    const part = this.#parts.of(address);
-    const { host, fault } = part;
-    if (fault !== undefined) this.#books.postpone(device, 0, fault);
+    const part = this.#parts.of(address, prepared);
+    const { host } = part;
+    const waitMs = this.#parts.msAside(part);
+    if (waitMs !== undefined) this.#books.postpone(device, waitMs, part.fault!);
     else if (this.#hosts.isBlocked(host)) this.#books.postpone(device, this.#hosts.msUntilFree(host), host);
     // A window that waits for room can outlast the time to live: the next reservation ends the run, this device ends here.
     else if (expiresAt !== null && pending.clock.nowMs() >= expiresAt.getTime()) {
       this.#books.recordWithoutRequest(device, endByExpiry(device.doubts));
-    } else this.#request(device, address, part);
+    } else this.#request(device, prepared, part);
   }
 
-  #request(device: PendingDevice, address: Address, part: Part): void {
-    const { provider, prepared, progress } = this.#run;
-    const { deviceToken, apnsEnvironment, platform } = address;
+  #request(device: PendingDevice, prepared: PreparedMessage, part: Part): void {
+    const { provider, progress } = this.#run;
+    const { deviceToken, apnsEnvironment, platform } = device.address!;
     const target: DeviceAddress = { deviceId: device.deviceId, deviceToken, apnsEnvironment, platform };
     part.host.inFlight += 1;
     this.#inFlight += 1;

@@ -1,6 +1,7 @@
 import type { InDoubtPolicy } from '../../domain/notification-state.ts';
 import type { Outcome } from '../../domain/outcome.ts';
-import type { PendingDevice } from './pending-devices.ts';
+import type { PayloadError } from '../../providers/provider.ts';
+import type { PendingDevice } from './pending.ts';
 
 /** The outcome of a device that is not sent to. */
 export interface EndWithoutRequest {
@@ -19,6 +20,16 @@ export function endWithoutRequest(
   if (reached === 'certainly') return { outcome: doubts > 0 ? 'unknown' : 'skipped', reason: 'already_reached' };
   if (doubts > 0 && (inDoubtPolicy === 'skip' || doubts > maxDoubts)) return { outcome: 'unknown', reason: 'in_doubt' };
   return undefined;
+}
+
+/** Of a message that waits for another attempt when a later one with the same collapse id comes. Pure. */
+export function endByReplacement(doubts: number): EndWithoutRequest {
+  return { outcome: doubts > 0 ? 'unknown' : 'cancelled', reason: 'replaced' };
+}
+
+/** Of a device whose message its provider can never take. Pure. */
+export function endByPayload({ field, message }: PayloadError): EndWithoutRequest {
+  return { outcome: 'rejected', reason: `${field}: ${message}` };
 }
 
 /** Of a device whose time is over when its turn comes. Pure. */

@@ -1,4 +1,3 @@
-import { listOpenEnvironments } from '../../db/device-addresses.ts';
 import {
   blockHost,
   type HostScope,
@@ -111,15 +110,15 @@ export class HostTroubles {
     this.#mayBeAlone = false;
     const blocked = this.#hosts.firstBlocked;
     if (blocked === undefined || this.#end.why !== undefined) return this.#end.why !== undefined;
-    const { claim, db, giveUp } = this.#run;
-    if (this.#hosts.isAnyFree(await retryDatabase(() => listOpenEnvironments(db, claim), giveUp))) return false;
+    const { books, giveUp } = this.#run;
+    if (this.#hosts.isAnyFree(await retryDatabase(() => books.listOpenEnvironments(), giveUp))) return false;
     this.#end.stopFor(this.#waitFor(blocked));
     return true;
   }
 
   #scopeOf({ name }: RunHost): HostScope {
-    const { appId, claim, provider } = this.#run;
-    return { appId, provider: claim.provider, host: name, credential: provider.credential };
+    const { appId, provider } = this.#run;
+    return { appId, provider: provider.name, host: name, credential: provider.credential };
   }
 
   /** Without such a write other batches learn from refusals of their own: no reason to fail this one. */

@@ -6,33 +6,9 @@ import type { DatabaseHandle } from '../../db/connect.ts';
 import { type Deferral, listDeferrals, storeDeferrals } from '../../db/deferrals.ts';
 import { type Address, listAddresses } from '../../db/device-addresses.ts';
 import type { Database } from '../../db/schema.ts';
-import { listReachedBefore, type Reached } from '../../db/token-departures.ts';
+import { listReachedBefore } from '../../db/token-departures.ts';
 import type { DatabaseClock } from './database-clock.ts';
-
-/** A device of the batch that has no outcome yet. */
-export interface PendingDevice {
-  deviceId: number;
-  /** Its place in the batch's frozen array. */
-  position: number;
-  /** It has a deferral: it waited for another attempt, is in doubt, or was brought forward. */
-  wasDeferred: boolean;
-  /** Undefined: the device was deleted, retired or moved to another provider since the audience was frozen. */
-  address: Address | undefined;
-  /** Its phone got the message under another device, which had the token before. */
-  reached: Reached | undefined;
-  /** When the address was read, by PostgreSQL's clock: a registration after this instant is not the one that was sent to. */
-  readAt: Date;
-  /** Attempts before this one. */
-  attempts: number;
-  /** How many of them ended through no fault of the device. */
-  excused: number;
-  /** How many of them ended without an answer. */
-  doubts: number;
-  /** When it was last refused for now, by PostgreSQL's clock. */
-  refusedAt: Date | null;
-  /** Of the request under way, by `ProviderHealth`. */
-  requestNumber: number;
-}
+import { type Content, isSamePart, type Pending, type PendingDevice } from './pending.ts';
 
 /** What is the same for all batches of a send. */
 interface Launch {
@@ -44,6 +20,7 @@ interface LoadInput extends Pick<DatabaseHandle, 'db' | 'pool'> {
   launch: Launch;
   claim: Claim;
   clock: DatabaseClock;
+  content: Content;
 }
 
 /** Addresses read at once, shortly before they are sent to. */
@@ -55,12 +32,13 @@ const maxAddressAgeMs = 5_000;
  * What is left of a claimed batch: first the devices never tried, in the order of the frozen array, then those deferred
  * before, once their time has come. Devices that may have got the message by an earlier claim are among the latter.
  */
-export class PendingDevices {
+export class PendingDevices implements Pending {
+  readonly isEndless = false;
   readonly #db: Kysely<Database>;
   readonly #pool: pg.Pool;
   readonly #launch: Launch;
   readonly #claim: Claim;
-  /** Looked at with every address that is read. */
+  readonly #content: Content;
   readonly clock: DatabaseClock;
   /** Positions without an outcome and without a deferral, ascending. */
   #open: number[] = [];
@@ -72,11 +50,12 @@ export class PendingDevices {
   #elsewhere: Set<number> | undefined;
   #buffer: PendingDevice[] = [];
 
-  private constructor({ db, pool, launch, claim, clock }: LoadInput) {
+  private constructor({ db, pool, launch, claim, clock, content }: LoadInput) {
     this.#db = db;
     this.#pool = pool;
     this.#launch = launch;
     this.#claim = claim;
+    this.#content = content;
     this.clock = clock;
   }
 
@@ -97,17 +76,14 @@ export class PendingDevices {
     return pending;
   }
 
-  /** Devices that wait for a later attempt. */
   get deferred(): number {
     return this.#deferred.size + this.#buffer.filter((device) => device.wasDeferred).length;
   }
 
-  /** A device is deferred, again or for the first time. */
   defer(deferral: Deferral): void {
     this.#deferred.set(deferral.deviceId, deferral);
   }
 
-  /** Milliseconds until the next deferred device may be tried; undefined: none waits. */
   msUntilNextDeferred(): number | undefined {
     let earliest: number | undefined;
     for (const { notBefore } of this.#deferred.values()) {
@@ -116,7 +92,6 @@ export class PendingDevices {
     return earliest === undefined ? undefined : Math.max(0, earliest - this.clock.nowMs());
   }
 
-  /** Whether devices that another platform or environment reaches are among those that come next. */
   hasOtherThan(part: Pick<Address, 'platform' | 'apnsEnvironment'>): boolean {
     return this.#buffer.some(({ address }) => address !== undefined && !isSamePart(address, part));
   }
@@ -159,31 +134,34 @@ export class PendingDevices {
     this.#elsewhere = undefined;
   }
 
-  /** Whether one of those that come next is such. */
   isAnyAhead(isSuch: (device: PendingDevice) => boolean): boolean {
     return this.#buffer.some(isSuch);
   }
 
-  /** Up to `size` devices of one kind, fresh or deferred, not yet taken; empty: nothing can be sent now. */
+  /** Of one kind, fresh or deferred. */
   async peek(size: number): Promise<PendingDevice[]> {
     if (this.#elsewhere === undefined && this.#buffer.length < size && this.#openAt < this.#open.length) {
       await this.#readFresh();
     }
     if (this.#buffer.length === 0) await this.#readDue(size);
     const [oldest] = this.#buffer;
-    if (oldest !== undefined && this.clock.nowMs() - oldest.readAt.getTime() > maxAddressAgeMs) await this.#readAgain();
+    if (oldest !== undefined && this.clock.nowMs() - oldest.readAt.getTime() > maxAddressAgeMs)
+      await this.#readAddressesAgain();
     return this.#buffer.slice(0, size);
   }
 
-  /** The first `count` of the devices last peeked at are taken. */
   take(count: number): void {
     for (const { wasDeferred } of this.#buffer.splice(0, count)) if (!wasDeferred) this.#takenUntried += 1;
   }
 
-  /** A device that was taken has its turn. */
   noteTried({ wasDeferred }: PendingDevice): void {
     if (!wasDeferred) this.#takenUntried -= 1;
   }
+
+  // Nothing follows another in a batch, and nobody changes it meanwhile.
+  noteDone(): void {}
+  readAgain(): void {}
+  end(): void {}
 
   async #readFresh(): Promise<void> {
     const positions = this.#open.slice(this.#openAt, this.#openAt + readAhead);
@@ -195,6 +173,7 @@ export class PendingDevices {
         deviceId: deviceIds[i]!,
         position: positions[i]!,
         wasDeferred: false,
+        content: this.#content,
         address: addresses.get(deviceIds[i]!),
         reached: reached?.get(deviceIds[i]!),
         readAt,
@@ -219,7 +198,7 @@ export class PendingDevices {
     return { addresses, reached, readAt: new Date(readAtMs) };
   }
 
-  async #readAgain(): Promise<void> {
+  async #readAddressesAgain(): Promise<void> {
     const deviceIds = this.#buffer.map(({ deviceId }) => deviceId);
     const { addresses, reached, readAt } = await this.#readAddresses(deviceIds);
     this.#buffer = this.#buffer.map((device) => ({
@@ -246,6 +225,7 @@ export class PendingDevices {
         deviceId,
         position: positionOf(this.#claim, deviceId),
         wasDeferred: true,
+        content: this.#content,
         address: addresses.get(deviceId),
         reached: reached?.get(deviceId),
         readAt,
@@ -257,12 +237,4 @@ export class PendingDevices {
       });
     }
   }
-}
-
-/** Devices of one provider that stand or fall together: with the same app, topic and credential. */
-export function isSamePart(
-  a: Pick<Address, 'platform' | 'apnsEnvironment'>,
-  b: Pick<Address, 'platform' | 'apnsEnvironment'>,
-): boolean {
-  return a.platform === b.platform && a.apnsEnvironment === b.apnsEnvironment;
 }

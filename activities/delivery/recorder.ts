@@ -1,29 +1,16 @@
-import type { Kysely } from 'kysely';
-import type pg from 'pg';
-import { type Claim, isBatchFinished } from '../../db/batches.ts';
 import { isRefusedByDatabase } from '../../db/database-error.ts';
-import type { Deferral } from '../../db/deferrals.ts';
-import { addToGroups, type DeliveryGroup, type Ended } from '../../db/delivery-groups.ts';
+import { addToGroups, type Ended } from '../../db/delivery-groups.ts';
 import type { Retirement } from '../../db/devices.ts';
-import { isRecorded, recordDeliveries } from '../../db/record-deliveries.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
-import type { Database } from '../../db/schema.ts';
-import type { PendingDevice } from './pending-devices.ts';
+import type { Chunk, ClaimedBooks } from './claimed-books.ts';
+import type { PendingDevice, PlacedDeferral } from './pending.ts';
 import type { Run } from './run.ts';
 
 /** A chunk is written when it has so many outcomes, or as many as one window, or when its first one is so old. */
 const maxChunkSize = 500;
 const chunkMs = 100;
-
-interface Chunk {
-  groups: DeliveryGroup[];
-  /** In all groups. */
-  outcomes: number;
-  retirements: Retirement[];
-  deferrals: Map<number, Deferral>;
-  /** Devices that were deferred and have their outcome now. */
-  noLongerDeferred: number[];
-}
+/** In a lane somebody may be waiting for each. */
+const laneChunkMs = 5;
 
 /**
  * Streams outcomes to the books, one statement a chunk, one chunk at a time. While PostgreSQL is away it keeps trying and
@@ -31,9 +18,8 @@ interface Chunk {
  * nothing more is written.
  */
 export class Recorder {
-  readonly #db: Kysely<Database>;
-  readonly #pool: pg.Pool;
-  readonly #claim: Claim;
+  readonly #books: ClaimedBooks;
+  readonly #chunkMs: number;
   readonly #giveUp: AbortSignal;
   readonly #onFailure: (error: unknown) => void;
   readonly #chunkSize: number;
@@ -46,10 +32,9 @@ export class Recorder {
   /** True once every device of the batch has its outcome. */
   isFinished = false;
 
-  constructor({ db, pool, claim, config, giveUp }: Run, onFailure: (error: unknown) => void) {
-    this.#db = db;
-    this.#pool = pool;
-    this.#claim = claim;
+  constructor({ books, pending, config, giveUp }: Run, onFailure: (error: unknown) => void) {
+    this.#books = books;
+    this.#chunkMs = pending.isEndless ? laneChunkMs : chunkMs;
     this.#chunkSize = Math.min(maxChunkSize, config.windowSize);
     this.#giveUp = giveUp;
     this.#onFailure = onFailure;
@@ -62,13 +47,13 @@ export class Recorder {
   ): void {
     addToGroups(this.#chunk.groups, ended, position, providerMessageId);
     this.#chunk.outcomes += 1;
-    if (wasDeferred) this.#chunk.noLongerDeferred.push(deviceId);
+    if (wasDeferred) this.#chunk.noLongerDeferred.push({ deviceId, position });
     if (retirement) this.#chunk.retirements.push(retirement);
     this.#grow();
   }
 
-  defer(deferral: Deferral): void {
-    this.#chunk.deferrals.set(deferral.deviceId, deferral);
+  defer(deferral: PlacedDeferral): void {
+    this.#chunk.deferrals.set(deferral.position, deferral);
     this.#grow();
   }
 
@@ -91,7 +76,15 @@ export class Recorder {
   #grow(): void {
     this.#unwritten += 1;
     if (this.#unwritten >= this.#chunkSize) this.#write();
-    else this.#timer ??= setTimeout(() => this.#write(), chunkMs);
+    else this.#writeSoon();
+  }
+
+  #writeSoon(): void {
+    this.#timer ??= setTimeout(() => {
+      // Also where a chunk is still being written: the next one is thought of when that is done.
+      this.#timer = undefined;
+      this.#write();
+    }, this.#chunkMs);
   }
 
   #write(): void {
@@ -112,7 +105,7 @@ export class Recorder {
         this.#writing = undefined;
         for (const wake of this.#roomWaiters.splice(0)) wake();
         if (this.#unwritten >= this.#chunkSize) this.#write();
-        else if (!isEmpty(this.#chunk)) this.#timer ??= setTimeout(() => this.#write(), chunkMs);
+        else if (!isEmpty(this.#chunk)) this.#writeSoon();
       });
   }
 
@@ -121,12 +114,12 @@ export class Recorder {
     // The connection may have broken after the commit: a chunk is stored whole or not at all, so one device tells.
     const isStored = async () => isRetry && (await this.#isStored(chunk));
     this.isFinished = await retryDatabase(async () => {
-      if (await isStored()) return isBatchFinished(this.#db, this.#claim);
+      if (await isStored()) return this.#books.isFinished();
       try {
-        return await this.#insert(chunk);
+        return await this.#books.record(chunk);
       } catch (error) {
         // The try before may have been carried out only now.
-        if (isRefusedByDatabase(error) && (await isStored())) return isBatchFinished(this.#db, this.#claim);
+        if (isRefusedByDatabase(error) && (await isStored())) return this.#books.isFinished();
         throw error;
       } finally {
         isRetry = true;
@@ -134,16 +127,9 @@ export class Recorder {
     }, this.#giveUp);
   }
 
-  /** @returns true when the last device of the batch has its outcome now */
-  #insert(chunk: Chunk): Promise<boolean> {
-    const { groups, deferrals, noLongerDeferred, retirements } = chunk;
-    const alongWith = { deferrals: [...deferrals.values()], noLongerDeferred, retirements };
-    return recordDeliveries(this.#pool, this.#claim, groups, alongWith);
-  }
-
   async #isStored(chunk: Chunk): Promise<boolean> {
     const [first] = chunk.groups;
-    return first !== undefined && (await isRecorded(this.#db, this.#claim, first.positions[0]!));
+    return first !== undefined && (await this.#books.isRecorded(first.positions[0]!));
   }
 }
 

@@ -1,6 +1,6 @@
 import type { WorkerConfig } from '../../domain/config.ts';
 import type { PushProvider } from '../../providers/provider.ts';
-import type { PendingDevice, PendingDevices } from './pending-devices.ts';
+import type { Pending, PendingDevice } from './pending.ts';
 import type { Run } from './run.ts';
 
 /** Requests under way to a host until the first device was accepted: a wrong key or topic must not meet a whole window. */
@@ -33,7 +33,7 @@ export interface RunHost {
 export class RunHosts {
   readonly #provider: PushProvider;
   readonly #config: WorkerConfig;
-  readonly #pending: PendingDevices;
+  readonly #pending: Pending;
   readonly #hosts: ReadonlyMap<string, RunHost>;
   readonly #onBlock: () => void;
 

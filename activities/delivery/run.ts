@@ -1,18 +1,19 @@
-import type { Claim } from '../../db/batches.ts';
-import type { Notification } from '../../domain/notification.ts';
-import type { PreparedMessage, PushProvider } from '../../providers/provider.ts';
+import type { PushProvider } from '../../providers/provider.ts';
 import type { ActivityDeps } from '../activities.ts';
-import type { PendingDevices } from './pending-devices.ts';
+import type { ClaimedBooks } from './claimed-books.ts';
+import type { Pending } from './pending.ts';
+import type { Slot } from './slot.ts';
 
-/** What one run over a claimed batch is given. */
-export interface Run
-  extends Pick<ActivityDeps, 'db' | 'pool' | 'overload' | 'providerHosts' | 'slots' | 'config'>,
-    Pick<Notification, 'appId' | 'expiresAt' | 'inDoubtPolicy'> {
-  claim: Claim;
+/** What one run over a claimed batch or lane is given. */
+export interface Run extends Pick<ActivityDeps, 'db' | 'overload' | 'providerHosts' | 'config'> {
+  appId: number;
+  books: ClaimedBooks;
   provider: PushProvider;
-  prepared: PreparedMessage;
-  pending: PendingDevices;
-  /** How many called for `pending.askElsewhere`. */
+  pending: Pending;
+  slot: Slot;
+  /** Devices of the same send that this provider has accepted before; of a lane none are counted. */
+  acceptedBefore: number;
+  /** How many called for `PendingDevices.askElsewhere`. */
   suspectsBefore: number;
   random: () => number;
   /** For people who look at Temporal's UI; a run adds to it. */

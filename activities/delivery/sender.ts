@@ -1,4 +1,4 @@
-import { BatchSlot, silenceMs } from './batch-slot.ts';
+import { silenceMs } from './batch-slot.ts';
 import { Dispatcher } from './dispatcher.ts';
 import type { Left } from './ending.ts';
 import { HostTroubles } from './host-troubles.ts';
@@ -15,11 +15,10 @@ import { Windows } from './windows.ts';
 /** Devices that were refused for now become due one by one. */
 const gatherMs = 250;
 
-/** One run over a claimed batch: each window is dispatched while the next one is being reserved. */
+/** One run over a claimed batch or lane: each window is dispatched while the next one is being reserved. */
 export class Sender {
   readonly #run: Run;
   readonly #end: RunEnd;
-  readonly #slot: BatchSlot;
   readonly #hosts: RunHosts;
   readonly #parts: RunParts;
   readonly #recorder: Recorder;
@@ -31,8 +30,11 @@ export class Sender {
 
   constructor(run: Run) {
     const wakeUp = () => this.#dispatcher.wakeUp();
-    const end = new RunEnd(wakeUp);
-    const slot = new BatchSlot(run);
+    const end = new RunEnd(() => {
+      wakeUp();
+      run.pending.end();
+    });
+    const { slot } = run;
     const hosts = new RunHosts(run, wakeUp);
     const parts = new RunParts(run, hosts);
     const recorder = new Recorder(run, (error) => end.fail(error));
@@ -42,7 +44,6 @@ export class Sender {
     const verdicts = new Verdicts({ run, end, parts, books, troubles, judgement });
     this.#run = run;
     this.#end = end;
-    this.#slot = slot;
     this.#hosts = hosts;
     this.#parts = parts;
     this.#recorder = recorder;
@@ -58,10 +59,9 @@ export class Sender {
     return this.#dispatcher.inFlight;
   }
 
-  get left(): Omit<Left, 'isAnyUntried'> {
-    const { claim, pending } = this.#run;
+  get left(): Omit<Left, 'claim' | 'isAnyUntried'> {
+    const { pending } = this.#run;
     return {
-      claim,
       isFinished: this.#recorder.isFinished,
       waiting: pending.deferred + this.#books.devicesSetAside,
       nextDueMs: pending.msUntilNextDeferred(),
@@ -74,11 +74,14 @@ export class Sender {
     const onStop = () => this.#end.stopFor({ kind: 'shutdown' });
     if (stop.aborted) onStop();
     stop.addEventListener('abort', onStop);
-    const looks = setInterval(() => this.#slot.leaveInSilence(progress.answered, this.#dispatcher.inFlight), silenceMs);
+    const looks = setInterval(
+      () => this.#run.slot.leaveInSilence(progress.answered, this.#dispatcher.inFlight),
+      silenceMs,
+    );
     await this.#orEnd(() => this.#send());
     await this.#dispatcher.drain();
     clearInterval(looks);
-    this.#slot.takeBack();
+    this.#run.slot.takeBack();
     await this.#orEnd(() => this.#leave());
     stop.removeEventListener('abort', onStop);
     return this.#end.why ?? this.#endWithNoneDue();
@@ -98,8 +101,8 @@ export class Sender {
     if (this.#end.why !== undefined || dueMs === undefined) return false;
     // Not for each device on its own: those that are due shortly after it are one window with it.
     const waitMs = Math.max(dueMs, gatherMs);
-    if (!this.#slot.mayWaitForDeferred(waitMs)) return false;
-    await this.#slot.waitHere(waitMs);
+    if (!this.#run.slot.mayWaitForDeferred(waitMs)) return false;
+    await this.#run.slot.waitHere(waitMs);
     return this.#end.why === undefined;
   }
 

@@ -10,6 +10,8 @@ import { suspicionOf } from './suspicion.ts';
 
 /** Acceptances are told to the evidence at least so often, so that others need not wait for the end of the batch. */
 const evidenceMs = 10_000;
+/** How long a suspect of a lane waits for what others get. */
+const soonMs = 1_000;
 
 /** Judges devices whose answer may speak of the configuration: they are at fault themselves, or the send is to be halted. */
 export class TokenJudgement {
@@ -20,6 +22,7 @@ export class TokenJudgement {
   /** Judgements under way, one after the other. */
   #judging: Promise<void> = Promise.resolve();
   #evidenceKeptAt = performance.now();
+  readonly #soon = new Map<Part, NodeJS.Timeout>();
 
   constructor(given: { run: Run; end: RunEnd; parts: RunParts; books: RunBooks }) {
     this.#run = given.run;
@@ -49,18 +52,33 @@ export class TokenJudgement {
     this.#judgeLater(() => this.#weigh(part));
   }
 
-  /** In mid-run: suspects that cannot be judged yet are held on. */
-  async #weigh(part: Part): Promise<void> {
+  /** Of a lane, which has no end: somebody waits for the outcome. Further answers of the next moment count. */
+  weighSoon(part: Part): void {
+    if (this.#soon.has(part)) return;
+    const timer = setTimeout(() => {
+      this.#soon.delete(part);
+      this.#judgeLater(() => this.#weigh(part, 'finally'));
+    }, soonMs);
+    this.#soon.set(part, timer);
+  }
+
+  /** In mid-run: suspects that cannot be judged yet are held on; not `finally`. */
+  async #weigh(part: Part, how?: 'finally'): Promise<void> {
     const suspects = part.breaker.suspects.splice(0);
     if (suspects.length === 0) return;
     const judgement = weighTokens(await this.#keepEvidence(part, suspects));
-    if (judgement === 'dead' && this.#end.why?.kind !== 'halt') this.#believe(suspects);
-    else part.breaker.suspects.unshift(...suspects);
+    const mayEnd = this.#end.why?.kind !== 'halt';
+    if (judgement === 'dead' && mayEnd) this.#believe(suspects);
+    else if (judgement !== 'fault' && how === 'finally' && mayEnd) {
+      for (const { device, verdict } of suspects) this.#books.reject(device, verdict);
+    } else part.breaker.suspects.unshift(...suspects);
     if (judgement === 'fault') await this.haltForTokens(part);
   }
 
   /** At the end of the run, when nothing more is under way. */
   async judgeAll(): Promise<void> {
+    for (const timer of this.#soon.values()) clearTimeout(timer);
+    this.#soon.clear();
     await this.#judging;
     const { pending } = this.#run;
     const isLastRun =
@@ -103,7 +121,7 @@ export class TokenJudgement {
       revived === 0 ? 'No device was retired.' : `${revived} devices that were retired for it are live again.`;
     const detail = `${answers}: ${check} ${live}`;
     const halt = { reason: fault, detail };
-    if (this.#parts.canGoOnWithout(part)) part.fault = { halt, reason, httpStatus: 400 };
+    if (this.#parts.canGoOnWithout(part)) this.#parts.setAside(part, { halt, reason, httpStatus: 400 });
     else this.#end.haltFor(halt);
     for (const { device, verdict } of suspects) this.#books.putOff(device, 0, verdict);
   }

@@ -12,7 +12,7 @@ import { decideFault } from './configuration-fault.ts';
 import { decide } from './decide.ts';
 import type { HostTroubles } from './host-troubles.ts';
 import type { ProviderHealth, ProviderSign } from './overload-watch.ts';
-import type { PendingDevice } from './pending-devices.ts';
+import type { PendingDevice } from './pending.ts';
 import type { Run } from './run.ts';
 import type { RunBooks } from './run-books.ts';
 import type { RunEnd } from './run-end.ts';
@@ -71,6 +71,7 @@ export class Verdicts {
         health.note(device.requestNumber, 'well');
         if (verdict.suspicion) {
           this.#heed(part, breaker.noteSuspicious({ device, verdict }));
+          if (this.#run.pending.isEndless) this.#judgement.weighSoon(part);
           return;
         }
         this.#books.retire(device, verdict);
@@ -99,7 +100,9 @@ export class Verdicts {
   #applyRejection(device: PendingDevice, part: Part, verdict: RejectedVerdict): void {
     const { breaker } = part;
     const isOfPart = () => verdict.isOnePlatform === true && this.#parts.canGoOnWithout(part);
-    if (verdict.isPayloadFault && !breaker.isProven && !isOfPart()) {
+    // In a lane each device has a message of its own.
+    const isOfAll = verdict.isPayloadFault && !this.#run.pending.isEndless;
+    if (isOfAll && !breaker.isProven && !isOfPart()) {
       if (breaker.notePayloadFault({ device, verdict })) {
         const text = verdict.detail ? `${verdict.reason}, ${verdict.detail}` : verdict.reason;
         const detail = `The first ${breaker.payloadFaults.length} devices refused the message itself: ${text}.`;
@@ -107,13 +110,13 @@ export class Verdicts {
       }
       return;
     }
-    this.#books.carryOut(device, decide(verdict, device, this.#books.rules()));
+    this.#books.carryOut(device, decide(verdict, device, this.#books.rules(device.content)));
     this.#heed(part, breaker.noteAnswer());
   }
 
   #applyRefusal(device: PendingDevice, part: Part, verdict: LaterVerdict | UnansweredVerdict): void {
     const { breaker, health } = part;
-    const decision = decide(verdict, device, this.#books.rules(this.#wereOthersTaken(device, health)));
+    const decision = decide(verdict, device, this.#books.rules(device.content, this.#wereOthersTaken(device, health)));
     device.refusedAt = this.#run.pending.clock.instantIn(0);
     this.#books.carryOut(device, decision);
     if (health.note(device.requestNumber, signOf(verdict))) this.#troubles.holdBackAll(part, decision);
@@ -127,7 +130,7 @@ export class Verdicts {
 
   /** No connection to be had: the device waits, and all others of its host. No attempt. */
   #applyUnsent(device: PendingDevice, { host }: Part, verdict: UnsentVerdict): void {
-    const decision = decide(verdict, device, this.#books.rules());
+    const decision = decide(verdict, device, this.#books.rules(device.content));
     if (decision.kind === 'record') {
       this.#books.record(device, decision);
       return;
@@ -136,17 +139,18 @@ export class Verdicts {
   }
 
   #applyFault(device: PendingDevice, part: Part, verdict: MisconfiguredVerdict): void {
-    if (part.fault !== undefined) {
-      this.#books.postpone(device, 0, part.fault);
+    const asideMs = this.#parts.msAside(part);
+    if (asideMs !== undefined) {
+      this.#books.postpone(device, asideMs, part.fault!);
       return;
     }
-    const acceptedBefore = this.#run.claim.accepted;
+    const { acceptedBefore } = this.#run;
     const decision = decideFault(verdict, device, {
       isStray: part.breaker.noteFault(device.deviceId, acceptedBefore > 0),
       accepted: acceptedBefore + this.#accepted,
       isProven: part.breaker.isProven,
       canGoOnWithout: this.#parts.canGoOnWithout(part),
-      rules: this.#books.rules(),
+      rules: this.#books.rules(device.content),
     });
     const halt = { reason: verdict.fault, detail: verdict.detail };
     switch (decision.kind) {
@@ -155,8 +159,8 @@ export class Verdicts {
         this.#books.carryOut(device, decision);
         return;
       case 'setPartAside':
-        part.fault = { halt, reason: verdict.reason, httpStatus: verdict.httpStatus };
-        this.#books.postpone(device, 0, part.fault);
+        this.#parts.setAside(part, { halt, reason: verdict.reason, httpStatus: verdict.httpStatus });
+        this.#books.postpone(device, this.#parts.msAside(part)!, part.fault!);
         return;
       case 'halt':
         this.#end.haltFor(halt);
@@ -173,7 +177,7 @@ export class Verdicts {
     const { payloadFaults } = part.breaker;
     if (payloadFaults.length > 0) {
       for (const { device, verdict } of payloadFaults.splice(0)) {
-        this.#books.carryOut(device, decide(verdict, device, this.#books.rules()));
+        this.#books.carryOut(device, decide(verdict, device, this.#books.rules(device.content)));
       }
     }
     this.#heed(part, call);

@@ -1,14 +1,14 @@
-import { providerScope } from '../../db/rate-limits.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
-import { type Reservation, reserveWindow } from '../../db/windows.ts';
+import type { Reservation } from '../../db/windows.ts';
 import { exhausted } from '../../domain/exhausted.ts';
-import { type BatchSlot, maxWaitHereMs } from './batch-slot.ts';
+import { maxWaitHereMs } from './batch-slot.ts';
 import type { HostTroubles } from './host-troubles.ts';
-import type { PendingDevice } from './pending-devices.ts';
+import type { PendingDevice } from './pending.ts';
 import type { Recorder } from './recorder.ts';
 import type { Run } from './run.ts';
 import type { RunEnd } from './run-end.ts';
 import type { RunHosts } from './run-hosts.ts';
+import type { Slot } from './slot.ts';
 import type { TokenJudgement } from './token-judgement.ts';
 import { nextWindowSize, smallestWindow } from './window-size.ts';
 
@@ -16,18 +16,17 @@ import { nextWindowSize, smallestWindow } from './window-size.ts';
 export class Windows {
   readonly #run: Run;
   readonly #end: RunEnd;
-  readonly #slot: BatchSlot;
+  readonly #slot: Slot;
   readonly #hosts: RunHosts;
   readonly #recorder: Recorder;
   readonly #troubles: HostTroubles;
   readonly #judgement: TokenJudgement;
-  readonly #scope: string;
   #size = smallestWindow;
 
   constructor(given: {
     run: Run;
     end: RunEnd;
-    slot: BatchSlot;
+    slot: Slot;
     hosts: RunHosts;
     recorder: Recorder;
     troubles: HostTroubles;
@@ -40,7 +39,6 @@ export class Windows {
     this.#recorder = given.recorder;
     this.#troubles = given.troubles;
     this.#judgement = given.judgement;
-    this.#scope = providerScope(given.run.appId, given.run.claim.provider);
   }
 
   /** The next window, reserved; undefined: no device is due, or the run is to end. */
@@ -77,18 +75,9 @@ export class Windows {
   }
 
   #reserve(devices: PendingDevice[]): Promise<Reservation> {
-    const { pool, claim, provider, giveUp } = this.#run;
-    const positions: number[] = [];
-    const deferredIds: number[] = [];
-    for (const { deviceId, position, wasDeferred } of devices) {
-      if (wasDeferred) deferredIds.push(deviceId);
-      else positions.push(position);
-    }
-    const window = {
-      ...{ positions, deferredIds, providerScope: this.#scope },
-      ...{ hosts: this.#hosts.namesOf(devices), credential: provider.credential },
-    };
-    return retryDatabase(() => reserveWindow(pool, claim, window), giveUp);
+    const { books, provider, giveUp } = this.#run;
+    const at = { hosts: this.#hosts.namesOf(devices), credential: provider.credential };
+    return retryDatabase(() => books.reserve(devices, at), giveUp);
   }
 
   async #holdBack(reservation: Exclude<Reservation, { answer: 'go' }>): Promise<void> {
@@ -99,6 +88,9 @@ export class Windows {
           const waitMs = Math.max(reservation.waitMs, maxWaitHereMs);
           this.#end.stopFor({ kind: 'wait', waitMs, reason: 'rate limit' });
         }
+        return;
+      case 'changed':
+        this.#run.pending.readAgain();
         return;
       case 'expired':
         this.#end.stopFor({ kind: 'expired' });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Breaker, type BreakerCall } from '../../activities/delivery/breaker.ts';
-import type { PendingDevice } from '../../activities/delivery/pending-devices.ts';
+import type { PendingDevice } from '../../activities/delivery/pending.ts';
 import type { RejectedVerdict, UnregisteredVerdict } from '../../providers/provider.ts';
 
 type Answer = 'accepted' | 'suspicious' | 'dead' | 'other';
@@ -29,6 +29,7 @@ const device = (): PendingDevice => ({
     readAt: new Date(),
   },
   ...{ attempts: 0, excused: 0, doubts: 0, refusedAt: null, requestNumber: 0 },
+  content: { prepared: { target: 'test' }, expiresAt: null, inDoubtPolicy: 'redeliver' },
 });
 
 function note(breaker: Breaker, answer: Answer): BreakerCall {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { endByExpiry, endWithoutRequest } from '../../activities/delivery/end-without-request.ts';
-import type { PendingDevice } from '../../activities/delivery/pending-devices.ts';
+import type { PendingDevice } from '../../activities/delivery/pending.ts';
 import type { InDoubtPolicy } from '../../domain/notification-state.ts';
 
 type Before = Pick<PendingDevice, 'address' | 'reached' | 'doubts'>;

@@ -7,6 +7,7 @@ import type { ActivityDeps } from '../../activities/activities.ts';
 import { deliverBatch } from '../../activities/deliver-batch.ts';
 import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
+import { LaneBell } from '../../activities/lane-bell.ts';
 import { nextBatches } from '../../activities/next-batches.ts';
 import { SendingSlots } from '../../activities/sending-slots.ts';
 import { auditBooks } from '../../db/audit.ts';
@@ -251,6 +252,7 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
     const config = { ...loadConfig({ DATABASE_URL: database.url }).worker, ...quick, ...settings };
     const deps: ActivityDeps = {
       ...{ db: own.db, pool: own.pool, overload, config, log, slots, providerHosts: new ProviderHosts(log) },
+      bell: new LaneBell(),
       providers: byProvider((name) => (provider?.name === name ? provider : undefined)),
       ...(random && { random }),
     };

@@ -2,9 +2,11 @@ import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
 import { after, before, describe, test } from 'node:test';
 import type { MockActivityEnvironment } from '@temporalio/testing';
-import { Sender } from '../../activities/delivery/sender.ts';
+import { BatchSlot } from '../../activities/delivery/batch-slot.ts';
+import { BatchBooks } from '../../activities/delivery/claimed-books.ts';
 import { DatabaseClock } from '../../activities/delivery/database-clock.ts';
 import { PendingDevices } from '../../activities/delivery/pending-devices.ts';
+import { Sender } from '../../activities/delivery/sender.ts';
 import { settleCancelled } from '../../activities/settle-cancelled.ts';
 import { claimBatch } from '../../db/batches.ts';
 import { cancelNotification, pauseNotification, resumeNotification } from '../../db/notification-moves.ts';
@@ -318,12 +320,14 @@ test('a run leaves no listener behind at the signals that may end it', async () 
   const { appId, launchedAt, expiresAt, inDoubtPolicy } = await send.read();
   const claim = (await claimBatch(deps.db, send.id, send.batches[0]!.seq))!;
   const launch = { appId, launchedAt: launchedAt! };
-  const pending = await PendingDevices.load({ ...deps, launch, claim, clock: new DatabaseClock() });
+  const content = { prepared: { target: 'scripted' }, expiresAt, inDoubtPolicy };
+  const pending = await PendingDevices.load({ ...deps, launch, claim, content, clock: new DatabaseClock() });
   const [stop, giveUp] = [new AbortController().signal, new AbortController().signal];
   const running = new Sender({
-    ...{ ...deps, appId, expiresAt, inDoubtPolicy, claim, provider, pending, stop, giveUp },
-    prepared: { target: 'scripted' },
-    suspectsBefore: 0,
+    ...{ ...deps, appId, provider, pending, stop, giveUp },
+    books: new BatchBooks(deps, appId, claim),
+    slot: new BatchSlot({ ...deps, claim, stop }),
+    ...{ acceptedBefore: 0, suspectsBefore: 0 },
     random: Math.random,
     progress: { dispatched: 0, answered: 0 },
   }).run();

@@ -6,6 +6,7 @@ import { sql } from 'kysely';
 import { type ActivityDeps, createActivities } from '../../activities/activities.ts';
 import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
+import { LaneBell } from '../../activities/lane-bell.ts';
 import { reconcile } from '../../activities/reconcile.ts';
 import { SendingSlots, tunedBy } from '../../activities/sending-slots.ts';
 import { createTemporalWaker } from '../../api/notifications/temporal-waker.ts';
@@ -191,6 +192,7 @@ export async function createSendBench(): Promise<SendBench> {
     const deps: ActivityDeps = {
       ...{ db, pool, providers, overload: new OverloadWatch(), providerHosts: new ProviderHosts(log), config, log },
       slots: new SendingSlots(config.concurrentBatches),
+      bell: new LaneBell(),
     };
     const common = {
       connection: await temporal.openNativeConnection(),

@@ -1,0 +1,211 @@
+import { Context } from '@temporalio/activity';
+import { isRefusedByDatabase } from '../db/database-error.ts';
+import { claimLane, expireEntries, getLane, haltLane, type Lane, type LaneClaim } from '../db/lanes.ts';
+import { retryDatabase } from '../db/retry-database.ts';
+import { exhausted } from '../domain/exhausted.ts';
+import type { KeepLaneInput, KeepLaneResult, LaneStatus } from '../domain/lane.ts';
+import type { PushProvider } from '../providers/provider.ts';
+import type { ActivityDeps } from './activities.ts';
+import { DatabaseClock } from './delivery/database-clock.ts';
+import { LaneBooks } from './delivery/lane-books.ts';
+import { LaneEntries } from './delivery/lane-entries.ts';
+import type { Halt, SendEnd } from './delivery/run-end.ts';
+import { Sender } from './delivery/sender.ts';
+import { startGrace } from './delivery/shutdown-grace.ts';
+import type { Slot } from './delivery/slot.ts';
+import { whileBeating } from './while-beating.ts';
+
+/** A worker leaves its lane after so long, so that lanes spread over the workers there are, … */
+const keptMs = 30 * 60_000;
+/** … and a lane is tried again so long after it was halted, with a handful of entries. */
+const haltMs = 30_000;
+/** Looks at a lane that is halted, or does not open yet. */
+const lookMs = 1_000;
+/** The longest wait for a host before the books are asked again. */
+const maxWaitMs = 5_000;
+/** Over which the rate is shown. */
+const rateMs = 5_000;
+
+/**
+ * Sends what is in a lane and what comes, until the worker stops or its time is over. Keyed by the lane's fence: a second call takes the
+ * lane over, and the first writes nothing more.
+ */
+export function keepLane(deps: ActivityDeps, { laneId }: KeepLaneInput): Promise<KeepLaneResult> {
+  const { attempt } = Context.current().info;
+  let keeper: LaneKeeper | undefined;
+  return whileBeating(
+    (stop) => {
+      keeper = new LaneKeeper(deps, laneId, stop, attempt);
+      return keeper.keep();
+    },
+    () => keeper?.status(),
+  );
+}
+
+/** One call of `keepLane`: one run over the lane after the other. */
+class LaneKeeper {
+  readonly #deps: ActivityDeps;
+  readonly #laneId: number;
+  readonly #shutdown: AbortSignal;
+  /** Shut down, or its time is over. */
+  readonly #stop: AbortSignal;
+  readonly #names: object;
+  readonly #progress = { dispatched: 0, answered: 0 };
+  #entries: LaneEntries | undefined;
+  #stopped: string | undefined;
+  #shown = { at: performance.now(), answered: 0, perSecond: 0 };
+  #onRing: (() => void) | undefined;
+
+  constructor(deps: ActivityDeps, laneId: number, shutdown: AbortSignal, attempt: number) {
+    this.#deps = deps;
+    this.#laneId = laneId;
+    this.#shutdown = shutdown;
+    this.#stop = AbortSignal.any([shutdown, AbortSignal.timeout(keptMs)]);
+    this.#names = { laneId, attempt };
+  }
+
+  status(): LaneStatus {
+    const now = performance.now();
+    const { answered } = this.#progress;
+    if (now - this.#shown.at >= rateMs) {
+      const perSecond = Math.round(((answered - this.#shown.answered) * 1000) / (now - this.#shown.at));
+      this.#shown = { at: now, answered, perSecond };
+    }
+    const { waiting = 0, deferred = 0 } = this.#entries ?? {};
+    const stopped = this.#stopped !== undefined && { stopped: this.#stopped };
+    return { perSecond: this.#shown.perSecond, waiting, deferred, ...stopped };
+  }
+
+  async keep(): Promise<KeepLaneResult> {
+    const { log, config, bell } = this.#deps;
+    const { giveUp, release } = startGrace(this.#stop, config.shutdownGraceMs);
+    const silence = bell.onRing(this.#laneId, () => {
+      this.#entries?.ring();
+      this.#onRing?.();
+    });
+    try {
+      while (!this.#stop.aborted) {
+        if ((await this.#runOnce(giveUp)) === 'fenced') {
+          log.info(this.#names, 'lane claimed by another worker');
+          return { reason: 'claimed by another' };
+        }
+      }
+      return { reason: this.#shutdown.aborted ? 'worker shut down' : 'time is over' };
+    } finally {
+      silence();
+      release();
+    }
+  }
+
+  async #runOnce(giveUp: AbortSignal): Promise<'fenced' | undefined> {
+    const deps = this.#deps;
+    const lane = await retryDatabase(() => getLane(deps.db, this.#laneId), this.#stop);
+    const claim = await retryDatabase(() => claimLane(deps.db, this.#laneId), this.#stop);
+    if (claim === undefined) {
+      this.#stopped = 'opens when another lane has sent what it had';
+      return this.#wait(lookMs);
+    }
+    const provider = deps.providers[lane.provider];
+    if (provider === undefined) {
+      return this.#halt(claim, lane, {
+        reason: 'credentials',
+        detail: `The worker has no credential for ${lane.provider}.`,
+      });
+    }
+    this.#stopped = undefined;
+    const end = await this.#send(lane, claim, provider, giveUp);
+    switch (end.kind) {
+      case 'shutdown':
+      case 'noneDue':
+        return undefined;
+      case 'stopped':
+        return 'fenced';
+      case 'wait':
+      case 'partAtFault':
+        this.#stopped = end.kind === 'wait' ? end.reason : end.halt.reason;
+        return this.#wait(Math.min(maxWaitMs, end.kind === 'wait' ? end.waitMs : maxWaitMs));
+      case 'halt':
+        return this.#halt(claim, lane, end.halt);
+      case 'failed':
+        if (!isRefusedByDatabase(end.error)) throw end.error;
+        return this.#halt(claim, lane, {
+          reason: 'books',
+          detail: `PostgreSQL refuses to record outcomes: ${end.error.message}`,
+        });
+      case 'expired':
+      case 'askElsewhere':
+        throw new Error(`a lane ended as ${end.kind}`);
+      default:
+        return exhausted(end);
+    }
+  }
+
+  async #send(lane: Lane, claim: LaneClaim, provider: PushProvider, giveUp: AbortSignal): Promise<SendEnd> {
+    const deps = this.#deps;
+    const load = () => LaneEntries.load({ ...deps, claim, provider, clock: new DatabaseClock() });
+    const entries = await retryDatabase(load, this.#stop);
+    this.#entries = entries;
+    const sender = new Sender({
+      ...deps,
+      ...{ appId: lane.appId, provider, pending: entries, progress: this.#progress, stop: this.#stop, giveUp },
+      books: new LaneBooks(deps, claim, entries),
+      slot: laneSlot((waitMs) => this.#wait(Math.min(waitMs, maxWaitMs))),
+      ...{ acceptedBefore: 0, suspectsBefore: 0, random: deps.random ?? Math.random },
+    });
+    const end = await sender.run();
+    if (sender.inFlight > 0)
+      deps.log.warn({ ...this.#names, inFlight: sender.inFlight }, 'left answers behind: in doubt');
+    if (end.kind === 'failed') deps.log.error({ ...this.#names, err: end.error }, 'lane failed');
+    return end;
+  }
+
+  /** What is in the lane waits, but for what gets too old, until it is tried again or somebody says that the fault is mended. */
+  async #halt(claim: LaneClaim, lane: Lane, halt: Halt): Promise<undefined> {
+    const { db, log } = this.#deps;
+    this.#stopped = `${halt.reason}: ${halt.detail}`;
+    if (lane.halt?.detail !== halt.detail) {
+      const { appId, provider, number } = lane;
+      log.error({ ...this.#names, appId, provider, lane: number, ...halt }, 'lane halted');
+    }
+    await retryDatabase(() => haltLane(db, claim, halt), this.#stop);
+    const until = performance.now() + haltMs;
+    while (!this.#stop.aborted && performance.now() < until) {
+      const expired = await retryDatabase(() => expireEntries(db, claim), this.#stop);
+      if (expired > 0) log.info({ ...this.#names, expired }, 'messages expired in a halted lane');
+      await this.#wait(lookMs);
+      if ((await retryDatabase(() => getLane(db, this.#laneId), this.#stop)).halt === null) return undefined;
+    }
+    return undefined;
+  }
+
+  /** Until the time is over, the worker stops, or the bell rings. */
+  #wait(ms: number): Promise<undefined> {
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.#stop.removeEventListener('abort', end);
+        this.#onRing = undefined;
+        resolve(undefined);
+      };
+      const timer = setTimeout(end, ms);
+      this.#stop.addEventListener('abort', end);
+      this.#onRing = end;
+      if (this.#stop.aborted) end();
+    });
+  }
+}
+
+/** A lane has a place of its own: it waits there. */
+function laneSlot(wait: (ms: number) => Promise<unknown>): Slot {
+  return {
+    mayWaitForQuota: () => true,
+    // Further entries come, and are not kept waiting.
+    mayWaitForDeferred: () => false,
+    async waitHere(waitMs) {
+      await wait(waitMs);
+    },
+    leaveInSilence() {},
+    noteAnswer() {},
+    takeBack() {},
+  };
+}

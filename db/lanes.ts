@@ -1,0 +1,103 @@
+import { type Kysely, sql } from 'kysely';
+import type { ProviderName } from '../domain/device.ts';
+import type { StatementClient } from './prepared-statement.ts';
+import type { Database } from './schema.ts';
+
+/** A lane: the messages of an app to some of the devices of one provider, in the order in which they were accepted. */
+export interface Lane {
+  id: number;
+  appId: number;
+  provider: ProviderName;
+  /** From 0. */
+  number: number;
+  halt: { reason: string; detail: string } | null;
+  /** Milliseconds since a worker last showed that it sends; Infinity: none ever did. */
+  msUnseen: number;
+}
+
+/** The right to write a lane's outcomes, until another worker claims it. */
+export interface LaneClaim {
+  laneId: number;
+  fence: number;
+  /** Entries below it may have been handed to the provider by an earlier claim. */
+  horizon: number;
+  /** Entries below it have their outcome. */
+  settled: number;
+}
+
+/** At least so many lanes for each app; a power of two. They are never made fewer. */
+export async function openLanesOfAllApps(db: Kysely<Database>, provider: ProviderName, lanes: number): Promise<void> {
+  await sql`select open_lanes(id, ${provider}, ${lanes}) from apps order by id`.execute(db);
+}
+
+export async function listLanesOfAllApps(db: Kysely<Database>): Promise<Lane[]> {
+  const { rows } = await laneRows(db, sql`true`);
+  return rows.map(toLane);
+}
+
+/** @throws where there is none */
+export async function getLane(db: Kysely<Database>, id: number): Promise<Lane> {
+  const { rows } = await laneRows(db, sql`id = ${id}`);
+  return toLane(rows[0]!);
+}
+
+interface LaneRow {
+  id: number;
+  app_id: number;
+  provider: ProviderName;
+  number: number;
+  halt_reason: string | null;
+  halt_detail: string | null;
+  ms_unseen: number;
+}
+
+function laneRows(db: Kysely<Database>, which: ReturnType<typeof sql>) {
+  return sql<LaneRow>`
+    select id, app_id, provider, number, halt_reason, halt_detail,
+      (extract(epoch from clock_timestamp() - seen_at) * 1000)::double precision as ms_unseen
+    from lanes where ${which} order by id
+  `.execute(db);
+}
+
+function toLane({ id, app_id, provider, number, halt_reason, halt_detail, ms_unseen }: LaneRow): Lane {
+  const halt = halt_reason === null ? null : { reason: halt_reason, detail: halt_detail! };
+  return { id, appId: app_id, provider, number, halt, msUnseen: ms_unseen };
+}
+
+/** Makes every earlier claim a zombie, and notes what it left in doubt. Undefined: the lane does not open yet. */
+export async function claimLane(db: Kysely<Database>, laneId: number): Promise<LaneClaim | undefined> {
+  const { rows } = await sql<Omit<LaneClaim, 'laneId'>>`
+    select fence, horizon, settled from claim_lane(${laneId})
+  `.execute(db);
+  return rows[0] && { laneId, ...rows[0] };
+}
+
+/** A lane that has nothing to send tells that a worker has it; without effect when a later claim owns it. */
+export async function noteLaneSeen(client: StatementClient, { laneId, fence }: LaneClaim): Promise<void> {
+  await client.query({
+    name: 'note_lane_seen',
+    text: 'update lanes set seen_at = clock_timestamp() where id = $1 and fence = $2',
+    values: [laneId, fence],
+  });
+}
+
+/** The lane sends nothing until the fault is mended; what is in it waits. */
+export async function haltLane(
+  db: Kysely<Database>,
+  { laneId, fence }: LaneClaim,
+  { reason, detail }: { reason: string; detail: string },
+): Promise<void> {
+  await sql`
+    update lanes set halt_reason = ${reason}, halt_detail = ${detail}, halted_at = coalesce(halted_at, clock_timestamp()),
+      seen_at = clock_timestamp()
+    where id = ${laneId} and fence = ${fence}
+  `.execute(db);
+}
+
+/** Ends what is too old in a lane that sends nothing. @returns entries that were ended */
+export async function expireEntries(db: Kysely<Database>, { laneId, fence }: LaneClaim): Promise<number> {
+  const { rows } = await sql<{ expired: number | null }>`
+    select expire_entries(${laneId}, ${fence}) as expired
+  `.execute(db);
+  return rows[0]!.expired ?? 0;
+}

@@ -1,0 +1,31 @@
+/** Temporal hears of a lane's worker every second. A dead one is missed after this time, and another takes the lane over. */
+export const laneHeartbeatTimeoutMs = 3_000;
+
+export interface KeepLaneInput {
+  laneId: number;
+}
+
+/** Why a worker has left its lane. The next one goes on at once. */
+export interface KeepLaneResult {
+  reason: 'time is over' | 'worker shut down' | 'claimed by another';
+}
+
+/** Shown as heartbeat details in Temporal's UI. */
+export interface LaneStatus {
+  /** Requests, over the last seconds. */
+  perSecond: number;
+  /** Entries that wait for their turn or for another attempt. */
+  waiting: number;
+  /** Entries that wait for another attempt. */
+  deferred: number;
+  /** Why nothing is sent; undefined: it is. */
+  stopped?: string;
+}
+
+/** Of `laneWorkflow`. */
+export interface LaneWorkflowInput extends KeepLaneInput {
+  /** For people. */
+  summary: string;
+  /** The queue of the provider's lanes. */
+  taskQueue: string;
+}
