@@ -10,6 +10,7 @@ const withBody: [string, string, object][] = [
   ['PATCH', '/v1/devices/bad/properties', { a: 1 }],
   ['POST', '/v1/devices/search', { external_ids: ['a'] }],
   ['POST', '/v1/audience/estimate', { external_ids: ['a'] }],
+  ['POST', '/v1/messages', { to: { user_id: 'a' }, message }],
   ['POST', '/v1/notifications', { message, audience: {} }],
   ['PATCH', `/v1/notifications/${someId}`, { title: 'x' }],
   ['POST', `/v1/notifications/${someId}/launch`, {}],
@@ -18,6 +19,11 @@ const withoutBody: [string, string][] = [
   ['GET', '/v1/devices/bad'],
   ['DELETE', '/v1/devices/bad'],
   ['GET', '/v1/devices/bad/notifications'],
+  ['GET', '/v1/messages'],
+  ['GET', '/v1/messages/stats'],
+  ['POST', '/v1/messages/resume'],
+  ['GET', `/v1/messages/${someId}`],
+  ['DELETE', `/v1/messages/${someId}`],
   ['GET', '/v1/notifications'],
   ['GET', `/v1/notifications/${someId}`],
   ['DELETE', `/v1/notifications/${someId}`],
@@ -58,7 +64,7 @@ describe('bad input, on every route', () => {
 
   async function rows() {
     const { rows: counted } = await api.database.pool.query(
-      'select (select count(*) from devices) as devices, (select count(*) from notifications) as notifications',
+      'select (select count(*) from devices) as devices, (select count(*) from notifications) as notifications, (select count(*) from messages) as messages',
     );
     return counted[0];
   }
@@ -74,13 +80,13 @@ describe('bad input, on every route', () => {
         }
         if (answer.status === 422) assert.equal(typeof answer.body.field, 'string', answer.text);
       }
-      assert.deepEqual(await rows(), { devices: 0, notifications: 0 });
+      assert.deepEqual(await rows(), { devices: 0, notifications: 0, messages: 0 });
       assert.deepEqual(api.errors, []);
     });
   }
 
   test('a missing body is refused wherever the document requires one', async () => {
-    const expected = [[422, 'platform'], [400], [400], [400], [422, 'message'], [422, ''], [404]];
+    const expected = [[422, 'platform'], [400], [400], [400], [422, 'to'], [422, 'message'], [422, ''], [404]];
     for (const [i, [method, path]] of withBody.entries()) {
       const answer = await api.request(method, path, '');
       assert.deepEqual(
@@ -104,7 +110,7 @@ describe('bad input, on every route', () => {
         }
       }
     }
-    assert.deepEqual(await rows(), { devices: 0, notifications: 0 });
+    assert.deepEqual(await rows(), { devices: 0, notifications: 0, messages: 0 });
   });
 
   test('a list of errors that is cut says how many are left out', async () => {
@@ -173,6 +179,8 @@ describe('bad input, on every route', () => {
       ['GET', '/v1/notifications/x/launch', 'OPTIONS, POST'],
       ['HEAD', '/v1/notifications/x/launch', 'OPTIONS, POST'],
       ['PUT', '/v1/notifications?limit=1', 'GET, HEAD, OPTIONS, POST'],
+      ['PUT', '/v1/messages', 'GET, HEAD, OPTIONS, POST'],
+      ['POST', `/v1/messages/${someId}`, 'DELETE, GET, HEAD, OPTIONS'],
       ['DELETE', '/openapi.json', 'GET, HEAD, OPTIONS'],
       ['POST', '/healthz', 'GET, HEAD, OPTIONS'],
     ] as const) {

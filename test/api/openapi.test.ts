@@ -75,6 +75,10 @@ describe('OpenAPI and its reference page', () => {
     assert.match(imported.text, /"imported":1,"superseded":0,"failed":0,"warnings":0/);
     assert.equal((await send('POST', '/v1/devices/search', '')).status, 200);
     assert.equal((await send('POST', '/v1/audience/estimate', '')).status, 200);
+    assert.equal((await send('POST', '/v1/messages', '')).status, 202);
+    const line = `${JSON.stringify(document.components.schemas.MessageLine.example)}\n`;
+    const accepted = await api.request('POST', '/v1/messages', line, { 'content-type': 'application/x-ndjson' });
+    assert.match(accepted.text, /"accepted":1,"repeated":0,"failed":0/);
     const created = await send('POST', '/v1/notifications', '');
     assert.equal(created.status, 201, created.text);
     assert.equal((await send('PATCH', notification, created.body.id)).status, 200);

@@ -26,6 +26,11 @@ RULES = [
     r"^scheduled_at:",
     # A list is taken by a draft that asks for one.
     r"^audience\.uploaded:",
+    # The devices of a recipient are in the database, and what one query parameter may be depends on another.
+    r"^to(\.\w+)?(\[\d+\])?: (There is no|Has more than)",
+    r"^(since|until|user_id): ",
+    # A line has its key in itself.
+    r"^idempotency-key: Each line",
     # The form of a token depends on its provider, which depends on the platform; zones and languages are lists that grow.
     r"^(device_token|provider|apns_environment|time_zone|locale):",
     # What a value may be depends on the field or the operator beside it.
