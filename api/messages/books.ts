@@ -72,7 +72,8 @@ const resumeRoute = createRoute({
 });
 
 export function messageBooks({ db, now }: ApiDependencies) {
-  return createRouter()
+  const router = createRouter();
+  router
     .openapi(statsRoute, async (c) => {
       const { appId } = c.var.caller;
       const span = daysOf(c.req.valid('query'), now?.() ?? new Date());
@@ -84,6 +85,9 @@ export function messageBooks({ db, now }: ApiDependencies) {
       await resumeLanes(db, appId);
       return c.json({ lanes: (await listLanes(db, appId)).map(fromLane) }, 200);
     });
+  // Other methods: neither is the id of a message.
+  for (const { path } of [statsRoute, resumeRoute]) router.all(path, (c) => c.notFound());
+  return router;
 }
 
 /** @throws {ApiError} 422 where they are none, or too many */

@@ -181,6 +181,8 @@ describe('bad input, on every route', () => {
       ['PUT', '/v1/notifications?limit=1', 'GET, HEAD, OPTIONS, POST'],
       ['PUT', '/v1/messages', 'GET, HEAD, OPTIONS, POST'],
       ['POST', `/v1/messages/${someId}`, 'DELETE, GET, HEAD, OPTIONS'],
+      ['DELETE', '/v1/messages/stats', 'GET, HEAD, OPTIONS'],
+      ['GET', '/v1/messages/resume', 'OPTIONS, POST'],
       ['DELETE', '/openapi.json', 'GET, HEAD, OPTIONS'],
       ['POST', '/healthz', 'GET, HEAD, OPTIONS'],
     ] as const) {
