@@ -42,18 +42,18 @@ export async function launchOnce(apiUrl: string, apiKey: string, body: { title: 
 }
 
 /** Waits for the API's answer: yes, or a no that no repeat changes (a state that does not allow the call). */
-function request(
+export function request(
   method: string,
   url: string,
   apiKey: string,
-  body: object,
+  body?: object,
   headers: Record<string, string> = {},
 ): Promise<Response> {
   return patiently(async () => {
     const answer = await fetch(url, {
       method,
-      headers: { authorization: `Bearer ${apiKey}`, 'content-type': 'application/json', ...headers },
-      body: JSON.stringify(body),
+      headers: { authorization: `Bearer ${apiKey}`, ...(body && { 'content-type': 'application/json' }), ...headers },
+      ...(body && { body: JSON.stringify(body) }),
     });
     if (answer.status >= 500) throw new Error(`${method} ${url}: ${answer.status} ${await answer.text()}`);
     return answer;

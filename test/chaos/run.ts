@@ -9,6 +9,7 @@ import type { RuleState } from '../../simulator/rules.ts';
 import { ChaosDevices } from './chaos-devices.ts';
 import { type ChaosRun, emptyTally, type Tally } from './disturbances.ts';
 import { isClean, type Leftovers, readBooks, readDeviceIds, readLeftovers } from './evidence.ts';
+import { ChaosMessages, installLaneWitness } from './messages.ts';
 import { createOperator, launchOnce } from './operator.ts';
 import { drawScenario, type Scenario } from './scenario.ts';
 import { chaosLimits } from './settings.ts';
@@ -31,6 +32,8 @@ export interface ChaosReport {
   balanced: boolean;
   /** Notifications to one device each, launched beside the large one. */
   small_sends: number;
+  /** Messages to one person, posted beside it. */
+  messages: number;
 }
 
 export interface ChaosResult {
@@ -72,6 +75,7 @@ export async function runChaos(
   const temporal = new Client({ connection, namespace: stack.temporalNamespace });
   try {
     await installTakeoverWitness(db);
+    await installLaneWitness(db);
     await control.resetFaults();
     await control.resetLedger();
     for (const rule of scenario.rules) await control.addRule(rule.match ?? {}, rule.action, rule.times);
@@ -79,6 +83,8 @@ export async function runChaos(
     const api = createApiClient(stack.apiUrl, stack.apiKey!);
     const smallSends = new SmallSends(stack, seed, runNumber);
     await api.importDevices(smallSends.rows());
+    const messages = new ChaosMessages(stack, seed, runNumber);
+    await api.importDevices(messages.rows());
     const imported = await api.importDevices(devices.rows());
     if (imported.imported !== count) throw new Error(`the import took ${JSON.stringify(imported)}`);
     const externalIds = await readDeviceIds(db, devices.name);
@@ -91,8 +97,10 @@ export async function runChaos(
     const run: ChaosRun = { stack, operator, temporal, db, notificationId, devices, ratePerSecond, tally };
     const watch = new Watch(run, scenario.disturbances);
     smallSends.start();
+    messages.start();
     const view = await watch.untilTheEnd(stop);
     const small = await smallSends.end(db);
+    const posted = await messages.end(db);
     const leftovers = await settle(() => readLeftovers(db, temporal, control, notificationId));
     const ledger = await control.ledgerSummary(notificationId);
     const rules = await control.listRules();
@@ -130,10 +138,11 @@ export async function runChaos(
         lost: verdict.lost,
         balanced: view.books.balanced && evidence.batchesAtFault === 0,
         small_sends: small.sends,
+        messages: posted.messages,
       },
       verdict,
       story: watch.story,
-      problems: [...new Set(watch.problems), ...verdict.problems, ...small.problems],
+      problems: [...new Set(watch.problems), ...verdict.problems, ...small.problems, ...posted.problems],
       looks: watch.looks,
       seconds: (performance.now() - startedAt) / 1000,
       evidence,
