@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import type { AddressInfo } from 'node:net';
 import { after, afterEach, before, describe, test } from 'node:test';
+import { serve } from '@hono/node-server';
 import { createApp } from '../../api/app.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { connect } from '../../db/connect.ts';
@@ -344,6 +347,35 @@ describe('messages', () => {
       assert.equal((await second).status, 202);
       assert.equal((await ask()).status, 202, 'and nobody begins to wait');
       assert.ok(performance.now() - began < 5_000);
+    });
+
+    test('ends when the caller hangs up', async (t) => {
+      const waits: boolean[] = [];
+      const query = ((statement: { name?: string }, ...rest: []) => {
+        if (statement.name === 'find_pending_messages') waits.push(true);
+        return api.database.pool.query(statement as never, ...rest);
+      }) as unknown as typeof api.database.pool.query;
+      const { db } = api.database;
+      const { fetch: handle } = createApp({ db, pool: { query } as never, waker: undefined as never, log: silent });
+      const server = serve({ fetch: handle, port: 0, hostname: '127.0.0.1' });
+      t.after(() => server.close());
+      await once(server, 'listening');
+      const { port } = server.address() as AddressInfo;
+      const caller = new AbortController();
+      const asked = fetch(`http://127.0.0.1:${port}/v1/messages`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${api.key}`, 'content-type': 'application/json', prefer: 'wait=30' },
+        body: JSON.stringify({ to, message }),
+        signal: caller.signal,
+      });
+      await until(() => waits.length > 2);
+      caller.abort();
+      await assert.rejects(asked);
+      await until(async () => {
+        const before = waits.length;
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        return waits.length === before;
+      });
     });
 
     test('a hundred wait by one statement each 20 ms; where the database is away they have their answer', async () => {

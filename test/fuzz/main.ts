@@ -7,6 +7,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
+import { acceptMessages } from '../../db/accept-messages.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { connect } from '../../db/connect.ts';
 import { insertNotification } from '../../db/notification-drafts.ts';
@@ -78,7 +79,7 @@ async function startApi(run: TestRun): Promise<{ url: string; key: string }> {
     findFreePort(),
   ]);
   const database = databaseUrl(postgres.adminUrl, templateDatabase);
-  const { db } = connect(database, { maxConnections: 1 });
+  const { db, pool } = connect(database, { maxConnections: 1 });
   const key = await insertApiKey(db, { appId: 1, name: 'fuzz', scopes: ['*'] });
   // The objects that the document's examples name, so that the examples meet something.
   await insertNotification(db, {
@@ -90,6 +91,16 @@ async function startApi(run: TestRun): Promise<{ url: string; key: string }> {
     inDoubtPolicy: 'redeliver',
     ratePerSecond: null,
   });
+  await acceptMessages(pool, [
+    {
+      id: '019c0000-0000-7000-8000-000000000000',
+      appId: 1,
+      message: { title: 'Example' },
+      to: { userId: 'user-17' },
+      inDoubtPolicy: 'redeliver',
+      idempotency: undefined,
+    },
+  ]);
   await db.destroy();
   const url = `http://127.0.0.1:${port}`;
   await startReadyChild(
