@@ -100,7 +100,7 @@ export async function runChaos(
     messages.start();
     const view = await watch.untilTheEnd(stop);
     const small = await smallSends.end(db);
-    const posted = await messages.end(db);
+    const posted = await messages.end(db, breaksConnections(tally, scenario));
     const leftovers = await settle(() => readLeftovers(db, temporal, control, notificationId));
     const ledger = await control.ledgerSummary(notificationId);
     const rules = await control.listRules();
@@ -190,6 +190,13 @@ async function launch(
  */
 function haltsOfRules({ rules }: Scenario): string[] {
   return rules.some(({ action }) => action.type === 'html' && action.status === 404) ? ['environment', 'project'] : [];
+}
+
+/** Whether a request may have been written to a connection that was closed before the provider read it. */
+function breaksConnections({ connectionsBroken }: Tally, { rules }: Scenario): boolean {
+  return (
+    connectionsBroken > 0 || rules.some(({ action }) => breaksConnection.has(action.type) || action.type === 'goaway')
+  );
 }
 
 function shown({ state, finished_at, books, totals }: NotificationView) {
