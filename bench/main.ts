@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: measures the engine alone, a slow provider, one batch, the whole stack, small sends, latencies and the API, and checks each
- * time that the measured work was done. Compare figures of one run with each other, not with those of another day.
+ * `npm run bench`: measures the engine alone, a slow provider, one batch, the whole stack, small sends, messages to one person, latencies
+ * and the API, and checks each time that the measured work was done. Compare figures of one run with each other, not with those of another day.
  */
 import { readCommandLine } from '../domain/command-line.ts';
 import { stopSignal } from '../domain/stop-signal.ts';
@@ -8,17 +8,18 @@ import { type ApiFigures, benchApi } from './api.ts';
 import { benchDeliver, type DeliverFigures } from './deliver.ts';
 import { benchEngine, type SenderFigures, type SenderName } from './engine.ts';
 import { benchLatency, type LatencyFigures } from './latency.ts';
+import { benchMessages, type MessageFigures } from './messages.ts';
 import { benchPace, type PaceFigures } from './pace.ts';
 import { benchSmallSends, type SmallSendFigures } from './small-sends.ts';
 import { benchStack, type StackFigures } from './stack.ts';
 
-const parts = ['engine', 'pace', 'deliver', 'stack', 'small', 'latency', 'api'] as const;
+const parts = ['engine', 'pace', 'deliver', 'stack', 'small', 'messages', 'latency', 'api'] as const;
 type Part = (typeof parts)[number];
 
 const usage = `npm run bench -- [options]
 
   --only LIST   parts to run, of ${parts.join(',')}; default all
-  --quick       fewer rounds and smaller audiences: all parts in about five minutes
+  --quick       fewer rounds and smaller audiences: all parts in about six minutes
   --huge        a send to 10 000 000 devices as well; half an hour more
   --json        the last line of output is one JSON object; parts that did not run are null
   --help`;
@@ -33,6 +34,8 @@ interface BenchReport extends Nullable<LatencyFigures>, Nullable<ApiFigures> {
   stack: StackFigures[] | null;
   /** Notifications to one device. */
   small: SmallSendFigures | null;
+  /** Messages to one person. */
+  messages: MessageFigures | null;
 }
 type Nullable<T> = { [K in keyof T]: T[K] | null };
 
@@ -55,6 +58,7 @@ const report: BenchReport = {
   tax: null,
   stack: null,
   small: null,
+  messages: null,
   pause_ms: null,
   overtake_ms: null,
   import_rows_per_second: null,
@@ -71,6 +75,7 @@ const runs: Record<Part, () => Promise<Partial<BenchReport>>> = {
     ),
   }),
   small: async () => ({ small: await benchSmallSends(quick, say) }),
+  messages: async () => ({ messages: await benchMessages(quick, say) }),
   latency: () => (quick ? benchLatency(300_000, 3, say) : benchLatency(1_000_000, 10, say)),
   api: () => benchApi(quick, say),
 };

@@ -1,5 +1,6 @@
 /** Client of a simulator's control API, for tests, benches and the demo. */
 import type {
+  Arrivals,
   ConnectionRequest,
   ConnectionView,
   LedgerEntry,
@@ -13,7 +14,7 @@ import type {
 import type { QuotaOptions } from './fcm/quota.ts';
 import type { Action, RuleInput, RuleMatch, RuleState } from './rules.ts';
 
-/** Pairs in one lookup request; longer lists are cut into pages. */
+/** Pairs in one lookup request, ids in one for arrivals; longer lists are cut into pages. */
 const lookupPage = 10_000;
 
 export class SimulatorControl {
@@ -60,6 +61,16 @@ export class SimulatorControl {
   async lastReceivedAtMs(notificationId?: string): Promise<number | null> {
     const path = `/ledger/last-received-at${nidQuery(notificationId)}`;
     return (await this.#get<{ last_received_at_ms: number | null }>(path)).last_received_at_ms;
+  }
+
+  /** The same of the first request of each of many notifications, in the order asked. */
+  async firstReceivedAtMs(notificationIds: readonly string[]): Promise<(number | null)[]> {
+    const arrivals: (number | null)[] = [];
+    for (let at = 0; at < notificationIds.length; at += lookupPage) {
+      const page = { notificationIds: notificationIds.slice(at, at + lookupPage) };
+      arrivals.push(...(await this.#post<Arrivals>('/ledger/first-received-at', page)).first_received_at_ms);
+    }
+    return arrivals;
   }
 
   /** Forgets all requests, also for "once" behaviours. Rules and settings stay. */

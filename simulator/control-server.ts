@@ -20,6 +20,8 @@ import {
   wholeNumber,
 } from './checks.ts';
 import type {
+  Arrivals,
+  ArrivalsRequest,
   ClockRequest,
   ConnectionRequest,
   LookupRequest,
@@ -153,6 +155,14 @@ function ledgerRoutes({ state, oauth }: ControlServerOptions): Record<string, Ro
         const counts = notificationId === null ? ledger.totals : ledger.findNotification(notificationId)?.counts;
         return { last_received_at_ms: counts?.lastReceivedAtMs || null };
       },
+    },
+    'POST /ledger/first-received-at': {
+      body: { notificationIds: needed(listOf(text)) } satisfies Fields<ArrivalsRequest>,
+      run: (_url, body): Arrivals => ({
+        first_received_at_ms: (body as ArrivalsRequest).notificationIds.map(
+          (id) => ledger.findNotification(id)?.counts.firstReceivedAtMs || null,
+        ),
+      }),
     },
     'POST /ledger/lookup': {
       body: lookupFields,

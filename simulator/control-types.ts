@@ -51,6 +51,16 @@ export interface LookupRequest {
   devices?: { token: string }[];
 }
 
+/** `POST /ledger/first-received-at`: of many notifications at once. */
+export interface ArrivalsRequest {
+  notificationIds: string[];
+}
+
+/** In the order asked; milliseconds since the epoch by the simulator's clock, null when nothing came. */
+export interface Arrivals {
+  first_received_at_ms: (number | null)[];
+}
+
 export interface LedgerEntry {
   token: string;
   /** Both counters stop at 255. */

@@ -37,6 +37,7 @@ const refused: [request: string, body: object | undefined, named: RegExp][] = [
   ['POST /connections/reset', { connection: '1' }, /connection must be/],
   ['POST /connections/max-streams', {}, /limit is needed/],
   ['POST /ledger/lookup', { notificationId: 'x', tokens: [1] }, /tokens must be a list/],
+  ['POST /ledger/first-received-at', {}, /notificationIds is needed/],
   ['POST /ledger/reset', { everything: true }, /everything: no such field; there is none/],
   ['GET /ledger/summary?notification=x', undefined, /notification: no such field; known are nid/],
   ['DELETE /rules?id=first', undefined, /id must be a whole number/],
