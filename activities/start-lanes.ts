@@ -18,15 +18,16 @@ export async function startMissingLanes(deps: ActivityDeps, client: Client, task
 
 async function startLane({ log }: ActivityDeps, client: Client, taskQueue: string, lane: Lane): Promise<void> {
   const { id: laneId, appId, provider, number } = lane;
+  const prefix = taskQueuePrefix(taskQueue);
   const input: LaneWorkflowInput = {
     laneId,
     summary: `app ${appId} · ${provider} · lane ${number}`,
-    taskQueue: laneTaskQueue(taskQueuePrefix(taskQueue), provider),
+    taskQueue: laneTaskQueue(prefix, provider),
   };
   try {
     await client.withDeadline(Date.now() + deadlineMs, () =>
       client.workflow.start(laneWorkflowType, {
-        ...{ workflowId: laneWorkflowId(lane), taskQueue, args: [input] },
+        ...{ workflowId: laneWorkflowId(prefix, lane), taskQueue, args: [input] },
         staticSummary: input.summary,
       }),
     );

@@ -11,16 +11,12 @@ export function notificationWorkflowId(notificationId: string): string {
 
 export const laneWorkflowType = 'laneWorkflow';
 
-export function laneWorkflowId({
-  appId,
-  provider,
-  number,
-}: {
-  appId: number;
-  provider: string;
-  number: number;
-}): string {
-  return `lane-${appId}-${provider}-${number}`;
+/** Two installations in one namespace may both have such a lane: their prefix tells them apart. */
+export function laneWorkflowId(
+  taskQueuePrefix: string,
+  { appId, provider, number }: { appId: number; provider: string; number: number },
+): string {
+  return `${taskQueuePrefix}lane-${appId}-${provider}-${number}`;
 }
 
 export function batchWorkflowId(notificationId: string, seq: number): string {

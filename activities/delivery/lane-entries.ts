@@ -65,6 +65,8 @@ export class LaneEntries implements Pending {
   readonly #behind = new Map<number, number>();
   /** Devices of entries that are ready or taken. */
   readonly #busy = new Set<number>();
+  /** Kept behind another, which the books do not know yet. */
+  #held: DeferredEntry[] = [];
   /** Every entry read that has no stored outcome, ascending where they were fresh. */
   readonly #open = new Map<number, EntryKey>();
   #isOver = false;
@@ -135,6 +137,7 @@ export class LaneEntries implements Pending {
     while (!this.#isOver) {
       if (this.#ready.length > 0 && performance.now() - this.#readAt > maxAgeMs) this.readAgain();
       if (this.#ready.length < size) await this.#read(size);
+      await this.#storeHeld();
       if (this.#ready.length > 0) return this.#ready.slice(0, size);
       await this.#waitForMore();
     }
@@ -184,7 +187,7 @@ export class LaneEntries implements Pending {
   }
 
   async #read(size: number): Promise<void> {
-    const due = this.#takeDue(size - this.#ready.length);
+    const due = this.#findDue(size - this.#ready.length);
     const wanted = size - this.#ready.length - due.length;
     this.#isRung = false;
     const sentAtMs = performance.now();
@@ -201,8 +204,9 @@ export class LaneEntries implements Pending {
     const readAt = new Date(readAtMs);
     const contents = new Map<string, Content>();
     const found: LaneEntry[] = [];
-    const held: DeferredEntry[] = [];
     const isDue = new Set(due);
+    // From here on nothing can fail: a read that fails is made again, and must have changed nothing.
+    for (const position of due) this.#busy.add(this.#unwait(position).deviceId);
     for (const row of entries) {
       const entry = this.#toEntry(row, { contents, readAt, wasDeferred: isDue.delete(row.position) });
       if (entry.wasDeferred) {
@@ -216,7 +220,7 @@ export class LaneEntries implements Pending {
       else if (this.#busy.has(row.deviceId) || this.#behind.has(row.deviceId)) {
         const deferral = deferralOf(entry, new Date(0), inOrder);
         this.#wait(deferral);
-        held.push(deferral);
+        this.#held.push(deferral);
       } else {
         this.#busy.add(row.deviceId);
         found.push(...this.#replacedBy(entry), entry);
@@ -229,22 +233,24 @@ export class LaneEntries implements Pending {
     }
     this.#ready.push(...found);
     this.#ready.sort((a, b) => Number(b.wasDeferred) - Number(a.wasDeferred));
-    // The horizon passes them with the window: before that the books must know that they were not sent to.
-    if (held.length > 0) await deferEntries(this.#pool, this.#claim, held);
+  }
+
+  /** The horizon passes them with the next window: before that the books must know that they were not sent to. */
+  async #storeHeld(): Promise<void> {
+    if (this.#held.length === 0) return;
+    await deferEntries(this.#pool, this.#claim, this.#held);
+    this.#held = [];
   }
 
   /** Positions of up to `count` entries that waited and whose time has come; of one device the first. */
-  #takeDue(count: number): number[] {
+  #findDue(count: number): number[] {
     const now = this.clock.nowMs();
-    const due: number[] = [];
+    const due = new Map<number, number>();
     for (const [position, { deviceId, notBefore }] of this.#deferred) {
-      if (due.length >= count) break;
-      if (notBefore.getTime() > now || this.#busy.has(deviceId)) continue;
-      this.#busy.add(deviceId);
-      due.push(position);
+      if (due.size >= count) break;
+      if (notBefore.getTime() <= now && !this.#busy.has(deviceId) && !due.has(deviceId)) due.set(deviceId, position);
     }
-    for (const position of due) this.#unwait(position);
-    return due;
+    return [...due.values()];
   }
 
   /** The earlier message to the device with the same collapse id, which was refused for now. */
@@ -252,9 +258,7 @@ export class LaneEntries implements Pending {
     if (collapseId === undefined) return [];
     const position = this.#replaceable.get(`${deviceId} ${collapseId}`);
     if (position === undefined) return [];
-    const earlier = this.#deferred.get(position)!;
-    this.#unwait(position);
-    const { attempts, excused, doubts, refusedAt, messageId } = earlier;
+    const { attempts, excused, doubts, refusedAt, messageId } = this.#unwait(position);
     return [
       {
         ...{ position, messageId, deviceId, collapseId, content, readAt, attempts, excused, doubts, refusedAt },
@@ -298,8 +302,9 @@ export class LaneEntries implements Pending {
     else if (collapseId !== undefined) this.#replaceable.set(`${deviceId} ${collapseId}`, position);
   }
 
-  #unwait(position: number): void {
-    const { deviceId, collapseId, reason } = this.#deferred.get(position)!;
+  #unwait(position: number): DeferredEntry {
+    const entry = this.#deferred.get(position)!;
+    const { deviceId, collapseId, reason } = entry;
     this.#deferred.delete(position);
     if (reason === inOrder) {
       const left = this.#behind.get(deviceId)! - 1;
@@ -308,6 +313,7 @@ export class LaneEntries implements Pending {
     } else if (this.#replaceable.get(`${deviceId} ${collapseId}`) === position) {
       this.#replaceable.delete(`${deviceId} ${collapseId}`);
     }
+    return entry;
   }
 
   #free({ deviceId, isInOrder }: LaneEntry): void {

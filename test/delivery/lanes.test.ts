@@ -284,6 +284,30 @@ describe('a lane', () => {
     assert.equal(provider.callsFor(1), 1);
   });
 
+  test('a database that fails in between loses none that waits behind another', async () => {
+    await registerDevices(1);
+    await openLanesOfAllApps(bench.database.db, 'apns', 1);
+    const answers = gate();
+    const provider = createScriptedProvider(async ({ number }) => {
+      if (number === 1) await answers.opened;
+      return accepted;
+    });
+    keep(provider);
+    await send('d1');
+    await until(() => provider.calls.length === 1);
+    for (let n = 0; n < 5; n++) {
+      await send('d1');
+      await sql`
+        select pg_terminate_backend(pid) from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid()
+      `.execute(bench.database.db);
+    }
+    answers.open();
+    const all = await untilEnded();
+    assert.equal(all.filter(({ outcome }) => outcome === 'accepted').length, 6);
+    assert.equal(provider.calls.length, 6);
+  });
+
   test('a worker that stops hands the lane over with nobody in doubt', async () => {
     await registerDevices(50);
     await openLanesOfAllApps(bench.database.db, 'apns', 1);

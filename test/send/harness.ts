@@ -9,6 +9,7 @@ import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
 import { LaneBell } from '../../activities/lane-bell.ts';
 import { reconcile } from '../../activities/reconcile.ts';
 import { SendingSlots, tunedBy } from '../../activities/sending-slots.ts';
+import { startMissingLanes } from '../../activities/start-lanes.ts';
 import { createTemporalWaker } from '../../api/notifications/temporal-waker.ts';
 import { auditBooks } from '../../db/audit.ts';
 import { insertNotification } from '../../db/notification-drafts.ts';
@@ -21,7 +22,7 @@ import type { Message } from '../../domain/message.ts';
 import type { NotificationSummary } from '../../domain/notification.ts';
 import type { InDoubtPolicy, NotificationState } from '../../domain/notification-state.ts';
 import type { Outcome } from '../../domain/outcome.ts';
-import { deliveryTaskQueue, notificationsTaskQueue } from '../../domain/task-queues.ts';
+import { deliveryTaskQueue, laneTaskQueue, notificationsTaskQueue } from '../../domain/task-queues.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { createTestApi, type TestApi } from '../api/harness.ts';
 import { createScriptedProvider, type ScriptedProvider } from '../delivery/harness.ts';
@@ -74,6 +75,8 @@ export interface SendBench {
   startWorker(settings?: Partial<WorkerConfig>): Promise<RunningWorker>;
   /** One round of the reconciler, as if every change were older than its grace. */
   reconcile(): Promise<void>;
+  /** As a worker does when it starts, and every few seconds. */
+  startLanes(): Promise<void>;
   /** Stops every worker. */
   close(): Promise<void>;
 }
@@ -220,7 +223,12 @@ export async function createSendBench(): Promise<SendBench> {
           });
         }),
       ),
+      ...(['apns', 'fcm'] as const).map((provider) =>
+        Worker.create({ ...common, taskQueue: laneTaskQueue(prefix, provider) }),
+      ),
     ]);
+    const listening = new AbortController();
+    const listened = deps.bell.listen(pool, log, listening.signal);
     const ended = Promise.all(running.map((worker) => worker.run()));
     let stopped: Promise<unknown> | undefined;
     const worker: RunningWorker = {
@@ -228,7 +236,8 @@ export async function createSendBench(): Promise<SendBench> {
       async stop() {
         if (!stopped) {
           for (const part of running) part.shutdown();
-          stopped = ended;
+          listening.abort();
+          stopped = Promise.all([ended, listened]);
         }
         await stopped;
       },
@@ -244,6 +253,10 @@ export async function createSendBench(): Promise<SendBench> {
       const deps = { db, pool, providers, log } as unknown as ActivityDeps;
       const taskQueue = notificationsTaskQueue(temporal.taskQueuePrefix);
       await reconcile(deps, temporal.client, taskQueue, new AbortController().signal);
+    },
+    async startLanes() {
+      const deps = { db, pool, providers, log } as unknown as ActivityDeps;
+      await startMissingLanes(deps, temporal.client, notificationsTaskQueue(temporal.taskQueuePrefix));
     },
     async close() {
       await Promise.all(workers.map((worker) => worker.stop()));
