@@ -202,84 +202,92 @@ async function acceptMessages(db: Kysely<unknown>): Promise<void> {
       is_fresh boolean[];
       week timestamptz;
       served record;
+      -- Of each entry; null: its message is not stored.
+      lanes_of integer[];
       lane_ids integer[];
     begin
       for week in select distinct date_trunc('week', uuid_v7_instant(id), 'UTC') from unnest(p_ids) id loop
         perform create_message_partitions(week);
       end loop;
 
-      insert into message_keys (app_id, idempotency_key, request_hash, message_id)
-        select m.app_id, m.key, m.hash, m.id from unnest(p_ids, p_app_ids, p_keys, p_request_hashes) as m (id, app_id, key, hash)
-        where m.key is not null order by m.app_id, m.key
-        on conflict do nothing;
-      select array_agg(m.key is null or exists (
-          select from message_keys k where k.app_id = m.app_id and k.idempotency_key = m.key and k.message_id = m.id
-        ) order by ordinal) into is_fresh
-        from unnest(p_ids, p_app_ids, p_keys) with ordinality as m (id, app_id, key, ordinal);
+      is_fresh := array_fill(true, array[cardinality(p_ids)]);
+      if cardinality(array_remove(p_keys, null)) > 0 then
+        insert into message_keys (app_id, idempotency_key, request_hash, message_id)
+          select m.app_id, m.key, m.hash, m.id from unnest(p_ids, p_app_ids, p_keys, p_request_hashes) as m (id, app_id, key, hash)
+          where m.key is not null order by m.app_id, m.key
+          on conflict do nothing;
+        select array_agg(m.key is null or exists (
+            select from message_keys k where k.app_id = m.app_id and k.idempotency_key = m.key and k.message_id = m.id
+          ) order by ordinal) into is_fresh
+          from unnest(p_ids, p_app_ids, p_keys) with ordinality as m (id, app_id, key, ordinal);
+      end if;
 
-      -- In this order in every transaction: the lanes' count, their ends, the counts.
+      -- In this order in every transaction: the number of lanes, their ends, the counts.
       for served in
-        select distinct p_app_ids[e.of] as app_id, e.provider from unnest(p_of, p_providers) as e (of, provider)
-        where is_fresh[e.of] order by 1, 2
+        select distinct p_app_ids[e.of] as app_id, e.provider from unnest(p_of, p_providers) as e (of, provider) order by 1, 2
       loop
         perform pg_advisory_xact_lock_shared(hashtextextended(format('lanes %s %s', served.app_id, served.provider), 0));
         if not exists (select from lanes l where l.app_id = served.app_id and l.provider = served.provider) then
           perform open_lanes(served.app_id, served.provider, 2);
         end if;
       end loop;
+      select array_agg(case when is_fresh[e.of] then l.id end order by e.ordinal) into lanes_of
+        from unnest(p_of, p_device_ids, p_providers) with ordinality as e (of, device_id, provider, ordinal)
+        join (select app_id, provider, count(*) as lane_count from lanes group by 1, 2) known
+          on known.app_id = p_app_ids[e.of] and known.provider = e.provider
+        join lanes l on l.app_id = known.app_id and l.provider = known.provider and l.number = e.device_id % known.lane_count;
 
       insert into messages (id, app_id, message, recipients, device_ids, in_doubt_policy, expires_at)
-        select p_ids[i], p_app_ids[i], p_messages[i], p_recipients[i],
-          coalesce((select array_agg(e.device_id order by e.ordinal)
-            from unnest(p_of, p_device_ids) with ordinality as e (of, device_id, ordinal) where e.of = i), '{}'),
-          p_in_doubt_policies[i], now() + make_interval(secs => p_expire_after[i])
-        from generate_subscripts(p_ids, 1) i where is_fresh[i];
+        select m.id, m.app_id, m.message, m.recipients, coalesce(own.device_ids, '{}'), m.policy, now() + make_interval(secs => m.expire_after)
+        from unnest(p_ids, p_app_ids, p_messages, p_recipients, p_in_doubt_policies, p_expire_after)
+          with ordinality as m (id, app_id, message, recipients, policy, expire_after, ordinal)
+        left join (
+          select e.of, array_agg(e.device_id order by e.ordinal) as device_ids
+          from unnest(p_of, p_device_ids) with ordinality as e (of, device_id, ordinal) group by e.of
+        ) own on own.of = m.ordinal
+        where is_fresh[m.ordinal];
 
       -- Locked until the commit: so entries become visible in the order of their positions.
-      with entry as (
-        select e.ordinal, e.of, e.device_id, l.id as lane_id
-        from unnest(p_of, p_device_ids, p_providers) with ordinality as e (of, device_id, provider, ordinal)
-        join lanes l on l.app_id = p_app_ids[e.of] and l.provider = e.provider and l.number = e.device_id % (
-          select count(*) from lanes other where other.app_id = p_app_ids[e.of] and other.provider = e.provider
-        )
-        where is_fresh[e.of]
+      with entry as materialized (
+        select e.of, e.device_id, e.lane_id, row_number() over (partition by e.lane_id order by e.ordinal) as number_in_lane
+        from unnest(p_of, p_device_ids, lanes_of) with ordinality as e (of, device_id, lane_id, ordinal)
+        where e.lane_id is not null
       ),
+      lane as (select entry.lane_id, count(*) as entries from entry group by 1),
       locked as materialized (
-        select lane_id, next_position from lane_ends where lane_id in (select entry.lane_id from entry) order by lane_id for update
+        select e.lane_id, e.next_position from lane_ends e where e.lane_id in (select lane.lane_id from lane) order by e.lane_id for update
       ),
       moved as (
-        update lane_ends set next_position = lane_ends.next_position + (select count(*) from entry where entry.lane_id = locked.lane_id)
-        from locked where lane_ends.lane_id = locked.lane_id
+        update lane_ends set next_position = lane_ends.next_position + lane.entries
+        from locked join lane on lane.lane_id = locked.lane_id where lane_ends.lane_id = locked.lane_id
         returning lane_ends.lane_id
       ),
       stored as (
         insert into message_entries (message_id, device_id, lane_id, position, expires_at)
-          select p_ids[entry.of], entry.device_id, entry.lane_id,
-            locked.next_position + row_number() over (partition by entry.lane_id order by entry.ordinal) - 1,
+          select p_ids[entry.of], entry.device_id, entry.lane_id, locked.next_position + entry.number_in_lane - 1,
             now() + make_interval(secs => p_expire_after[entry.of])
           from entry join locked on locked.lane_id = entry.lane_id
       )
       select array_agg(lane_id) into lane_ids from moved;
 
       insert into message_counts (app_id, day, provider, lane_id, outcome, reason, devices)
-        select entered.app_id, entered.day, entered.provider, entered.lane_id, 'entered', '', count(*)
+        select l.app_id, entered.day, l.provider, l.id, 'entered', '', entered.devices
         from (
-          select p_app_ids[e.of] as app_id, message_day(p_ids[e.of]) as day, e.provider, l.id as lane_id
-          from unnest(p_of, p_device_ids, p_providers) as e (of, device_id, provider)
-          join lanes l on l.app_id = p_app_ids[e.of] and l.provider = e.provider and l.number = e.device_id % (
-            select count(*) from lanes other where other.app_id = p_app_ids[e.of] and other.provider = e.provider
-          )
-          where is_fresh[e.of]
-        ) as entered
-        group by 1, 2, 3, 4 order by 1, 2, 3, 4
+          select message_day(p_ids[e.of]) as day, e.lane_id, count(*) as devices from unnest(p_of, lanes_of) as e (of, lane_id)
+          where e.lane_id is not null group by 1, 2
+        ) as entered join lanes l on l.id = entered.lane_id
+        order by l.app_id, entered.day, l.provider, l.id
         on conflict on constraint message_counts_pkey do update set devices = message_counts.devices + excluded.devices;
-      insert into message_counts (app_id, day, provider, lane_id, outcome, reason, devices)
-        select p_app_ids[i], message_day(p_ids[i]), '', 0, said.outcome, said.reason, count(*)
-        from generate_subscripts(p_ids, 1) i cross join jsonb_array_elements(p_skipped[i]) as skipped (recipient)
-        cross join lateral (values ('entered', ''), ('skipped', skipped.recipient ->> 'reason')) as said (outcome, reason)
-        where is_fresh[i]
-        group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6
-        on conflict on constraint message_counts_pkey do update set devices = message_counts.devices + excluded.devices;
+      if exists (select from unnest(p_skipped) said where said <> '[]') then
+        insert into message_counts (app_id, day, provider, lane_id, outcome, reason, devices)
+          select m.app_id, message_day(m.id), '', 0, said.outcome, said.reason, count(*)
+          from unnest(p_ids, p_app_ids, p_skipped) with ordinality as m (id, app_id, skipped, ordinal)
+          cross join jsonb_array_elements(m.skipped) as recipient
+          cross join lateral (values ('entered', ''), ('skipped', recipient ->> 'reason')) as said (outcome, reason)
+          where is_fresh[m.ordinal]
+          group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6
+          on conflict on constraint message_counts_pkey do update set devices = message_counts.devices + excluded.devices;
+      end if;
 
       perform pg_notify('carillon_lanes', lane::text) from unnest(lane_ids) lane;
       return query
