@@ -3,7 +3,7 @@
  * under way when it is deployed.
  *
  * Some are kept in `histories/`. After a change that cannot be compatible (or that needs none to be, because no send is under way)
- * those that begin with `looks` are made anew: `RECORD_HISTORIES=1 npm test -- test/send/replay`, then
+ * those that begin with `looks` or `lane` are made anew: `RECORD_HISTORIES=1 npm test -- test/send/replay`, then
  * `biome check --write test/send`. The others are of `sendNotificationWorkflow`, which nothing starts any more.
  */
 import assert from 'node:assert/strict';
@@ -13,9 +13,11 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import proto from '@temporalio/proto';
 import { Worker } from '@temporalio/worker';
+import { openLanesOfAllApps } from '../../db/lanes.ts';
+import { laneWorkflowId } from '../../domain/ids.ts';
 import { accepted, gate } from '../delivery/harness.ts';
 import { until } from '../support/until.ts';
-import { createSendBench, type SendBench, type TestSend, workflowBundle } from './harness.ts';
+import { createSendBench, type RunningWorker, type SendBench, type TestSend, workflowBundle } from './harness.ts';
 
 const { History } = proto.temporal.api.history.v1;
 type History = proto.temporal.api.history.v1.IHistory;
@@ -26,11 +28,14 @@ const beforeLooks = ['paused-and-deferred', 'cancelled-in-temporal'];
 const isRecording = process.env.RECORD_HISTORIES === '1';
 
 let bench: SendBench;
+let worker: RunningWorker;
 before(async () => {
   bench = await createSendBench();
-  await bench.startWorker({ batchSize: 20, batchesPerRun: 4, openBatches: 3 });
+  worker = await startWorker();
 });
 after(() => bench.close());
+
+const startWorker = () => bench.startWorker({ batchSize: 20, batchesPerRun: 4, openBatches: 3 });
 
 /** Every run of the notification's workflow and of its batches. */
 async function historiesOf(send: TestSend): Promise<{ workflowId: string; history: History }[]> {
@@ -130,9 +135,28 @@ describe('the history of', () => {
     await replayAll(send);
     if (isRecording) record('looks-cancelled-in-temporal', (await historiesOf(send))[0]!.history);
   });
+
+  test('a lane that one worker has left and another has taken', async () => {
+    const { temporal } = bench;
+    await openLanesOfAllApps(bench.api.database.db, 'apns', 1);
+    await bench.startLanes();
+    const lane = temporal.client.workflow.getHandle(
+      laneWorkflowId(temporal.taskQueuePrefix, { appId: 1, provider: 'apns', number: 0 }),
+    );
+    const times = async (event: 'activityTaskStartedEventAttributes' | 'activityTaskCompletedEventAttributes') =>
+      (await lane.fetchHistory()).events!.filter((one) => one[event]).length;
+    await until(async () => (await lane.describe()).raw.pendingActivities?.[0]?.lastStartedTime != null);
+    await worker.stop();
+    worker = await startWorker();
+    await until(async () => (await times('activityTaskCompletedEventAttributes')) === 1);
+    await until(async () => (await lane.describe()).raw.pendingActivities?.[0]?.lastStartedTime != null);
+    const history = await lane.fetchHistory();
+    await replay(lane.workflowId, history);
+    if (isRecording) record('lane-handed-over', history);
+  });
 });
 
-for (const name of [...beforeLooks, 'looks-paused-and-deferred', 'looks-cancelled-in-temporal']) {
+for (const name of [...beforeLooks, 'looks-paused-and-deferred', 'looks-cancelled-in-temporal', 'lane-handed-over']) {
   test(`histories/${name}.json still takes the course that it took`, { skip: isRecording }, async () => {
     await replay('notification-recorded', readRecorded(name));
   });
