@@ -525,7 +525,8 @@ async function sendByLanes(db: Kysely<unknown>): Promise<void> {
           provider_message_id = r.provider_message_id, dispatched = false, finished_at = clock_timestamp()
           from unnest(p_message_ids, p_device_ids, p_outcomes, p_http_statuses, p_attempts, p_in_doubt, p_reasons, p_provider_message_ids)
             as r (message_id, device_id, outcome, http_status, attempts, in_doubt, reason, provider_message_id)
-          where e.message_id = r.message_id and e.device_id = r.device_id and e.lane_id = p_lane_id;
+          -- Along the primary key: by the lane, which a new week has no statistics of, it would read all of it each time.
+          where e.message_id = r.message_id and e.device_id = r.device_id and e.lane_id + 0 = p_lane_id;
         get diagnostics changed = row_count;
         if changed <> cardinality(p_device_ids) then
           raise foreign_key_violation using message = format('lane %s has no such entry', p_lane_id);
