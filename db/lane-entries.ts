@@ -3,7 +3,6 @@ import type { ApnsEnvironment, Platform } from '../domain/device.ts';
 import type { Message } from '../domain/message.ts';
 import type { InDoubtPolicy } from '../domain/notification-state.ts';
 import type { Outcome } from '../domain/outcome.ts';
-import { statementTimeMs } from './clock.ts';
 import type { Deferral } from './deferrals.ts';
 import type { Retirement } from './devices.ts';
 import { retirementsAsJson } from './devices.ts';
@@ -53,29 +52,7 @@ export interface EntryPage {
   readAtMs: number;
 }
 
-/** Row by row along the index and the primary keys, whatever the statistics of the newest week say. */
-const readEntriesStatement: PreparedStatement = {
-  name: 'read_entries',
-  text: `
-    select l.changes, n.next_position, ${statementTimeMs}, e.position, e.message_id, e.device_id, e.expires_at, e.attempts, e.excused,
-      e.doubts, e.refused_at, e.not_before, e.reason, d.device_token, d.apns_environment, d.platform, m.message, m.in_doubt_policy
-    from lanes l
-    cross join lateral (select next_position from lane_ends where lane_id = l.id) n
-    left join lateral (
-      (select * from message_entries where lane_id = $1 and position >= $2 and outcome is null order by position limit $3)
-      union all
-      select own.* from unnest($4::bigint[]) as wanted (wanted_position) cross join lateral (
-        select * from message_entries where lane_id = $1 and position = wanted_position and outcome is null limit 1
-      ) own
-    ) e on true
-    left join lateral (select message, in_doubt_policy from messages where id = e.message_id limit 1) m on true
-    left join lateral (
-      select device_token, apns_environment, platform from devices
-      where id = e.device_id and provider = l.provider and retired_at is null and device_token is not null offset 0
-    ) d on true
-    where l.id = $1
-    order by e.position`,
-};
+const readLaneStatement: PreparedStatement = { name: 'read_lane', text: 'select * from read_lane($1, $2, $3, $4)' };
 
 type EntryRow = [
   changes: number,
@@ -105,7 +82,7 @@ export async function readEntries(
   { from, limit, positions }: { from: number; limit: number; positions: number[] },
 ): Promise<EntryPage> {
   const { rows } = await client.query<EntryRow>({
-    ...readEntriesStatement,
+    ...readLaneStatement,
     rowMode: 'array',
     values: [laneId, from, limit, numberArray(positions)],
   });

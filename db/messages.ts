@@ -154,14 +154,7 @@ const lastUuid = 'ffffffff-ffff-ffff-ffff-ffffffffffff';
 
 const findPendingStatement: PreparedStatement = {
   name: 'find_pending_messages',
-  text: `
-    select asked.id from unnest($1::uuid[]) as asked (id)
-    cross join lateral (select device_ids from messages where id = asked.id limit 1) m
-    where exists (
-      select from unnest(m.device_ids) as said (device_id) cross join lateral (
-        select outcome from message_entries where device_id = said.device_id and message_id = asked.id limit 1
-      ) e where e.outcome is null
-    )`,
+  text: 'select id from find_pending_messages($1) as id',
 };
 
 /** Those of the messages that have a device without an outcome. */

@@ -31,6 +31,8 @@ interface LaneRun extends Pick<ActivityDeps, 'db' | 'pool'> {
 const readAhead = 1_000;
 /** Older ones are read again: under a low rate limit those read ahead last for minutes, and their tokens may not. */
 const maxAgeMs = 5_000;
+/** A lane that is busy is read no more often: what comes meanwhile shares a window. */
+const gatherMs = 10;
 /** A wake-up can be lost; also tells how long the lane has been without one. */
 const lookEveryMs = 1_000;
 const showEveryMs = 5_000;
@@ -140,6 +142,7 @@ export class LaneEntries implements Pending {
       await this.#storeHeld();
       if (this.#ready.length > 0) return this.#ready.slice(0, size);
       await this.#waitForMore();
+      await this.#gather();
     }
     return [];
   }
@@ -320,6 +323,11 @@ export class LaneEntries implements Pending {
     if (!isInOrder) return;
     this.#busy.delete(deviceId);
     if (this.#deferred.size > 0) this.#wake?.();
+  }
+
+  async #gather(): Promise<void> {
+    const waitMs = gatherMs - (performance.now() - this.#readAt);
+    if (waitMs > 0 && !this.#isOver) await new Promise((resolve) => setTimeout(resolve, waitMs));
   }
 
   /** Until something is accepted, a deferred entry is due, or it is time for a look. */

@@ -9,8 +9,9 @@ import type { Run } from './run.ts';
 /** A chunk is written when it has so many outcomes, or as many as one window, or when its first one is so old. */
 const maxChunkSize = 500;
 const chunkMs = 100;
-/** In a lane somebody may be waiting for each. */
-const laneChunkMs = 5;
+/** In a lane somebody may be waiting for each: at once, unless they are many. */
+const laneChunkMs = 20;
+const laneQuietMs = 50;
 
 /**
  * Streams outcomes to the books, one statement a chunk, one chunk at a time. While PostgreSQL is away it keeps trying and
@@ -19,7 +20,7 @@ const laneChunkMs = 5;
  */
 export class Recorder {
   readonly #books: ClaimedBooks;
-  readonly #chunkMs: number;
+  readonly #isLane: boolean;
   readonly #giveUp: AbortSignal;
   readonly #onFailure: (error: unknown) => void;
   readonly #chunkSize: number;
@@ -27,6 +28,7 @@ export class Recorder {
   #timer: NodeJS.Timeout | undefined;
   #writing: Promise<void> | undefined;
   #unwritten = 0;
+  #writtenAt = Number.NEGATIVE_INFINITY;
   #failure: unknown;
   #roomWaiters: (() => void)[] = [];
   /** True once every device of the batch has its outcome. */
@@ -34,7 +36,7 @@ export class Recorder {
 
   constructor({ books, pending, config, giveUp }: Run, onFailure: (error: unknown) => void) {
     this.#books = books;
-    this.#chunkMs = pending.isEndless ? laneChunkMs : chunkMs;
+    this.#isLane = pending.isEndless;
     this.#chunkSize = Math.min(maxChunkSize, config.windowSize);
     this.#giveUp = giveUp;
     this.#onFailure = onFailure;
@@ -87,12 +89,18 @@ export class Recorder {
     }, this.#chunkMs);
   }
 
+  get #chunkMs(): number {
+    if (!this.#isLane) return chunkMs;
+    return performance.now() - this.#writtenAt > laneQuietMs ? 0 : laneChunkMs;
+  }
+
   #write(): void {
     if (this.#writing !== undefined || this.#failure !== undefined || isEmpty(this.#chunk)) return;
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const chunk = this.#chunk;
     this.#chunk = emptyChunk();
+    this.#writtenAt = performance.now();
     this.#writing = this.#store(chunk)
       .then(() => {
         this.#unwritten -= chunk.outcomes + chunk.deferrals.size;
