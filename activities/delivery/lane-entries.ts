@@ -72,7 +72,10 @@ export class LaneEntries implements Pending {
   /** Every entry read that has no stored outcome, ascending where they were fresh. */
   readonly #open = new Map<number, EntryKey>();
   #isOver = false;
-  #isRung = false;
+  /** Something may have come since the latest page; … */
+  #isRung = true;
+  /** … or was left out of it. */
+  #isMore = false;
   #wake: (() => void) | undefined;
   #shownAt = Number.NEGATIVE_INFINITY;
 
@@ -138,7 +141,7 @@ export class LaneEntries implements Pending {
   async peek(size: number): Promise<PendingDevice[]> {
     while (!this.#isOver) {
       if (this.#ready.length > 0 && performance.now() - this.#readAt > maxAgeMs) this.readAgain();
-      if (this.#ready.length < size) await this.#read(size);
+      if (this.#ready.length < size && this.#isWorthALook()) await this.#read(size);
       await this.#storeHeld();
       if (this.#ready.length > 0) return this.#ready.slice(0, size);
       await this.#waitForMore();
@@ -187,19 +190,25 @@ export class LaneEntries implements Pending {
       if (entry.wasDeferred) this.#wait({ ...entry, notBefore: new Date(0), reason: '', httpStatus: null });
       else this.#cursor = Math.min(this.#cursor, entry.position);
     }
+    this.#isRung = true;
+  }
+
+  #isWorthALook(): boolean {
+    return this.#isRung || this.#isMore || this.#findDue(1).length > 0;
   }
 
   async #read(size: number): Promise<void> {
     const due = this.#findDue(size - this.#ready.length);
-    const wanted = size - this.#ready.length - due.length;
+    const limit = Math.min(readAhead, Math.max(0, size - this.#ready.length - due.length));
     this.#isRung = false;
     const sentAtMs = performance.now();
     const from = this.#cursor;
-    const { entries, changes, nextPosition, readAtMs } = await readEntries(this.#pool, this.#claim.laneId, {
-      from,
-      limit: Math.min(readAhead, Math.max(0, wanted)),
-      positions: due,
+    const page = await readEntries(this.#pool, this.#claim.laneId, { from, limit, positions: due }).catch((error) => {
+      this.#isRung = true;
+      throw error;
     });
+    // From here on nothing can fail: a read that fails is made again, and must have changed nothing.
+    const { entries, changes, nextPosition, readAtMs } = page;
     this.clock.look(readAtMs, sentAtMs);
     this.#readAt = performance.now();
     this.#changes = changes;
@@ -208,8 +217,8 @@ export class LaneEntries implements Pending {
     const contents = new Map<string, Content>();
     const found: LaneEntry[] = [];
     const isDue = new Set(due);
-    // From here on nothing can fail: a read that fails is made again, and must have changed nothing.
     for (const position of due) this.#busy.add(this.#unwait(position).deviceId);
+    this.#isMore = entries.filter(({ position }) => position >= from).length >= limit;
     for (const row of entries) {
       const entry = this.#toEntry(row, { contents, readAt, wasDeferred: isDue.delete(row.position) });
       if (entry.wasDeferred) {
@@ -334,7 +343,11 @@ export class LaneEntries implements Pending {
   async #waitForMore(): Promise<void> {
     if (this.#isRung || this.#isOver) return;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, Math.min(lookEveryMs, Math.ceil(this.msUntilNextDeferred() ?? lookEveryMs)));
+      const look = () => {
+        this.#isRung = true;
+        resolve();
+      };
+      const timer = setTimeout(look, Math.min(lookEveryMs, Math.ceil(this.msUntilNextDeferred() ?? lookEveryMs)));
       this.#wake = () => {
         clearTimeout(timer);
         resolve();
