@@ -107,6 +107,7 @@ class LaneKeeper {
     }
     const provider = deps.providers[lane.provider];
     if (provider === undefined) {
+      if (!lane.hasEntries) return this.#wait(maxWaitMs);
       return this.#halt(claim, lane, {
         reason: 'credentials',
         detail: `The worker has no credential for ${lane.provider}.`,

@@ -93,36 +93,37 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
     shutdownGraceTime: 0,
     shutdownForceTime: worker.shutdownGraceMs + 10_000,
   } satisfies Partial<WorkerOptions>;
-  return worker.roles.flatMap((role): WorkerOptions[] =>
-    role === 'notifications'
-      ? [
-          {
-            ...common,
-            taskQueue: notificationsTaskQueue(taskQueuePrefix),
-            maxCachedWorkflows: worker.maxCachedWorkflows,
-            maxConcurrentActivityTaskExecutions: 20,
-            maxConcurrentLocalActivityExecutions: smallSendsAtOnce,
-            ...(worker.workflowBundlePath
-              ? { workflowBundle: { codePath: worker.workflowBundlePath } }
-              : { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }),
-          },
-        ]
-      : [
-          ...[false, true].map((isUrgent) => {
-            const slots = new SendingSlots(isUrgent ? urgentSlots : worker.concurrentBatches);
-            return {
-              ...{ ...common, ...tunedBy(slots), activities: createActivities({ ...deps, slots }) },
-              taskQueue: deliveryTaskQueue(taskQueuePrefix, role, isUrgent),
-            };
-          }),
-          {
-            ...{ ...common, activities: createActivities({ ...deps, providers: laneProviders }) },
-            taskQueue: laneTaskQueue(taskQueuePrefix, role),
-            maxConcurrentActivityTaskExecutions: lanesAtOnce,
-            maxHeartbeatThrottleInterval: laneHeartbeatThrottle,
-          },
-        ],
-  );
+  return worker.roles.flatMap((role): WorkerOptions[] => {
+    if (role === 'notifications') {
+      return [
+        {
+          ...common,
+          taskQueue: notificationsTaskQueue(taskQueuePrefix),
+          maxCachedWorkflows: worker.maxCachedWorkflows,
+          maxConcurrentActivityTaskExecutions: 20,
+          maxConcurrentLocalActivityExecutions: smallSendsAtOnce,
+          ...(worker.workflowBundlePath
+            ? { workflowBundle: { codePath: worker.workflowBundlePath } }
+            : { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }),
+        },
+      ];
+    }
+    if (role === 'lanes') {
+      return providerNames.map((provider) => ({
+        ...{ ...common, activities: createActivities({ ...deps, providers: laneProviders }) },
+        taskQueue: laneTaskQueue(taskQueuePrefix, provider),
+        maxConcurrentActivityTaskExecutions: lanesAtOnce,
+        maxHeartbeatThrottleInterval: laneHeartbeatThrottle,
+      }));
+    }
+    return [false, true].map((isUrgent) => {
+      const slots = new SendingSlots(isUrgent ? urgentSlots : worker.concurrentBatches);
+      return {
+        ...{ ...common, ...tunedBy(slots), activities: createActivities({ ...deps, slots }) },
+        taskQueue: deliveryTaskQueue(taskQueuePrefix, role, isUrgent),
+      };
+    });
+  });
 }
 
 function startBackground(): Promise<void>[] {

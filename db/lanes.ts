@@ -11,6 +11,8 @@ export interface Lane {
   /** From 0. */
   number: number;
   halt: { reason: string; detail: string } | null;
+  /** Some without an outcome, or all that it ever had ended a moment ago. */
+  hasEntries: boolean;
   /** Milliseconds since a worker last showed that it sends; Infinity: none ever did. */
   msUnseen: number;
 }
@@ -48,20 +50,22 @@ interface LaneRow {
   number: number;
   halt_reason: string | null;
   halt_detail: string | null;
+  has_entries: boolean;
   ms_unseen: number;
 }
 
 function laneRows(db: Kysely<Database>, which: ReturnType<typeof sql>) {
   return sql<LaneRow>`
     select id, app_id, provider, number, halt_reason, halt_detail,
+      settled < (select next_position from lane_ends where lane_id = id) as has_entries,
       (extract(epoch from clock_timestamp() - seen_at) * 1000)::double precision as ms_unseen
     from lanes where ${which} order by id
   `.execute(db);
 }
 
-function toLane({ id, app_id, provider, number, halt_reason, halt_detail, ms_unseen }: LaneRow): Lane {
+function toLane({ id, app_id, provider, number, halt_reason, halt_detail, has_entries, ms_unseen }: LaneRow): Lane {
   const halt = halt_reason === null ? null : { reason: halt_reason, detail: halt_detail! };
-  return { id, appId: app_id, provider, number, halt, msUnseen: ms_unseen };
+  return { id, appId: app_id, provider, number, halt, hasEntries: has_entries, msUnseen: ms_unseen };
 }
 
 /** Makes every earlier claim a zombie, and notes what it left in doubt. Undefined: the lane does not open yet. */

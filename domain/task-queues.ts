@@ -4,7 +4,7 @@ import { type ProviderName, providerNames } from './device.ts';
  * Task queue names. A prefix keeps installations (and tests) that share a namespace apart. Workflows derive the delivery
  * queues from their own queue, so a notification stays within the installation that started it.
  */
-export const workerRoles = ['notifications', ...providerNames] as const;
+export const workerRoles = ['notifications', ...providerNames, 'lanes'] as const;
 export type WorkerRole = (typeof workerRoles)[number];
 
 const notificationsQueue = 'notifications';

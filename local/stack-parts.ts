@@ -3,7 +3,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { providerNames } from '../domain/device.ts';
 import { readSettings } from '../domain/settings.ts';
-import { deliveryTaskQueue, notificationsTaskQueue, workerRoles } from '../domain/task-queues.ts';
+import { deliveryTaskQueue, laneTaskQueue, notificationsTaskQueue, workerRoles } from '../domain/task-queues.ts';
 import packageJson from '../package.json' with { type: 'json' };
 import { startReadyChild } from './child.ts';
 import { namesCredentials, namesTemporal, temporalEnvironment } from './environment.ts';
@@ -144,6 +144,7 @@ function apiCommand(runtime: 'node' | 'deno', port: number): { command: string; 
 function firstTaskQueue(env: Environment): string {
   const prefix = env.CARILLON_TASK_QUEUE_PREFIX ?? '';
   const roles = readSettings(env, (settings) => settings.someOf('CARILLON_ROLES', workerRoles));
-  const provider = roles.includes('notifications') ? undefined : providerNames.find((name) => roles.includes(name));
-  return provider === undefined ? notificationsTaskQueue(prefix) : deliveryTaskQueue(prefix, provider, false);
+  if (roles.includes('notifications')) return notificationsTaskQueue(prefix);
+  const provider = providerNames.find((name) => roles.includes(name));
+  return provider === undefined ? laneTaskQueue(prefix, 'apns') : deliveryTaskQueue(prefix, provider, false);
 }

@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { providerNames } from '../../domain/device.ts';
-import { deliveryTaskQueue, notificationsTaskQueue, taskQueuePrefix, workerRoles } from '../../domain/task-queues.ts';
+import {
+  deliveryTaskQueue,
+  laneTaskQueue,
+  notificationsTaskQueue,
+  taskQueuePrefix,
+  workerRoles,
+} from '../../domain/task-queues.ts';
 
 const prefixes = ['', 'staging-', 'notifications', 'a.b/'];
 
@@ -24,11 +30,12 @@ test('no two queues have one name', () => {
     const queues = [
       notificationsTaskQueue(prefix),
       ...delivery.map(([name, isUrgent]) => deliveryTaskQueue(prefix, name, isUrgent)),
+      ...providerNames.map((name) => laneTaskQueue(prefix, name)),
     ];
-    assert.equal(new Set(queues).size, 1 + 2 * providerNames.length);
+    assert.equal(new Set(queues).size, 1 + 3 * providerNames.length);
   }
 });
 
-test('a worker can have the role of each provider, and look after notifications', () => {
-  assert.deepEqual(workerRoles, ['notifications', ...providerNames]);
+test('a worker can have the role of each provider, look after notifications, and keep lanes', () => {
+  assert.deepEqual(workerRoles, ['notifications', ...providerNames, 'lanes']);
 });
