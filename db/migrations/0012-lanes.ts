@@ -119,7 +119,8 @@ async function createTables(db: Kysely<unknown>): Promise<void> {
       reason text not null,
       devices bigint not null,
       in_doubt bigint not null default 0,
-      constraint message_counts_pkey primary key (app_id, day, provider, lane_id, outcome, reason)
+      constraint message_counts_pkey primary key (app_id, day, provider, lane_id, outcome, reason),
+      constraint message_counts_provider_check check (provider in ('apns', 'fcm', ''))
     ) with (fillfactor = 50)
   `.execute(db);
   await sql`
