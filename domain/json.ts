@@ -2,10 +2,13 @@ export type JsonValue = string | number | boolean | null | JsonValue[] | { [key:
 export type JsonObject = { [key: string]: JsonValue };
 
 const encoder = new TextEncoder();
+/** Most texts are: nothing need be encoded to count their bytes. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are a byte each, as the others of ASCII are.
+const isAscii = /^[\x00-\x7f]*$/;
 
 /** A text's length in UTF-8 bytes, which both providers count; never its length in characters. */
 export function utf8Bytes(text: string): number {
-  return encoder.encode(text).length;
+  return isAscii.test(text) ? text.length : encoder.encode(text).length;
 }
 
 export function jsonBytes(value: JsonValue): number {
