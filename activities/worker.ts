@@ -127,17 +127,24 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
 }
 
 function startBackground(): Promise<void>[] {
-  const lanes = deps.bell.listen(pool, log, stopping.signal);
-  if (!config.worker.roles.includes('notifications')) return [lanes];
+  const { roles } = config.worker;
+  return [
+    ...(roles.includes('lanes') ? [deps.bell.listen(pool, log, stopping.signal)] : []),
+    ...(roles.includes('notifications') ? [lookAfterWorkflows(), keepHouse()] : []),
+  ];
+}
+
+async function lookAfterWorkflows(): Promise<void> {
+  // Before the first round, which then starts them all.
+  await openLanes();
   const client = new Client({ connection, namespace });
-  const taskQueue = notificationsTaskQueue(config.taskQueuePrefix);
-  return [lanes, runReconciler(deps, client, taskQueue, stopping.signal), keepHouse()];
+  await runReconciler(deps, client, notificationsTaskQueue(config.taskQueuePrefix), stopping.signal);
 }
 
 async function keepHouse(): Promise<void> {
   while (!stopping.signal.aborted) {
     await createDeliveryPartitions(db).catch((err: unknown) => log.error({ err }, 'partitions could not be made'));
-    await openLanes().catch((err: unknown) => log.error({ err }, 'lanes could not be made'));
+    await openLanes();
     await forgetOldMessages().catch((err: unknown) => log.error({ err }, 'old messages could not be dropped'));
     await forgetOldEvidenceOfAllApps(db).catch((err: unknown) =>
       log.error({ err }, 'old evidence could not be deleted'),
@@ -147,7 +154,11 @@ async function keepHouse(): Promise<void> {
 }
 
 async function openLanes(): Promise<void> {
-  for (const provider of providerNames) await openLanesOfAllApps(db, provider, config.worker.lanes);
+  try {
+    for (const provider of providerNames) await openLanesOfAllApps(db, provider, config.worker.lanes);
+  } catch (err) {
+    log.error({ err }, 'lanes could not be made');
+  }
 }
 
 async function forgetOldMessages(): Promise<void> {
