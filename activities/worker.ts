@@ -36,8 +36,6 @@ const smallSendsAtOnce = 20;
 const lanesAtOnce = 1_000;
 /** On Temporal Cloud every heartbeat that reaches the server is billed; pause and cancel do not wait for one. */
 const heartbeatThrottle = '2s';
-/** A dead worker's lanes are missed soon. */
-const laneHeartbeatThrottle = '1s';
 const dayMs = 24 * 60 * 60_000;
 
 const { config, configured } = loadWorkerSettings(process.env);
@@ -113,7 +111,6 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
         ...{ ...common, activities: createActivities({ ...deps, providers: laneProviders }) },
         taskQueue: laneTaskQueue(taskQueuePrefix, provider),
         maxConcurrentActivityTaskExecutions: lanesAtOnce,
-        maxHeartbeatThrottleInterval: laneHeartbeatThrottle,
       }));
     }
     return [false, true].map((isUrgent) => {

@@ -54,7 +54,7 @@ export interface WorkerConfig {
   batchesPerRun: number;
   /** `CARILLON_SMALL_AUDIENCE`: up to so many devices are sent to in one step, ahead of larger sends; default 1 000, 0: never. */
   smallAudience: number;
-  /** `CARILLON_LANES`: lanes that messages to one app and provider are spread over, a power of two; default 2, never made fewer. */
+  /** `CARILLON_LANES`: lanes that messages to one app and provider are spread over, a power of two; default 1, never made fewer. */
   lanes: number;
   /** `CARILLON_MESSAGE_DAYS`: how long messages and their outcomes are kept at least, by weeks; default 30, 0: for ever. */
   messageDays: number;
@@ -112,7 +112,7 @@ export function readConfig(settings: Settings): Config {
       openBatches: settings.integer('CARILLON_OPEN_BATCHES', 20),
       batchesPerRun: settings.integer('CARILLON_BATCHES_PER_RUN', 0, 0),
       smallAudience: settings.integer('CARILLON_SMALL_AUDIENCE', 1_000, 0),
-      lanes: settings.integer('CARILLON_LANES', 2, 1, 64),
+      lanes: settings.integer('CARILLON_LANES', 1, 1, 64),
       messageDays: settings.integer('CARILLON_MESSAGE_DAYS', 30, 0),
       heartbeatTimeoutMs: settings.integer('CARILLON_HEARTBEAT_TIMEOUT_MS', 10_000),
       retryBaseMs: settings.integer('CARILLON_RETRY_BASE_MS', 10_000),

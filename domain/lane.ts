@@ -1,5 +1,5 @@
-/** Temporal hears of a lane's worker every second. A dead one is missed after this time, and another takes the lane over. */
-export const laneHeartbeatTimeoutMs = 3_000;
+/** Temporal hears of a lane's worker every two seconds. A dead one is missed after this time, and another takes the lane over. */
+export const laneHeartbeatTimeoutMs = 4_000;
 
 export interface KeepLaneInput {
   laneId: number;

@@ -230,7 +230,7 @@ async function acceptMessages(db: Kysely<unknown>): Promise<void> {
       loop
         perform pg_advisory_xact_lock_shared(hashtextextended(format('lanes %s %s', served.app_id, served.provider), 0));
         if not exists (select from lanes l where l.app_id = served.app_id and l.provider = served.provider) then
-          perform open_lanes(served.app_id, served.provider, 2);
+          perform open_lanes(served.app_id, served.provider, 1);
         end if;
       end loop;
       select array_agg(case when is_fresh[e.of] then l.id end order by e.ordinal) into lanes_of

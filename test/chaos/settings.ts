@@ -31,6 +31,7 @@ const settings = {
   CARILLON_MAX_ATTEMPTS: String(maxAttempts),
   CARILLON_RECONCILE_INTERVAL_MS: '1000',
   CARILLON_SHUTDOWN_GRACE_MS: '4000',
+  CARILLON_LANES: '2',
   LOG_LEVEL: 'warn',
 };
 
