@@ -51,6 +51,8 @@ class LaneKeeper {
   readonly #stop: AbortSignal;
   readonly #names: object;
   readonly #progress = { dispatched: 0, answered: 0 };
+  /** Of its latest claim. */
+  #fence: number | undefined;
   #entries: LaneEntries | undefined;
   #stopped: string | undefined;
   #shown = { at: performance.now(), answered: 0, perSecond: 0 };
@@ -100,11 +102,14 @@ class LaneKeeper {
   async #runOnce(giveUp: AbortSignal): Promise<'fenced' | undefined> {
     const deps = this.#deps;
     const lane = await retryDatabase(() => getLane(deps.db, this.#laneId), this.#stop);
-    const claim = await retryDatabase(() => claimLane(deps.db, this.#laneId), this.#stop);
+    const claim = await retryDatabase(() => claimLane(deps.db, this.#laneId, this.#fence), this.#stop);
+    // It was frozen, say: another worker has the lane, and keeps it.
+    if (claim === undefined && this.#fence !== undefined) return 'fenced';
     if (claim === undefined) {
       this.#stopped = 'opens when another lane has sent what it had';
       return this.#wait(lookMs);
     }
+    this.#fence = claim.fence;
     const provider = deps.providers[lane.provider];
     if (provider === undefined) {
       if (!lane.hasEntries) return this.#wait(maxWaitMs);

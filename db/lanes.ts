@@ -68,10 +68,14 @@ function toLane({ id, app_id, provider, number, halt_reason, halt_detail, has_en
   return { id, appId: app_id, provider, number, halt, hasEntries: has_entries, msUnseen: ms_unseen };
 }
 
-/** Makes every earlier claim a zombie, and notes what it left in doubt. Undefined: the lane does not open yet. */
-export async function claimLane(db: Kysely<Database>, laneId: number): Promise<LaneClaim | undefined> {
+/**
+ * Makes every earlier claim a zombie, and notes what it left in doubt. Undefined: the lane does not open yet; for a caller that had it,
+ * a later claim owns it.
+ * @param own the fence of the caller's claim before this one
+ */
+export async function claimLane(db: Kysely<Database>, laneId: number, own?: number): Promise<LaneClaim | undefined> {
   const { rows } = await sql<Omit<LaneClaim, 'laneId'>>`
-    select fence, horizon, settled from claim_lane(${laneId})
+    select fence, horizon, settled from claim_lane(${laneId}, ${own ?? null})
   `.execute(db);
   return rows[0] && { laneId, ...rows[0] };
 }

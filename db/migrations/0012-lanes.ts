@@ -352,18 +352,18 @@ async function sendByLanes(db: Kysely<unknown>): Promise<void> {
 
   /*
    * Makes every earlier claim a zombie, and notes what it left in doubt: entries below the horizon without outcome or deferral, and
-   * deferred ones under way. Also shows, and takes back, that an outcome can be recorded. No row: there is no such lane, or the one that
-   * it opens after has entries left from before.
+   * deferred ones under way. Also shows, and takes back, that an outcome can be recorded. No row: there is no such lane, the one that
+   * it opens after has entries left from before, or p_own, the caller's claim before this one, is not the latest any more.
    */
   await sql`
-    create function claim_lane(p_lane_id integer, out fence integer, out horizon bigint, out settled bigint, out changes integer)
+    create function claim_lane(p_lane_id integer, p_own integer default null, out fence integer, out horizon bigint, out settled bigint, out changes integer)
     returns setof record language plpgsql as $$
     declare
       lane lanes%rowtype;
       parent lanes%rowtype;
     begin
       select * into lane from lanes where id = p_lane_id for no key update;
-      if not found then return; end if;
+      if not found or lane.fence <> p_own then return; end if;
       if lane.opens_after is not null then
         select * into parent from lanes p
           where p.app_id = lane.app_id and p.provider = lane.provider

@@ -204,6 +204,25 @@ describe('a lane', () => {
     );
   });
 
+  test('a worker that wakes in a halted lane which another has taken over leaves it to that one', async () => {
+    await registerDevices(2);
+    await openLanesOfAllApps(bench.database.db, 'apns', 1);
+    await send('d1');
+    const first = keep(createScriptedProvider(() => wrongKey));
+    await until(async () => {
+      const { rows } = await sql`select from lanes where halt_reason is not null`.execute(bench.database.db);
+      return rows.length === 1;
+    });
+    const second = createScriptedProvider();
+    keep(second);
+    const all = await untilEnded();
+    assert.equal((await first.ended).reason, 'claimed by another');
+    await send('d2');
+    assert.deepEqual(summary(await untilEnded()), ['d1 accepted', 'd2 accepted']);
+    assert.equal(all.length, 1);
+    assert.equal(second.calls.length, 2);
+  });
+
   test('an entry in doubt is never sent to again under skip', async () => {
     await registerDevices(1);
     await openLanesOfAllApps(bench.database.db, 'apns', 1);
