@@ -39,6 +39,8 @@ export class LaneBell {
     const ended = Promise.withResolvers<Error | undefined>();
     const onAbort = () => ended.resolve(undefined);
     signal.addEventListener('abort', onAbort);
+    // While the connection was being made.
+    if (signal.aborted) onAbort();
     client.on('error', ended.resolve);
     client.on('end', () => ended.resolve(new Error('the connection ended')));
     client.on('notification', ({ payload }) => this.#ring(Number(payload)));
