@@ -135,7 +135,12 @@ async function listOfDevice(
       (select external_id from devices where id = ${deviceId}) as external_id
     from (${notifications}) as n
     cross join lateral device_place(n.id, ${deviceId}) as place
-    join delivery_groups g on g.notification_id = n.id and g.batch_seq = place.batch_seq and ${isOfGroup('g', place)}
+    cross join lateral (
+      -- The nearest one before it, nearly always: a device late in its batch must not look through all of them.
+      select * from delivery_groups g
+      where g.notification_id = n.id and g.batch_seq = place.batch_seq and ${isOfGroup('g', place)}
+      order by g.first_position desc limit 1
+    ) g
     order by n.id desc limit ${limit}
   `.execute(db);
   return rows.map(toDelivery);
