@@ -120,7 +120,9 @@ describe('refused for now', () => {
     };
     const worker = bench.worker({ provider, slots, retryBaseMs: 1, retryMaxMs: 600_000 });
     const result = await worker.deliver(send.batches[0]!);
-    assert.deepEqual([result.status, result.deferred, parked], ['deferred', 1, 1]);
+    assert.deepEqual([result.status, result.deferred], ['deferred', 1]);
+    // Once, unless the machine was so busy that they were refused one after the other.
+    assert.ok(parked >= 1 && parked <= 5, `${parked}`);
     assert.ok(result.waitMs > 30_000, `${result.waitMs}`);
     assert.equal(provider.calls.length, 40);
     await send.checkBooks({ accepted: 19 });
