@@ -266,10 +266,11 @@ export class LaneEntries implements Pending {
   }
 
   /** The earlier message to the device with the same collapse id, which was refused for now. */
-  #replacedBy({ deviceId, collapseId, content, readAt }: LaneEntry): LaneEntry[] {
+  #replacedBy({ position: own, deviceId, collapseId, content, readAt }: LaneEntry): LaneEntry[] {
     if (collapseId === undefined) return [];
     const position = this.#replaceable.get(`${deviceId} ${collapseId}`);
-    if (position === undefined) return [];
+    // A crash between the two leaves both in doubt: the earlier must not take the place of the later.
+    if (position === undefined || position > own) return [];
     const { attempts, excused, doubts, refusedAt, messageId } = this.#unwait(position);
     return [
       {

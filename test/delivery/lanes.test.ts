@@ -223,6 +223,18 @@ describe('a lane', () => {
     assert.equal(second.calls.length, 2);
   });
 
+  test('of two in doubt with one collapse id neither replaces the other, and the later is sent last', async () => {
+    await registerDevices(1);
+    await openLanesOfAllApps(bench.database.db, 'apns', 1);
+    for (const title of ['on its way', 'delivered']) await send('d1', { title, collapseId: 'order' });
+    await claimLane(bench.database.db, 1);
+    await sql`update lanes set horizon = 2`.execute(bench.database.db);
+    const provider = createScriptedProvider();
+    keep(provider);
+    assert.deepEqual(summary(await untilEnded()), ['d1 accepted', 'd1 accepted']);
+    assert.equal(provider.calls.length, 2);
+  });
+
   test('an entry in doubt is never sent to again under skip', async () => {
     await registerDevices(1);
     await openLanesOfAllApps(bench.database.db, 'apns', 1);
