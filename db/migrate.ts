@@ -19,6 +19,7 @@ import * as deliveryGroups from './migrations/0009-delivery-groups.ts';
 import * as liveTokenDigest from './migrations/0010-live-token-digest.ts';
 import * as chunkInOneStatement from './migrations/0011-chunk-in-one-statement.ts';
 import * as lanes from './migrations/0012-lanes.ts';
+import * as apps from './migrations/0013-apps.ts';
 import type { Database } from './schema.ts';
 
 /**
@@ -38,6 +39,7 @@ export const migrations = {
   '0010-live-token-digest': liveTokenDigest,
   '0011-chunk-in-one-statement': chunkInOneStatement,
   '0012-lanes': lanes,
+  '0013-apps': apps,
 } satisfies Record<string, Migration>;
 
 /** The constraints `…_provider_check` list the providers by name: the migration that lets each one in. */

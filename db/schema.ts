@@ -1,5 +1,8 @@
 import type { ColumnType, Generated } from 'kysely';
+import type { Actor } from '../domain/actor.ts';
+import type { AppDeletion } from '../domain/app.ts';
 import type { Audience } from '../domain/audience.ts';
+import type { CredentialKind } from '../domain/credential.ts';
 import type { ApnsEnvironment, Platform, ProviderName } from '../domain/device.ts';
 import type { Recipients, SkippedRecipient } from '../domain/direct-message.ts';
 import type { JsonObject } from '../domain/json.ts';
@@ -17,6 +20,7 @@ export interface Database {
   credentials: CredentialRow;
   provider_tokens: ProviderTokenRow;
   api_keys: ApiKeyRow;
+  audit_entries: AuditEntryRow;
   devices: DeviceRow;
   notifications: NotificationRow;
   audience_lists: AudienceListRow;
@@ -42,38 +46,88 @@ type Default<T> = Generated<T>;
 interface AppRow {
   id: Generated<number>;
   name: string;
+  /** The bundle id. */
   apns_topic: string | null;
+  /** Further bundle ids that a message may name. */
+  apns_topics: Default<string[]>;
+  /** Of devices that name none. */
+  apns_environment: Default<ApnsEnvironment>;
+  /** Null: that of the service account. */
   fcm_project_id: string | null;
+  default_ttl_seconds: number | null;
+  default_in_doubt_policy: Default<InDoubtPolicy>;
+  /** Registrations of further devices are refused. */
+  max_devices: number | null;
+  /** Grows with every change that workers must follow: of credentials, topic, environment, project. */
+  version: Default<number>;
   created_at: Default<Date>;
+  updated_at: Default<Date>;
+  /** The app is being deleted: who asked for it and how far it is. */
+  deletion: Json<AppDeletion> | null;
 }
 
 interface CredentialRow {
   id: string;
   app_id: number;
-  kind: 'apns_key' | 'apns_certificate' | 'fcm_service_account';
+  kind: CredentialKind;
+  /** What anybody may know of it. */
   details: Json<JsonObject>;
+  /** JWE of what is secret, see `master-keys.ts`. */
   secret_jwe: string;
+  /** Tells two credentials apart and nothing more. */
+  fingerprint: string;
+  /** Certificates alone expire. */
+  expires_at: Date | null;
+  /** From then on it is used; null: its proof by the provider is awaited. */
+  activated_at: Date | null;
+  /** To the minute. */
+  last_used_at: Date | null;
+  last_refused_at: Date | null;
+  /** The provider's own word. */
+  last_refusal: string | null;
   created_at: Default<Date>;
   revoked_at: Date | null;
 }
 
 interface ProviderTokenRow {
   fingerprint: string;
-  token: string;
+  /** JWE of the token, by a key that follows from the credential. */
+  token_jwe: string;
   issued_at: Date;
   updated_at: Default<Date>;
 }
 
 interface ApiKeyRow {
   id: string;
-  app_id: number;
+  /** Null: an administrator's. */
+  app_id: number | null;
   name: string;
   /** SHA-256 of the key: keys are 256 random bits, so no slow hash is needed. */
   key_hash: Uint8Array;
   scopes: string[];
+  /** Null: as the settings say. */
+  requests_per_second: number | null;
+  expires_at: Date | null;
   created_at: Default<Date>;
   last_used_at: Date | null;
   revoked_at: Date | null;
+}
+
+/** Written by `record_audit_entry` alone. */
+interface AuditEntryRow {
+  /** UUID v7: its time. */
+  id: string;
+  app_id: number | null;
+  /** As it was called then. */
+  app_name: string | null;
+  actor_kind: Actor['kind'];
+  actor: string;
+  request_id: string | null;
+  address: string | null;
+  action: string;
+  target_kind: string;
+  target_id: string;
+  changes: Json<JsonObject>;
 }
 
 export interface DeviceRow {
