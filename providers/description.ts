@@ -1,4 +1,7 @@
+import type { App } from '../domain/app.ts';
+import type { CredentialKind, NewCredential, StoredCredential } from '../domain/credential.ts';
 import type { Platform } from '../domain/device.ts';
+import type { JsonObject } from '../domain/json.ts';
 import type { Logger } from '../domain/logger.ts';
 import type { ProxyChoice } from '../domain/proxy.ts';
 import type { Settings } from '../domain/settings.ts';
@@ -26,9 +29,33 @@ export interface ProviderDescription {
    */
   measure(content: NotificationContent, reached: readonly Platform[]): number;
 
-  /** Reads the provider's settings and notes what is wrong with them. @returns undefined where they hold no credential. */
-  configure(settings: Settings): OpenProvider | undefined;
+  /** Reads the provider's settings and notes what is wrong with them. */
+  configure(settings: Settings): ConfiguredProvider;
 }
+
+/** A provider as the environment knows it: its addresses, for all apps, and where app `default` has its credential in files. */
+export interface ConfiguredProvider {
+  /** With the credential in the files that the settings name; undefined: they name none. */
+  readonly fromFiles: ((app: AppOfProvider, surroundings: ProviderSurroundings) => Promise<PushProvider>) | undefined;
+
+  /**
+   * Reads a credential from the fields in which the API takes it, proves it by a signature, and compares it with the app. Loads no
+   * HTTP/2 client and asks nobody.
+   * @param fields in every usual shape, see `docs/api.md`
+   * @throws {CredentialError} naming the field
+   */
+  read(kind: CredentialKind, fields: JsonObject, app: AppOfProvider, now: Date): NewCredential;
+
+  /** With a stored credential. What the app leaves open is the environment's to say for app `default`, and an error for others. */
+  open(
+    credential: Pick<StoredCredential, 'kind' | 'secret'>,
+    app: AppOfProvider,
+    surroundings: ProviderSurroundings,
+  ): Promise<PushProvider>;
+}
+
+/** What a provider's connections depend on besides the credential; a change of it wants another instance. */
+export type AppOfProvider = Pick<App, 'name' | 'apnsTopic' | 'apnsEnvironment' | 'fcmProjectId'>;
 
 /** The part of a message that is for this provider alone. */
 export interface MessageOverride {
@@ -40,12 +67,11 @@ export interface MessageOverride {
 /** `texts`: an object of texts; otherwise any object, with a description. */
 export type OverrideMember = 'texts' | { description: string };
 
-/** Reads and proves the credential. @throws {CredentialError} and the file system's own errors. */
-export type OpenProvider = (surroundings: ProviderSurroundings) => Promise<PushProvider>;
-
 export interface ProviderSurroundings {
   providerTokenStore: ProviderTokenStore;
   requestDeadlineMs: number;
   proxyFor: ProxyChoice;
   logger: Logger;
+  /** PEM of certificate authorities trusted besides the public ones. */
+  ca?: string;
 }

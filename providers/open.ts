@@ -1,12 +1,13 @@
+import { defaultAppName } from '../domain/app.ts';
 import type { Config } from '../domain/config.ts';
 import { byProvider, type ProviderName, providerNames } from '../domain/device.ts';
 import { chooseProxy } from '../domain/proxy.ts';
 import type { Settings } from '../domain/settings.ts';
-import type { OpenProvider, ProviderSurroundings } from './description.ts';
+import type { AppOfProvider, ConfiguredProvider, ProviderSurroundings } from './description.ts';
 import type { PushProvider } from './provider.ts';
 import { providers } from './registry.ts';
 
-export type ConfiguredProviders = Record<ProviderName, OpenProvider | undefined>;
+export type ConfiguredProviders = Record<ProviderName, ConfiguredProvider>;
 /** Undefined: no credential is configured for this provider. */
 export type OpenedProviders = Record<ProviderName, PushProvider | undefined>;
 
@@ -27,9 +28,16 @@ export async function openProviders(
   const proxyFor = (url: URL) => chooseProxy(proxy, url);
   const surroundings = { providerTokenStore, requestDeadlineMs, proxyFor, logger };
   const opened = byProvider((): PushProvider | undefined => undefined);
-  for (const name of providerNames) opened[name] = await configured[name]?.(surroundings);
+  for (const name of providerNames) opened[name] = await configured[name].fromFiles?.(fromEnvironment, surroundings);
   return opened;
 }
+
+const fromEnvironment: AppOfProvider = {
+  name: defaultAppName,
+  apnsTopic: undefined,
+  apnsEnvironment: 'production',
+  fcmProjectId: undefined,
+};
 
 export async function closeProviders(opened: OpenedProviders): Promise<void> {
   await Promise.allSettled(Object.values(opened).map((provider) => provider?.close()));

@@ -32,9 +32,9 @@ export interface ApnsCertificateInput {
   /** PEM, a .p12 file, or its base64. May hold the key too. */
   certificate: string | Uint8Array;
   /** PEM; where the certificate's file does not hold it. */
-  privateKey?: string;
+  privateKey?: string | undefined;
   /** The password of the .p12 file or of the key. */
-  password?: string;
+  password?: string | undefined;
 }
 
 /** Checks that certificate and key belong together and that the certificate is valid now. @throws {CredentialError} */
@@ -64,6 +64,11 @@ export function normaliseApnsCertificate(
     environments: environmentsOf(certificate),
     expiresAt: new Date(certificate.validTo),
   };
+}
+
+/** As `openssl x509 -fingerprint -sha256` shows it, without colons and in small letters. */
+export function fingerprintOfCertificate({ certificatePem }: ApnsCertificate): string {
+  return new X509Certificate(certificatePem).fingerprint256.replaceAll(':', '').toLowerCase();
 }
 
 function asPem({ certificate, privateKey, password }: ApnsCertificateInput) {

@@ -1,7 +1,9 @@
+import { defaultAppName } from '../../domain/app.ts';
 import type { ProviderDescription } from '../description.ts';
+import { readApnsCredential, storableApnsCredential } from './credential.ts';
 import { normaliseApnsToken } from './device-token.ts';
 import { buildApnsContent } from './payload.ts';
-import { isComplete, readApnsSettings } from './settings.ts';
+import { namesFiles, readApnsSettings } from './settings.ts';
 
 export const apns: ProviderDescription = {
   platforms: ['ios'],
@@ -14,8 +16,19 @@ export const apns: ProviderDescription = {
   measure: (content) => buildApnsContent(content).payloadBytes,
   configure(settings) {
     const own = readApnsSettings(settings);
-    if (!isComplete(own)) return undefined;
-    // Loaded only by a worker: the API checks messages and tokens without an HTTP/2 client.
-    return async (surroundings) => (await import('./open.ts')).openApns(own, surroundings);
+    // `open.ts` is loaded only where something is sent: the API checks messages, tokens and credentials without an HTTP/2 client.
+    return {
+      fromFiles: namesFiles(own)
+        ? async (app, surroundings) => (await import('./open.ts')).openApnsFromFiles(own, app, surroundings)
+        : undefined,
+      read(kind, fields, app, now) {
+        const apnsTopic = app.apnsTopic ?? (app.name === defaultAppName ? own.topic : undefined);
+        return storableApnsCredential(readApnsCredential(kind, fields, now), apnsTopic);
+      },
+      async open({ kind, secret }, app, surroundings) {
+        const credential = readApnsCredential(kind, JSON.parse(secret), new Date());
+        return (await import('./open.ts')).openApns(credential, own, app, surroundings);
+      },
+    };
   },
 };

@@ -1,3 +1,4 @@
+import { createHash, createPublicKey } from 'node:crypto';
 import { CredentialError } from '../credentials/credential-error.ts';
 import { normalisePrivateKey } from '../credentials/private-key.ts';
 
@@ -22,6 +23,12 @@ export function normaliseApnsKey(input: { privateKey: string | Uint8Array; keyId
     keyId: normaliseId(input.keyId, 'key_id', 'key id'),
     teamId: normaliseId(input.teamId, 'team_id', 'team id'),
   };
+}
+
+/** Hexadecimal; the same in every process that holds this key under these ids, and says nothing about the private part. */
+export function fingerprintOfKey({ privateKeyPem, keyId, teamId }: ApnsKey): string {
+  const spki = createPublicKey(privateKeyPem).export({ type: 'spki', format: 'der' });
+  return createHash('sha256').update(spki).update(`\n${teamId}\n${keyId}`).digest('hex');
 }
 
 function normaliseId(text: string, field: string, name: string): string {

@@ -1,9 +1,9 @@
-import { createHash, createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
+import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { SignJWT } from 'jose';
 import type { Logger } from '../../domain/logger.ts';
 import type { Clock } from '../clock.ts';
 import type { ProviderTokenStore, StoredProviderToken } from '../provider-token-store.ts';
-import type { ApnsKey } from './key.ts';
+import { type ApnsKey, fingerprintOfKey } from './key.ts';
 
 /**
  * The provider token (JWT) of one APNs key: taken from the store, renewed in the background, replaced once when APNs
@@ -54,7 +54,7 @@ export class ProviderTokenSource {
   constructor({ key, store, clock, logger }: ProviderTokenSourceOptions) {
     this.#key = key;
     this.#signingKey = createPrivateKey(key.privateKeyPem);
-    this.#fingerprint = fingerprintOf(key);
+    this.#fingerprint = fingerprintOfKey(key);
     this.#store = store;
     this.#clock = clock;
     this.#logger = logger;
@@ -155,10 +155,4 @@ export class ProviderTokenSource {
     this.#logger.info({ keyId, issuedAt }, 'APNs provider token minted');
     return { token, issuedAt };
   }
-}
-
-/** The same in every process that holds this key under these ids; says nothing about the private part. */
-function fingerprintOf({ privateKeyPem, keyId, teamId }: ApnsKey): string {
-  const spki = createPublicKey(privateKeyPem).export({ type: 'spki', format: 'der' });
-  return createHash('sha256').update(spki).update(`\n${teamId}\n${keyId}`).digest('base64url');
 }

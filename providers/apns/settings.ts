@@ -36,9 +36,9 @@ export function readApnsSettings(settings: Settings): ApnsSettings {
   };
 }
 
-/** Whether there is a credential and the topic that belongs to it. */
-export function isComplete(settings: ApnsSettings): settings is ApnsSettings & { topic: string } {
-  return settings.topic !== undefined && (settings.key !== undefined || settings.certificate !== undefined);
+/** Whether there is a credential in files. */
+export function namesFiles({ key, certificate }: ApnsSettings): boolean {
+  return key !== undefined || certificate !== undefined;
 }
 
 /** The provider adds the suffix of a push type to the bundle id: a topic that already ends in one would have it twice. */

@@ -1,5 +1,6 @@
 import { platforms } from '../../domain/device.ts';
 import type { ProviderDescription } from '../description.ts';
+import { readFcmCredential, storableFcmCredential } from './credential.ts';
 import { normaliseFcmToken } from './device-token.ts';
 import { measureFcmContent } from './payload.ts';
 import { readFcmSettings } from './settings.ts';
@@ -15,7 +16,17 @@ export const fcm: ProviderDescription = {
   measure: measureFcmContent,
   configure(settings) {
     const own = readFcmSettings(settings);
-    if (own === undefined) return undefined;
-    return async (surroundings) => (await import('./open.ts')).openFcm(own, surroundings);
+    const allowedTokenUris = own.tokenUrl === undefined ? [] : [own.tokenUrl];
+    return {
+      fromFiles:
+        own.serviceAccountFile === undefined
+          ? undefined
+          : async (app, surroundings) => (await import('./open.ts')).openFcmFromFiles(own, app, surroundings),
+      read: (kind, fields) => storableFcmCredential(readFcmCredential(kind, fields, allowedTokenUris)),
+      async open({ kind, secret }, app, surroundings) {
+        const account = readFcmCredential(kind, JSON.parse(secret), allowedTokenUris);
+        return (await import('./open.ts')).openFcm(account, own, app, surroundings);
+      },
+    };
   },
 };

@@ -1,3 +1,4 @@
+import { createHash, createPublicKey } from 'node:crypto';
 import { isJsonObject, type JsonObject } from '../../domain/json.ts';
 import { CredentialError } from '../credentials/credential-error.ts';
 import { decodeBase64, normalisePrivateKey, unwrap } from '../credentials/private-key.ts';
@@ -45,6 +46,15 @@ export function normaliseServiceAccount(input: string | Uint8Array, rules: Servi
     ...(privateKeyId === undefined ? {} : { privateKeyId }),
     tokenUri: checkedTokenUri(text(file.token_uri) ?? googleTokenUri, rules.allowedTokenUris ?? []),
   };
+}
+
+/** Hexadecimal; the same wherever this key is used for this project, and says nothing about the private part. */
+export function fingerprintOfAccount({ privateKeyPem, projectId, clientEmail, privateKeyId }: ServiceAccount): string {
+  const spki = createPublicKey(privateKeyPem).export({ type: 'spki', format: 'der' });
+  return createHash('sha256')
+    .update(spki)
+    .update(`\n${projectId}\n${clientEmail}\n${privateKeyId ?? ''}`)
+    .digest('hex');
 }
 
 function text(value: unknown): string | undefined {
