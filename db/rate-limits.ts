@@ -1,6 +1,20 @@
+import type { Kysely } from 'kysely';
 import type { ProviderName } from '../domain/device.ts';
+import type { Database } from './schema.ts';
 
-/** The scope that all workers of an app share towards one provider. */
+/** The scope that all workers of an app share towards one provider; its lanes have a meter of their own beside it. */
 export function providerScope(appId: number, provider: ProviderName): string {
   return `app:${appId}:${provider}`;
+}
+
+/**
+ * Devices per second over all workers, null: no limit. Obeyed from the next window of every send and lane on. What somebody blocked by
+ * hand stays blocked.
+ */
+export async function setRate(db: Kysely<Database>, scope: string, ratePerSecond: number | null): Promise<void> {
+  await db
+    .insertInto('rate_limits')
+    .values({ scope, rate_per_second: ratePerSecond })
+    .onConflict((oc) => oc.column('scope').doUpdateSet({ rate_per_second: ratePerSecond }))
+    .execute();
 }
