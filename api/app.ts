@@ -1,4 +1,3 @@
-import type { Context } from 'hono';
 import { authenticate } from './access/authenticate.ts';
 import { audiences } from './audiences/routes.ts';
 import { deviceDeliveries } from './deliveries/of-device.ts';
@@ -11,10 +10,7 @@ import { openApi } from './document/openapi.ts';
 import { health } from './health/routes.ts';
 import { checkUrl } from './http/check-url.ts';
 import { describeRequest } from './http/describe-request.ts';
-import type { ApiEnv } from './http/env.ts';
-import { readJsonBody } from './http/json-body.ts';
 import { methodAnswers } from './http/methods.ts';
-import { isNdjson } from './http/ndjson.ts';
 import { handleError } from './http/problems.ts';
 import { createRouter } from './http/router.ts';
 import { messageBooks } from './messages/books.ts';
@@ -23,14 +19,6 @@ import { audienceList } from './notifications/audience-list.ts';
 import { notificationMoves } from './notifications/moves.ts';
 import { notificationProgress } from './notifications/progress.ts';
 import { notifications } from './notifications/routes.ts';
-
-/** Bodies of any length, which their routes read as they come. */
-const streamed = /^POST \/v1\/devices\/import$|^PUT \/v1\/notifications\/[^/]+\/audience-list$/;
-
-function isStreamed({ req }: Context<ApiEnv>): boolean {
-  const route = `${req.method} ${req.path}`;
-  return streamed.test(route) || (route === 'POST /v1/messages' && isNdjson(req.header('content-type')));
-}
 
 /** The whole HTTP API, for whatever serves a `fetch(request)`. */
 export function createApp(deps: ApiDependencies) {
@@ -46,8 +34,6 @@ export function createApp(deps: ApiDependencies) {
   app.route('/', docs(deps));
 
   app.use('/v1/*', authenticate(deps));
-  const readBody = readJsonBody();
-  app.use('/v1/*', (c, next) => (isStreamed(c) ? next() : readBody(c, next)));
   // Before devices: "import" would otherwise be the external id of a device.
   app.route('/', deviceImport(deps));
   app.route('/', devices(deps));

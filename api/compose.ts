@@ -10,6 +10,7 @@ import type { Environment } from '../domain/settings.ts';
 import { within } from '../domain/within.ts';
 import { createJwtVerifier } from './access/jwt.ts';
 import { createApp } from './app.ts';
+import type { ApiDependencies } from './dependencies.ts';
 import { type DocsAssets, loadDocsAssets } from './document/docs-assets.ts';
 import { createTemporalWaker } from './notifications/temporal-waker.ts';
 
@@ -43,7 +44,7 @@ export function endWithReason(error: Error): never {
  * connections, after the last request.
  * @throws {ConfigError} and where PostgreSQL says that DATABASE_URL is wrong.
  */
-export async function composeApi(env: Environment) {
+export async function composeApi(env: Environment, peerAddress: NonNullable<ApiDependencies['peerAddress']>) {
   const config = loadConfig(env);
   const log = pino({
     name: 'carillon-api',
@@ -74,6 +75,8 @@ export async function composeApi(env: Environment) {
       return undefined;
     }),
     stopping: stopping.signal,
+    peerAddress,
+    trustedProxies: config.api.trustedProxies,
   });
   return {
     app,

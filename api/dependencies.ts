@@ -1,3 +1,4 @@
+import type { Context } from 'hono';
 import type { Kysely } from 'kysely';
 import type { StatementClient } from '../db/prepared-statement.ts';
 import type { Database } from '../db/schema.ts';
@@ -21,6 +22,12 @@ export interface ApiDependencies {
   stopping?: AbortSignal | undefined;
   /** Default: the clock. */
   now?: (() => Date) | undefined;
+  /** Milliseconds on a clock that only grows; default `performance.now`. */
+  elapsedMs?: (() => number) | undefined;
+  /** The other end of the connection that a request came by, as the runtime knows it; default: not known. */
+  peerAddress?: ((c: Context) => string | undefined) | undefined;
+  /** How many proxies of ours stand in front, each of which adds to `X-Forwarded-For`; default 0: nobody's word is taken. */
+  trustedProxies?: number | undefined;
   /** How often a progress stream looks at the books, in milliseconds; default 500. */
   progressIntervalMs?: number | undefined;
   /** How often an import says how far it is, in milliseconds; default 10 000. */

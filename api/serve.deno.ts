@@ -8,7 +8,7 @@ const drainMs = 10_000;
 const streamsEndMs = 250;
 
 /** The same app for `deno serve`, which opens the port itself (`--host`, `--port`) and hands out no way to close it. */
-const { app, log, stop, close } = await composeApi(process.env).catch(endWithReason);
+const { app, log, stop, close } = await composeApi(process.env, (c) => c.env.remoteAddr?.hostname).catch(endWithReason);
 let underWay = 0;
 
 async function shutDown({ message }: Error): Promise<void> {
@@ -27,10 +27,10 @@ stopped.addEventListener('abort', () => void shutDown(stopped.reason));
 log.info({}, 'ready');
 
 export default {
-  async fetch(request: Request): Promise<Response> {
+  async fetch(request: Request, info: object): Promise<Response> {
     underWay++;
     try {
-      return await app.fetch(request);
+      return await app.fetch(request, info);
     } finally {
       underWay--;
     }

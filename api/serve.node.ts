@@ -1,6 +1,7 @@
 import type { Server } from 'node:http';
 import process from 'node:process';
 import { serve } from '@hono/node-server';
+import { getConnInfo } from '@hono/node-server/conninfo';
 import { readCommandLine } from '../domain/command-line.ts';
 import { stopSignal } from '../domain/stop-signal.ts';
 import { composeApi, endWithReason } from './compose.ts';
@@ -12,7 +13,9 @@ readCommandLine(
   'npm run start:api\n\n  Takes no arguments: HOST, PORT and every other setting come from the environment.',
   {},
 );
-const { app, config, log, stop, close } = await composeApi(process.env).catch(endWithReason);
+const { app, config, log, stop, close } = await composeApi(process.env, (c) => getConnInfo(c).remote.address).catch(
+  endWithReason,
+);
 const server = serve(
   {
     fetch: app.fetch,

@@ -2,10 +2,12 @@ import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { type Kysely, sql } from 'kysely';
+import { type App, defaultAppName } from '../domain/app.ts';
 import { readCommandLine } from '../domain/command-line.ts';
 import { loadConfig } from '../domain/config.ts';
+import { appScopes, type Scope } from '../domain/scopes.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
-import { findAppByName } from './apps.ts';
+import { findAppByName, findAppOfAnyApp } from './apps.ts';
 import { connect } from './connect.ts';
 import { describeDatabaseError } from './database-error.ts';
 import type { Database } from './schema.ts';
@@ -18,12 +20,25 @@ import type { Database } from './schema.ts';
  */
 export const localDatabaseFile = fileURLToPath(new URL('../.carillon/database-url', import.meta.url));
 
+/** A key that is valid now. */
 interface ApiKey {
   id: string;
-  appId: number;
+  /** Undefined: an administrator's. */
+  app: App | undefined;
+  scopes: Scope[];
+  /** Undefined: as the settings say. */
+  requestsPerSecond: number | undefined;
+  /** Undefined: never. By the database's clock. */
+  expiresInMs: number | undefined;
+}
+
+interface NewApiKey {
+  /** Null: an administrator's, whose scopes have `admin` among them; no other key may have it. */
+  appId: number | null;
   name: string;
-  /** `*`: everything. */
-  scopes: string[];
+  scopes: readonly Scope[];
+  expiresAt?: Date | undefined;
+  requestsPerSecond?: number | undefined;
 }
 
 /**
@@ -35,16 +50,13 @@ export function ensureFirstApiKey(db: Kysely<Database>): Promise<string | undefi
     await sql`lock table api_keys in exclusive mode`.execute(trx);
     const existing = await trx.selectFrom('api_keys').select('id').limit(1).executeTakeFirst();
     if (existing) return undefined;
-    const app = await findAppByName(trx, 'default');
-    return insertApiKey(trx, { appId: app!.id, name: 'first key', scopes: ['*'] });
+    const app = await findAppByName(trx, defaultAppName);
+    return insertApiKey(trx, { appId: app!.id, name: 'first key', scopes: appScopes });
   });
 }
 
 /** Returns the plain key: `ck_` and 256 random bits. Only its SHA-256 is stored. */
-export async function insertApiKey(
-  db: Kysely<Database>,
-  input: { appId: number; name: string; scopes: string[] },
-): Promise<string> {
+export async function insertApiKey(db: Kysely<Database>, input: NewApiKey): Promise<string> {
   const plainKey = `ck_${randomBytes(32).toString('base64url')}`;
   await db
     .insertInto('api_keys')
@@ -53,25 +65,51 @@ export async function insertApiKey(
       app_id: input.appId,
       name: input.name,
       key_hash: hashApiKey(plainKey),
-      scopes: input.scopes,
+      scopes: [...input.scopes],
+      expires_at: input.expiresAt ?? null,
+      requests_per_second: input.requestsPerSecond ?? null,
     })
     .execute();
   return plainKey;
 }
 
 /**
- * Undefined for keys that never were or are revoked. Found by hash, so the time it takes says nothing about the key. Notes that
- * the key was used; callers keep what they found for a few seconds.
+ * The key and its app; undefined for keys that never were, are revoked or have expired. Found by hash, so the time it takes says
+ * nothing about the key. Notes that the key was used, once a minute at most.
  */
 export async function findApiKey(db: Kysely<Database>, plainKey: string): Promise<ApiKey | undefined> {
   const row = await db
-    .updateTable('api_keys')
-    .set({ last_used_at: sql<Date>`now()` })
-    .where('key_hash', '=', hashApiKey(plainKey))
-    .where('revoked_at', 'is', null)
-    .returning(['id', 'app_id', 'name', 'scopes'])
+    .with('found', (qb) =>
+      qb
+        .selectFrom('api_keys')
+        .selectAll()
+        .where('key_hash', '=', hashApiKey(plainKey))
+        .where('revoked_at', 'is', null)
+        .where(sql<boolean>`expires_at is null or expires_at > now()`),
+    )
+    .with('noted', (qb) =>
+      qb
+        .updateTable('api_keys')
+        .from('found')
+        .set({ last_used_at: sql<Date>`now()` })
+        .whereRef('api_keys.id', '=', 'found.id')
+        .where(sql<boolean>`found.last_used_at is null or found.last_used_at < now() - interval '1 minute'`),
+    )
+    .selectFrom('found')
+    .select(['id', 'app_id', 'scopes', 'requests_per_second'])
+    .select(sql<number | null>`extract(epoch from expires_at - now())::float8 * 1000`.as('expires_in_ms'))
     .executeTakeFirst();
-  return row && { id: row.id, appId: row.app_id, name: row.name, scopes: row.scopes };
+  if (!row) return undefined;
+  const app = row.app_id === null ? undefined : await findAppOfAnyApp(db, row.app_id);
+  // It was deleted just now: its keys must not pass for an administrator's.
+  if (row.app_id !== null && !app) return undefined;
+  return {
+    id: row.id,
+    app,
+    scopes: row.scopes,
+    requestsPerSecond: row.requests_per_second ?? undefined,
+    expiresInMs: row.expires_in_ms ?? undefined,
+  };
 }
 
 function hashApiKey(plainKey: string): Buffer {
@@ -89,8 +127,8 @@ if (import.meta.main) {
   const url = isLocal ? readFileSync(localDatabaseFile, 'utf8') : loadConfig(process.env).databaseUrl;
   const { db } = connect(url, { maxConnections: 1, applicationName: 'carillon-api-keys' });
   try {
-    const app = await findAppByName(db, 'default');
-    console.log(await insertApiKey(db, { appId: app!.id, name, scopes: ['*'] }));
+    const app = await findAppByName(db, defaultAppName);
+    console.log(await insertApiKey(db, { appId: app!.id, name, scopes: appScopes }));
   } catch (error) {
     console.error(`No key was made: ${describeDatabaseError(error)}.`);
     process.exitCode = 1;

@@ -10,6 +10,7 @@ import type { Message } from '../domain/message.ts';
 import type { Listed, Totals } from '../domain/notification.ts';
 import type { HaltReason, InDoubtPolicy, NotificationState } from '../domain/notification-state.ts';
 import type { Outcome } from '../domain/outcome.ts';
+import type { Scope } from '../domain/scopes.ts';
 
 /**
  * Row types, as `migrations/` makes the tables; `token_evidence` is known to its function alone. Rows stay inside `db/`; each table's
@@ -104,7 +105,7 @@ interface ApiKeyRow {
   name: string;
   /** SHA-256 of the key: keys are 256 random bits, so no slow hash is needed. */
   key_hash: Uint8Array;
-  scopes: string[];
+  scopes: Scope[];
   /** Null: as the settings say. */
   requests_per_second: number | null;
   expires_at: Date | null;

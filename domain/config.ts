@@ -1,3 +1,4 @@
+import { type MasterKey, readMasterKeys } from './master-keys.ts';
 import { type ProxySettings, parseProxy, parseProxyExceptions } from './proxy.ts';
 import { type Environment, readSettings, type Settings } from './settings.ts';
 import { type WorkerRole, workerRoles } from './task-queues.ts';
@@ -20,6 +21,8 @@ export interface Config {
    * Apple and Google. A name in lower case goes before the same in capitals.
    */
   proxy: ProxySettings | undefined;
+  /** `CARILLON_MASTER_KEYS`: seal the credentials in the database, the first of them; none: no credential can be stored. */
+  masterKeys: MasterKey[];
   api: ApiConfig;
   worker: WorkerConfig;
 }
@@ -31,8 +34,14 @@ export interface ApiConfig {
   port: number;
   /** `CARILLON_TEMPORAL_DEADLINE_MS`: how long a call to Temporal may take before it is left to the reconciler; default 1 500. */
   temporalDeadlineMs: number;
-  /** `CARILLON_JWKS_URL`, `CARILLON_JWT_ISSUER`, `CARILLON_JWT_AUDIENCE`: JWTs of an outside issuer; unset: API keys only. */
-  jwt: { jwksUrl: string; issuer: string; audience: string } | undefined;
+  /**
+   * `CARILLON_JWKS_URL`, `CARILLON_JWT_ISSUER`, `CARILLON_JWT_AUDIENCE`: JWTs of an outside issuer; unset: API keys only.
+   * `CARILLON_JWT_SCOPE_CLAIM` (default `scope`) and `CARILLON_JWT_APP_CLAIM` (default `carillon_app`): the claims that say what
+   * their callers may do, and for which app.
+   */
+  jwt: { jwksUrl: string; issuer: string; audience: string; scopeClaim: string; appClaim: string } | undefined;
+  /** `CARILLON_TRUSTED_PROXIES`: how many proxies in front add to `X-Forwarded-For`, whose address the audit then tells; default 0. */
+  trustedProxies: number;
 }
 
 export interface WorkerConfig {
@@ -90,17 +99,23 @@ export function loadConfig(env: Environment): Config {
 
 export function readConfig(settings: Settings): Config {
   const jwt = settings.together('CARILLON_JWKS_URL', 'CARILLON_JWT_ISSUER', 'CARILLON_JWT_AUDIENCE');
+  const jwtClaims = {
+    scopeClaim: settings.text('CARILLON_JWT_SCOPE_CLAIM') ?? 'scope',
+    appClaim: settings.text('CARILLON_JWT_APP_CLAIM') ?? 'carillon_app',
+  };
   return {
     databaseUrl: settings.required('DATABASE_URL'),
     databaseMaxConnections: settings.integer('DATABASE_MAX_CONNECTIONS', 10),
     taskQueuePrefix: settings.text('CARILLON_TASK_QUEUE_PREFIX') ?? '',
     logLevel: settings.oneOf('LOG_LEVEL', ['debug', 'info', 'warn', 'error'], 'info'),
     proxy: readProxy(settings),
+    masterKeys: readMasterKeys(settings),
     api: {
       host: settings.text('HOST') ?? '127.0.0.1',
       port: settings.integer('PORT', 8080, 0, 65_535),
       temporalDeadlineMs: settings.integer('CARILLON_TEMPORAL_DEADLINE_MS', 1_500),
-      jwt: jwt && { jwksUrl: jwt[0], issuer: jwt[1], audience: jwt[2] },
+      jwt: jwt && { jwksUrl: jwt[0], issuer: jwt[1], audience: jwt[2], ...jwtClaims },
+      trustedProxies: settings.integer('CARILLON_TRUSTED_PROXIES', 0, 0),
     },
     worker: {
       roles: settings.someOf('CARILLON_ROLES', workerRoles),

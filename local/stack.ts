@@ -4,6 +4,8 @@ import { ensureFirstApiKey, insertApiKey, localDatabaseFile } from '../db/api-ke
 import { findAppByName } from '../db/apps.ts';
 import { connect } from '../db/connect.ts';
 import { migrate } from '../db/migrate.ts';
+import { defaultAppName } from '../domain/app.ts';
+import { appScopes } from '../domain/scopes.ts';
 import { withoutSettings } from './environment.ts';
 import { startLeash } from './leash-holder.ts';
 import type { LocalSimulator } from './simulator.ts';
@@ -166,8 +168,8 @@ async function prepareDatabase(databaseUrl: string, apiKey: 'first' | 'new'): Pr
     await migrate(db);
     const first = await ensureFirstApiKey(db);
     if (first || apiKey === 'first') return first;
-    const app = await findAppByName(db, 'default');
-    return await insertApiKey(db, { appId: app!.id, name: 'local stack', scopes: ['*'] });
+    const app = await findAppByName(db, defaultAppName);
+    return await insertApiKey(db, { appId: app!.id, name: 'local stack', scopes: appScopes });
   } finally {
     await db.destroy();
   }

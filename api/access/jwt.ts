@@ -2,6 +2,8 @@ import { createRemoteJWKSet, errors, type JWTPayload, type JWTVerifyGetKey, jwtV
 import type { Kysely } from 'kysely';
 import { findAppByName } from '../../db/apps.ts';
 import type { Database } from '../../db/schema.ts';
+import { defaultAppName } from '../../domain/app.ts';
+import { type Scope, scopes } from '../../domain/scopes.ts';
 import { ApiError } from '../http/api-error.ts';
 import type { Caller } from '../http/env.ts';
 
@@ -14,22 +16,35 @@ interface JwtOptions {
   issuer: string;
   /** Our name in the claim `aud`. */
   audience: string;
+  /** The claim with the scopes: a text with blanks between them (RFC 8693, 4.2), or an array. */
+  scopeClaim: string;
+  /** The claim with the app's name. */
+  appClaim: string;
 }
 
 /**
- * Accepts JWTs of an outside issuer: asymmetric signatures only, `exp` required. The claim `carillon_app` names the app
- * (default: `default`), the claim `scope` its scopes (default: everything).
+ * Accepts JWTs of an outside issuer: asymmetric signatures only, `exp` required. Without scopes of ours it may do nothing. Without
+ * an app it belongs to app `default`, or, with the scope `admin`, to an administrator; with an app, `admin` is left out.
  */
 export function createJwtVerifier(db: Kysely<Database>, options: JwtOptions, keys?: JWTVerifyGetKey): JwtVerifier {
   const getKey = keys ?? createRemoteJWKSet(new URL(options.jwksUrl), { timeoutDuration: 3_000 });
   return async (jwt) => {
     const claims = await verifiedClaims(jwt, getKey, options);
     if (!claims) return undefined;
-    const { carillon_app: appName = 'default', scope = '*', sub = 'jwt' } = claims;
-    if (typeof appName !== 'string' || typeof scope !== 'string') return undefined;
-    const app = await findAppByName(db, appName);
-    return app && { appId: app.id, subject: sub, scopes: scope.split(' ') };
+    const granted = scopesOf(claims[options.scopeClaim]);
+    const name = claims[options.appClaim] ?? undefined;
+    const caller = { kind: 'jwt' as const, subject: claims.sub ?? 'jwt', requestsPerSecond: undefined };
+    if (name === undefined && granted.includes('admin')) return { ...caller, scopes: granted, app: undefined };
+    if (name !== undefined && typeof name !== 'string') return undefined;
+    const app = await findAppByName(db, name ?? defaultAppName);
+    return app && { ...caller, scopes: granted.filter((scope) => scope !== 'admin'), app };
   };
+}
+
+/** Issuers have scopes of their own beside ours. */
+function scopesOf(claim: unknown): Scope[] {
+  const words = typeof claim === 'string' ? claim.split(' ') : Array.isArray(claim) ? claim : [];
+  return scopes.filter((scope) => words.includes(scope));
 }
 
 const algorithms = [

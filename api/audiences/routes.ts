@@ -1,16 +1,17 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
 import { countAudience } from '../../db/audience-size.ts';
 import { platforms, providerNames } from '../../domain/device.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { count, countsBy } from '../http/counts.ts';
 import { requireBody } from '../http/json-body.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import { audienceSchema, fromListed, listedSchema, toAudience } from './schemas.ts';
 
-const estimateRoute = createRoute({
+const estimateRoute = defineRoute({
   method: 'post',
   path: '/v1/audience/estimate',
+  scope: 'devices:read',
   middleware: [requireBody] as const,
   tags: ['Audience'],
   summary: 'Count the devices of an audience',
@@ -38,7 +39,7 @@ const estimateRoute = createRoute({
 
 export function audiences({ db }: ApiDependencies) {
   return createRouter().openapi(estimateRoute, async (c) => {
-    const size = await countAudience(db, c.var.caller.appId, toAudience(c.req.valid('json')));
+    const size = await countAudience(db, c.var.app.id, toAudience(c.req.valid('json')));
     const { devices, byProvider, byPlatform, listed } = size;
     return c.json(
       { devices, by_provider: byProvider, by_platform: byPlatform, ...(listed && { listed: fromListed(listed) }) },

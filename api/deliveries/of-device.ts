@@ -1,4 +1,4 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
 import { findDelivery } from '../../db/deliveries.ts';
 import { listDeviceHistory } from '../../db/device-history.ts';
 import { findDevice } from '../../db/devices.ts';
@@ -7,16 +7,17 @@ import { externalId } from '../devices/schemas.ts';
 import { notFound } from '../http/api-error.ts';
 import { limitInQuery, uuidCursor } from '../http/paging.ts';
 import { problems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import { checkedId, notificationParams } from '../notifications/schemas.ts';
 import { deliverySchema, fromDelivery, fromHistoryLine, historyPageSchema } from './schemas.ts';
 
 /** Looked through in one request: a tenth to half a second, where the device is in the range of them all. */
 const notificationsPerPage = 2_000;
 
-const historyRoute = createRoute({
+const historyRoute = defineRoute({
   method: 'get',
   path: '/v1/devices/{external_id}/notifications',
+  scope: 'notifications:read',
   tags: ['Devices'],
   summary: 'What a device was sent',
   description:
@@ -31,9 +32,10 @@ const historyRoute = createRoute({
   },
 });
 
-const oneRoute = createRoute({
+const oneRoute = defineRoute({
   method: 'get',
   path: '/v1/notifications/{id}/deliveries/{external_id}',
+  scope: 'notifications:read',
   tags: ['Notifications'],
   summary: 'What became of one device',
   description: '404 also while the device has no outcome yet, and where it is not in the audience.',
@@ -47,7 +49,7 @@ const oneRoute = createRoute({
 export function deviceDeliveries({ db }: ApiDependencies) {
   const router = createRouter();
   router.openapi(oneRoute, async (c) => {
-    const { appId } = c.var.caller;
+    const { id: appId } = c.var.app;
     const { id, external_id } = c.req.valid('param');
     const device = await findDevice(db, appId, external_id);
     if (!device) throw notFound('device');
@@ -56,7 +58,7 @@ export function deviceDeliveries({ db }: ApiDependencies) {
     return c.json(fromDelivery(delivery), 200);
   });
   return router.openapi(historyRoute, async (c) => {
-    const { appId } = c.var.caller;
+    const { id: appId } = c.var.app;
     const device = await findDevice(db, appId, c.req.valid('param').external_id);
     if (!device) throw notFound('device');
     const { cursor: from, limit } = c.req.valid('query');

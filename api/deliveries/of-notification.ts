@@ -1,4 +1,4 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
 import { listDeliveries } from '../../db/deliveries.ts';
 import { findSummary } from '../../db/notifications.ts';
 import { outcomes } from '../../domain/outcome.ts';
@@ -8,7 +8,7 @@ import { toByteStream } from '../http/byte-stream.ts';
 import { ndjsonMediaType } from '../http/ndjson.ts';
 import { deliveryCursor, limitInQuery, readPage } from '../http/paging.ts';
 import { problems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import { checkedId, notificationParams } from '../notifications/schemas.ts';
 import { deliveryPageSchema, deliverySchema, fromDelivery } from './schemas.ts';
 import { streamDeliveries } from './stream.ts';
@@ -18,9 +18,10 @@ type Format = (typeof formats)[number];
 
 const streamTypes = { ndjson: ndjsonMediaType, csv: 'text/csv; charset=utf-8' };
 
-const listRoute = createRoute({
+const listRoute = defineRoute({
   method: 'get',
   path: '/v1/notifications/{id}/deliveries',
+  scope: 'notifications:read',
   tags: ['Notifications'],
   summary: 'List what became of each device',
   description:
@@ -52,7 +53,7 @@ export function notificationDeliveries({ db, stopping }: ApiDependencies) {
   return createRouter().openapi(listRoute, async (c) => {
     const id = checkedId(c.req.valid('param').id);
     const { limit, format = acceptedFormat(c.req.header('accept')), cursor, outcome, reason } = c.req.valid('query');
-    const { appId } = c.var.caller;
+    const { id: appId } = c.var.app;
     if (!(await findSummary(db, appId, id))) throw notFound('notification');
     if (format === 'json') {
       const { items, next_cursor } = await readPage(

@@ -1,10 +1,10 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
 import { beginImport } from '../../db/device-import.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { toByteStream } from '../http/byte-stream.ts';
 import { ndjsonBody, ndjsonMediaType } from '../http/ndjson.ts';
 import { problems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import { runImport } from './import-run.ts';
 import { importRowSchema } from './schemas.ts';
 
@@ -52,9 +52,10 @@ const progressSchema = z
   })
   .openapi('ImportProgress');
 
-const importRoute = createRoute({
+const importRoute = defineRoute({
   method: 'post',
   path: '/v1/devices/import',
+  scope: 'devices:write',
   tags: ['Devices'],
   summary: 'Register any number of devices',
   description:
@@ -83,7 +84,7 @@ export function deviceImport(deps: ApiDependencies) {
   return createRouter().openapi(importRoute, async (c) => {
     const lines = ndjsonBody(c.req.raw);
     const options = { importId: await beginImport(deps.db), isOwn: c.req.valid('query').register === 'true' };
-    const answers = runImport(deps, c.var.caller.appId, lines, options);
+    const answers = runImport(deps, c.var.app.id, lines, options);
     return c.body(toByteStream(answers), 200, { 'Content-Type': ndjsonMediaType }) as never;
   });
 }

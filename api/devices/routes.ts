@@ -1,4 +1,4 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
 import { deviceRegistrar } from '../../db/device-registration.ts';
 import { changeProperties, deleteDevice, findDevice, listDevices } from '../../db/devices.ts';
 import { inTransaction } from '../../db/transaction.ts';
@@ -9,7 +9,7 @@ import { requireBody } from '../http/json-body.ts';
 import { limitProblem } from '../http/json-object.ts';
 import { limitInBody, readPage, rowCursor } from '../http/paging.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import {
   devicePageSchema,
   deviceRegistrationSchema,
@@ -27,9 +27,10 @@ const params = z.object({ external_id: externalId });
 const registeredDevice = { content: { 'application/json': { schema: registeredDeviceSchema } } };
 const oneDevice = { content: { 'application/json': { schema: deviceSchema } } };
 
-const putRoute = createRoute({
+const putRoute = defineRoute({
   method: 'put',
   path: '/v1/devices/{external_id}',
+  scope: 'devices:write',
   tags,
   summary: 'Register a device, or register it again',
   description:
@@ -45,18 +46,20 @@ const putRoute = createRoute({
   },
 });
 
-const getRoute = createRoute({
+const getRoute = defineRoute({
   method: 'get',
   path: '/v1/devices/{external_id}',
+  scope: 'devices:read',
   tags,
   summary: 'Show a device',
   request: { params },
   responses: { 200: { description: 'The device.', ...oneDevice }, ...problems(404) },
 });
 
-const deleteRoute = createRoute({
+const deleteRoute = defineRoute({
   method: 'delete',
   path: '/v1/devices/{external_id}',
+  scope: 'devices:write',
   tags,
   summary: 'Forget a device',
   description: 'What is being sent skips it from now on. Its deliveries stay in the books, without its external id.',
@@ -64,9 +67,10 @@ const deleteRoute = createRoute({
   responses: { 204: { description: 'Deleted.' }, ...problems(404) },
 });
 
-const patchPropertiesRoute = createRoute({
+const patchPropertiesRoute = defineRoute({
   method: 'patch',
   path: '/v1/devices/{external_id}/properties',
+  scope: 'devices:write',
   middleware: [requireBody] as const,
   tags,
   summary: 'Set and remove properties',
@@ -77,9 +81,10 @@ const patchPropertiesRoute = createRoute({
   responses: { 200: { description: 'The device as it is now.', ...oneDevice }, ...problems(404, ...bodyProblems) },
 });
 
-const searchRoute = createRoute({
+const searchRoute = defineRoute({
   method: 'post',
   path: '/v1/devices/search',
+  scope: 'devices:read',
   middleware: [requireBody] as const,
   tags,
   summary: 'Find devices',
@@ -114,16 +119,16 @@ export function devices({ db, pool }: ApiDependencies) {
   return createRouter()
     .openapi(putRoute, async (c) => {
       const { registration, warnings } = toRegistration(c.req.valid('param').external_id, c.req.valid('json'));
-      const { device, isNew } = await register(c.var.caller.appId, registration);
+      const { device, isNew } = await register(c.var.app.id, registration);
       return c.json({ ...fromDevice(device), ...(warnings.length > 0 && { warnings }) }, isNew ? 201 : 200);
     })
     .openapi(getRoute, async (c) => {
-      const device = await findDevice(db, c.var.caller.appId, c.req.valid('param').external_id);
+      const device = await findDevice(db, c.var.app.id, c.req.valid('param').external_id);
       if (!device) throw notFound('device');
       return c.json(fromDevice(device), 200);
     })
     .openapi(deleteRoute, async (c) => {
-      const wasThere = await deleteDevice(db, c.var.caller.appId, c.req.valid('param').external_id);
+      const wasThere = await deleteDevice(db, c.var.app.id, c.req.valid('param').external_id);
       if (!wasThere) throw notFound('device');
       return c.body(null, 204);
     })
@@ -134,7 +139,7 @@ export function devices({ db, pool }: ApiDependencies) {
         remove: entries.filter(([, value]) => value === null).map(([key]) => key),
       };
       const device = await inTransaction(db, async (trx) => {
-        const changed = await changeProperties(trx, c.var.caller.appId, c.req.valid('param').external_id, change);
+        const changed = await changeProperties(trx, c.var.app.id, c.req.valid('param').external_id, change);
         const beyond = changed && limitProblem(changed.properties, propertyLimits);
         if (beyond !== undefined) throw invalidField('', `The properties after this change: ${beyond}`);
         return changed;
@@ -154,7 +159,7 @@ export function devices({ db, pool }: ApiDependencies) {
       const search = { condition, externalIds, userIds, isLive };
       const { items, next_cursor } = await readPage(
         limit,
-        (limit) => listDevices(db, c.var.caller.appId, search, { cursor, limit }),
+        (limit) => listDevices(db, c.var.app.id, search, { cursor, limit }),
         (device) => String(device.id),
       );
       return c.json({ devices: items.map(fromDevice), next_cursor }, 200);

@@ -1,12 +1,12 @@
-import type { OpenAPIHono } from '@hono/zod-openapi';
-import type { ApiEnv } from '../http/env.ts';
+import type { Router } from '../http/router.ts';
 
 /** `/openapi.json`, generated from the schemas that validate, once. Call it after all routes are there. */
-export function openApi(app: OpenAPIHono<ApiEnv>): void {
+export function openApi(app: Router): void {
   app.openAPIRegistry.registerComponent('securitySchemes', 'bearer', {
     type: 'http',
     scheme: 'bearer',
-    description: 'An API key (ck_…), or a JWT of the issuer that is configured.',
+    description:
+      'An API key (ck_…), or a JWT of the issuer that is configured. Each operation names the scope that it needs.',
   });
   let document: object | undefined;
   app.get('/openapi.json', (c) => {

@@ -1,4 +1,4 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
 import { databaseErrorCode, describeDatabaseError, probeDatabase } from '../../db/database-error.ts';
 import { type HaltedLane, listHaltedLanesOfAllApps } from '../../db/halted-lanes.ts';
 import { listUnreachableHostsOfAllApps } from '../../db/provider-hosts.ts';
@@ -6,16 +6,16 @@ import type { UnreachableHost } from '../../domain/notification.ts';
 import { within } from '../../domain/within.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { urlProblems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import { fromHaltedLane, haltedLaneSchema } from '../messages/lane-schema.ts';
 import { fromUnreachableHost, unreachableHostSchema } from './unreachable-host.ts';
 
-const healthRoute = createRoute({
+const healthRoute = defineRoute({
   method: 'get',
   path: '/healthz',
+  scope: 'open',
   tags: ['Health'],
   summary: 'The process lives',
-  security: [],
   responses: {
     200: { description: 'Alive.', content: { 'application/json': { schema: z.object({ status: z.literal('ok') }) } } },
     ...urlProblems,
@@ -37,12 +37,12 @@ const readinessSchema = z
   })
   .openapi('Readiness');
 
-const readyRoute = createRoute({
+const readyRoute = defineRoute({
   method: 'get',
   path: '/readyz',
+  scope: 'open',
   tags: ['Health'],
   summary: 'Requests can be served',
-  security: [],
   responses: {
     200: { description: 'PostgreSQL answers.', content: { 'application/json': { schema: readinessSchema } } },
     503: { description: 'PostgreSQL does not.', content: { 'application/json': { schema: readinessSchema } } },

@@ -1,14 +1,34 @@
+import type { Actor } from '../../domain/actor.ts';
+import type { App } from '../../domain/app.ts';
 import type { Logger } from '../../domain/logger.ts';
+import type { Scope } from '../../domain/scopes.ts';
 
 /** Who asks. */
 export interface Caller {
-  appId: number;
+  kind: 'key' | 'jwt';
   /** The id of the API key, or the subject of the JWT. */
   subject: string;
-  scopes: string[];
+  scopes: readonly Scope[];
+  /** Undefined: an administrator, who names one with each request. */
+  app: App | undefined;
+  /** Undefined: as the settings say. */
+  requestsPerSecond: number | undefined;
 }
 
 /** What a request carries past its middleware. */
 export interface ApiEnv {
-  Variables: { requestId: string; log: Logger; caller: Caller; hasBody: boolean };
+  Variables: {
+    requestId: string;
+    log: Logger;
+    caller: Caller;
+    /** The caller, as the audit tells it. */
+    actor: Actor;
+    findApp(name: string): Promise<App | undefined>;
+    hasBody: boolean;
+  };
+}
+
+/** The same on routes of an app. */
+export interface AppEnv {
+  Variables: ApiEnv['Variables'] & { app: App };
 }

@@ -2,13 +2,13 @@ import type { Handler, NotFoundHandler } from 'hono';
 import { ApiError } from './api-error.ts';
 import type { ApiEnv } from './env.ts';
 import { handleNotFound, problemResponse } from './problems.ts';
-import type { createRouter } from './router.ts';
+import type { Router } from './router.ts';
 
 /**
  * Answers for methods that no route is declared for: 405 with `Allow` where the path takes others (RFC 9110, 15.5.6), `Allow`
  * alone for OPTIONS. HEAD is answered by whatever answers GET.
  */
-export function methodAnswers(app: ReturnType<typeof createRouter>): {
+export function methodAnswers(app: Router): {
   options: Handler<ApiEnv>;
   notFound: NotFoundHandler<ApiEnv>;
 } {

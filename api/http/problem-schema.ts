@@ -16,6 +16,7 @@ const problemSchema = z
       .openapi({ description: 'With idempotency_key_reused: of the earlier request.' }),
     message_id: z.string().optional().openapi({ description: 'The same, where that was a message.' }),
     max_bytes: z.int().optional().openapi({ description: 'With body_too_large.' }),
+    scope: z.string().optional().openapi({ description: 'With scope_missing: what the key lacks.' }),
     state: z.string().optional().openapi({ description: 'With notification_state: the state that forbids it.' }),
     request_id: z.string(),
   })
@@ -26,12 +27,16 @@ const text = (description: string) => ({ schema: { type: 'string' as const }, de
 const answers = {
   400: { description: 'Not JSON, not UTF-8, or no valid request.' },
   401: {
-    description: 'No key, or one that is not known.',
+    description: 'No key, or one that is not valid now.',
+    headers: { 'WWW-Authenticate': { ...text('RFC 6750'), required: true } },
+  },
+  403: {
+    description: 'The key lacks a scope; `scope` says which.',
     headers: { 'WWW-Authenticate': { ...text('RFC 6750'), required: true } },
   },
   404: { description: 'Not found.' },
   408: { description: 'The body took too long.' },
-  409: { description: 'The state, or an earlier request, does not allow it.' },
+  409: { description: 'The state, or an earlier request, does not allow it; or the app is being deleted.' },
   413: { description: 'The body is too large.' },
   415: { description: 'The body is not of the type that is taken here.' },
   422: { description: 'A field is wrong; `field` and `errors` say which.' },
@@ -50,9 +55,12 @@ function describe(statuses: Iterable<Status>) {
 /** What a URL alone can be refused for, on every route. */
 export const urlProblems = describe([400, 422]);
 
-/** The problem answers of a route behind a key, for its documentation. */
+/** What every route behind a key can be refused for, before it is asked. */
+export const accessProblems = describe([401, 403, 404, 409]);
+
+/** The problem answers of a route behind a key, for its documentation; those for its key and app are added by the router. */
 export function problems(...statuses: Status[]) {
-  return describe(new Set<Status>([400, 401, ...statuses, 422, 503]));
+  return describe(new Set<Status>([400, ...statuses, 422, 503]));
 }
 
 /** Every body can be wrong in these ways too. */

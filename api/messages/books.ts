@@ -1,4 +1,4 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
 import { resumeLanes } from '../../db/halted-lanes.ts';
 import { listLanes, listMessageDays, type MessageDay } from '../../db/message-counts.ts';
 import { providerNames } from '../../domain/device.ts';
@@ -6,7 +6,7 @@ import type { ApiDependencies } from '../dependencies.ts';
 import { invalidField } from '../http/api-error.ts';
 import { count } from '../http/counts.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import { outcomeCounts } from '../notifications/schemas.ts';
 import { fromLane, laneSchema } from './lane-schema.ts';
 
@@ -38,9 +38,10 @@ const daySchema = z
 
 const lanes = z.array(laneSchema);
 
-const statsRoute = createRoute({
+const statsRoute = defineRoute({
   method: 'get',
   path: '/v1/messages/stats',
+  scope: 'messages:read',
   tags,
   summary: 'The books of all messages, by day and provider',
   description: `Days are those of UTC on which messages were accepted; both ends are included, ${maxDays} at most, by default the last seven. Days without a message are left out.`,
@@ -56,9 +57,10 @@ const statsRoute = createRoute({
   },
 });
 
-const resumeRoute = createRoute({
+const resumeRoute = defineRoute({
   method: 'post',
   path: '/v1/messages/resume',
+  scope: 'messages:send',
   tags,
   summary: 'Send again after a fault is mended',
   description: 'Ends the halt of all lanes at once. Without it they try again by themselves. A repeat is harmless.',
@@ -75,13 +77,13 @@ export function messageBooks({ db, now }: ApiDependencies) {
   const router = createRouter();
   router
     .openapi(statsRoute, async (c) => {
-      const { appId } = c.var.caller;
+      const { id: appId } = c.var.app;
       const span = daysOf(c.req.valid('query'), now?.() ?? new Date());
       const [days, lanes] = await Promise.all([listMessageDays(db, appId, span), listLanes(db, appId)]);
       return c.json({ days: days.map(fromDay), lanes: lanes.map(fromLane) }, 200);
     })
     .openapi(resumeRoute, async (c) => {
-      const { appId } = c.var.caller;
+      const { id: appId } = c.var.app;
       await resumeLanes(db, appId);
       return c.json({ lanes: (await listLanes(db, appId)).map(fromLane) }, 200);
     });

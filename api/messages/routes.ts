@@ -1,4 +1,4 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
 import type { MiddlewareHandler } from 'hono';
 import { messageIntake } from '../../db/accept-messages.ts';
 import {
@@ -11,14 +11,14 @@ import {
 import type { ApiDependencies } from '../dependencies.ts';
 import { invalidField, notFound } from '../http/api-error.ts';
 import { toByteStream } from '../http/byte-stream.ts';
-import type { ApiEnv } from '../http/env.ts';
+import type { AppEnv } from '../http/env.ts';
 import { idempotencyKey } from '../http/idempotency.ts';
 import { instant } from '../http/instant.ts';
 import { isNdjson, ndjsonBody, ndjsonMediaType } from '../http/ndjson.ts';
 import { limitInQuery, readPage, uuidCursor } from '../http/paging.ts';
 import { preferredWait } from '../http/prefer.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import { runIntake } from './intake-run.ts';
 import { justAccepted, refusalOf, toNewMessage } from './new-message.ts';
 import { OutcomeWaiters } from './outcome-waiters.ts';
@@ -78,19 +78,20 @@ const oneAccepted = { 'application/json': { schema: acceptedMessageSchema } };
 
 /** Lines are answered here, before the schemas of a single message look at them. */
 const takesLines =
-  (deps: ApiDependencies): MiddlewareHandler<ApiEnv> =>
+  (deps: ApiDependencies): MiddlewareHandler<AppEnv> =>
   async (c, next) => {
     if (!isNdjson(c.req.header('content-type'))) return next();
     if (c.req.header('idempotency-key') !== undefined) {
       throw invalidField('idempotency-key', 'Each line has an idempotency_key of its own.');
     }
-    const answers = runIntake(deps, c.var.caller.appId, ndjsonBody(c.req.raw));
+    const answers = runIntake(deps, c.var.app.id, ndjsonBody(c.req.raw));
     return c.body(toByteStream(answers), 200, { 'Content-Type': ndjsonMediaType });
   };
 
-const postRoute = createRoute({
+const postRoute = defineRoute({
   method: 'post',
   path: '/v1/messages',
+  scope: 'messages:send',
   tags,
   summary: 'Send to one person, or a few',
   description:
@@ -132,9 +133,10 @@ const postRoute = createRoute({
   },
 });
 
-const listRoute = createRoute({
+const listRoute = defineRoute({
   method: 'get',
   path: '/v1/messages',
+  scope: 'messages:read',
   tags,
   summary: 'List the messages to a user or a device, newest first',
   description:
@@ -154,9 +156,10 @@ const listRoute = createRoute({
   },
 });
 
-const getRoute = createRoute({
+const getRoute = defineRoute({
   method: 'get',
   path: '/v1/messages/{id}',
+  scope: 'messages:read',
   tags,
   summary: 'Show a message and what became of it',
   request: { params: messageParams },
@@ -166,9 +169,10 @@ const getRoute = createRoute({
   },
 });
 
-const deleteRoute = createRoute({
+const deleteRoute = defineRoute({
   method: 'delete',
   path: '/v1/messages/{id}',
+  scope: 'messages:send',
   tags,
   summary: 'Cancel what was not sent yet',
   description:
@@ -197,7 +201,7 @@ export function messages(deps: ApiDependencies) {
 
   return createRouter()
     .openapi({ ...postRoute, middleware: takesLines(deps) }, async (c) => {
-      const { appId } = c.var.caller;
+      const { id: appId } = c.var.app;
       const { 'idempotency-key': key, prefer } = c.req.valid('header');
       const asked = toNewMessage(appId, c.req.valid('json'), key);
       const answer = await accept(asked);
@@ -224,17 +228,17 @@ export function messages(deps: ApiDependencies) {
       const after = { since: since === undefined ? undefined : new Date(since), cursor };
       const { items, next_cursor } = await readPage(
         limit,
-        (limit) => listMessages(db, pool, c.var.caller.appId, search, { ...after, limit }),
+        (limit) => listMessages(db, pool, c.var.app.id, search, { ...after, limit }),
         ({ id }) => id,
       );
       return c.json({ messages: items.map(fromDirectMessage), next_cursor }, 200);
     })
     .openapi(getRoute, async (c) => {
       const id = checkedMessageId(c.req.valid('param').id);
-      return c.json(fromDirectMessage(await get(c.var.caller.appId, id)), 200);
+      return c.json(fromDirectMessage(await get(c.var.app.id, id)), 200);
     })
     .openapi(deleteRoute, async (c) => {
-      const { appId } = c.var.caller;
+      const { id: appId } = c.var.app;
       const id = checkedMessageId(c.req.valid('param').id);
       const cancelled = await cancelMessage(db, appId, id);
       if (cancelled === undefined) throw notFound('message');

@@ -1,4 +1,4 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
 import type { Kysely } from 'kysely';
 import {
   addToAudienceList,
@@ -18,7 +18,7 @@ import { ApiError, invalidField, notFound } from '../http/api-error.ts';
 import { checkLine, ndjsonBody, parseLine } from '../http/ndjson.ts';
 import type { NdjsonLine } from '../http/ndjson-lines.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import { checkedId, notificationParams } from './schemas.ts';
 import { stateConflict } from './state-conflict.ts';
 
@@ -30,9 +30,10 @@ const lineSchema = z
   .union([z.strictObject({ external_id: id }), z.strictObject({ user_id: id })])
   .openapi('AudienceListLine', { example: { external_id: 'phone-4711' } });
 
-const uploadRoute = createRoute({
+const uploadRoute = defineRoute({
   method: 'put',
   path: '/v1/notifications/{id}/audience-list',
+  scope: 'notifications:write',
   tags: ['Notifications'],
   summary: 'Upload the list of a draft',
   description:
@@ -53,7 +54,7 @@ const uploadRoute = createRoute({
 export function audienceList({ db }: ApiDependencies) {
   return createRouter().openapi(uploadRoute, async (c) => {
     const lines = ndjsonBody(c.req.raw);
-    const { appId } = c.var.caller;
+    const { id: appId } = c.var.app;
     const notificationId = checkedId(c.req.valid('param').id);
     const refusal = () => whyRefused(db, appId, notificationId);
     const listId = await beginAudienceList(db, appId, notificationId);

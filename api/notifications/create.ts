@@ -5,9 +5,11 @@ import { inTransaction } from '../../db/transaction.ts';
 import { cutText } from '../../domain/cut-text.ts';
 import type { Notification } from '../../domain/notification.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
+import { requireScope } from '../access/require-scope.ts';
 import { toAudience } from '../audiences/schemas.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { invalidField } from '../http/api-error.ts';
+import type { Caller } from '../http/env.ts';
 import { hashOf, keyReused } from '../http/idempotency.ts';
 import { checkPayload } from './check-payload.ts';
 import { toMessage } from './message-schema.ts';
@@ -17,14 +19,16 @@ import type { NewNotificationBody } from './schemas.ts';
 /**
  * Stores a notification and, where asked, launches or schedules it in the same transaction. Under an idempotency key that was
  * used before, the earlier notification is returned and nothing is stored.
- * @throws {ApiError} 409 idempotency_key_reused when the earlier request under that key was another one.
+ * @throws {ApiError} 403 without `notifications:send` where it is to be sent; 409 idempotency_key_reused when the earlier request under that key was another one.
  */
 export async function createNotification(
   deps: ApiDependencies,
+  caller: Caller,
   appId: number,
   body: NewNotificationBody,
   idempotencyKey: string | undefined,
 ): Promise<{ notification: Notification; isNew: boolean }> {
+  if (body.launch || body.scheduled_at !== undefined) requireScope(caller, 'notifications:send');
   const message = toMessage(body.message);
   const audience = toAudience(body.audience);
   checkPayload(message, audience);

@@ -5,9 +5,11 @@ import { findNotification } from '../../db/notifications.ts';
 import type { Database } from '../../db/schema.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import type { Notification } from '../../domain/notification.ts';
+import { requireScope } from '../access/require-scope.ts';
 import { toAudience } from '../audiences/schemas.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { ApiError, invalidField, notFound } from '../http/api-error.ts';
+import type { Caller } from '../http/env.ts';
 import { checkPayload } from './check-payload.ts';
 import { toMessage } from './message-schema.ts';
 import { toScheduledAt } from './schedule.ts';
@@ -17,11 +19,12 @@ import { wakeAfter } from './wake-after.ts';
 
 /**
  * What may change and when: everything but the schedule while it is a draft (`unschedule` makes it one again), the time while it
- * is scheduled, the rate until it ends. All of a request or nothing.
- * @throws {ApiError} 404; 409 with the state that forbids it.
+ * is scheduled, the rate until it ends. All of a request or nothing. Time and rate of what was launched are a matter of sending.
+ * @throws {ApiError} 403 without `notifications:send` where it takes that; 404; 409 with the state that forbids it.
  */
 export async function editNotification(
   deps: ApiDependencies,
+  caller: Caller,
   appId: number,
   id: string,
   body: NotificationChangeBody,
@@ -38,6 +41,7 @@ export async function editNotification(
     const before = await findNotification(trx, appId, id);
     if (!before) throw notFound('notification');
     if (isContent) return changeDraft(trx, before, body);
+    if (scheduledAt !== undefined || before.state !== 'draft') requireScope(caller, 'notifications:send');
     const rated = ratePerSecond === undefined ? undefined : await setRate(trx, appId, id, ratePerSecond);
     if (scheduledAt === undefined || rated?.ok === false) return rated;
     return reschedule(deps, trx, before, scheduledAt);

@@ -1,4 +1,3 @@
-import { createRoute } from '@hono/zod-openapi';
 import {
   cancelNotification,
   launchNotification,
@@ -10,7 +9,7 @@ import { findNotification } from '../../db/notifications.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { notFound } from '../http/api-error.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import { toScheduledAt } from './schedule.ts';
 import { checkedId, fromNotification, launchSchema, notificationParams, notificationSchema } from './schemas.ts';
 import { wakeAfter } from './wake-after.ts';
@@ -22,6 +21,7 @@ import { wakeAfter } from './wake-after.ts';
  */
 function moveRoute<Verb extends 'launch' | 'unschedule' | 'pause' | 'resume' | 'cancel'>(
   verb: Verb,
+  scope: 'notifications:send' | 'notifications:stop',
   summary: string,
   description: string,
 ) {
@@ -29,6 +29,7 @@ function moveRoute<Verb extends 'launch' | 'unschedule' | 'pause' | 'resume' | '
   return {
     method: 'post' as const,
     path: `/v1/notifications/{id}/${verb}` as const,
+    scope,
     tags: ['Notifications'],
     summary,
     description,
@@ -43,35 +44,52 @@ function moveRoute<Verb extends 'launch' | 'unschedule' | 'pause' | 'resume' | '
 
 const launch = moveRoute(
   'launch',
+  'notifications:send',
   'Send now, or at a time',
   'Freezes the audience: devices registered later are not in it. A second launch changes nothing, also when the send has ended. With scheduled_at the send begins then.',
 );
-const launchRoute = createRoute({
+const launchRoute = defineRoute({
   ...launch,
   request: { ...launch.request, body: { content: { 'application/json': { schema: launchSchema } } } },
 });
-const unscheduleRoute = createRoute(
+const unscheduleRoute = defineRoute(
   moveRoute(
     'unschedule',
+    'notifications:stop',
     'Take a schedule back',
     'The notification is a draft again: it can be changed, and launched at once or for another time. A repeat is harmless.',
   ),
 );
-const pauseRoute = createRoute(
-  moveRoute('pause', 'Stop dispatching', 'What is in flight is still recorded. A repeat is harmless.'),
+const pauseRoute = defineRoute(
+  moveRoute(
+    'pause',
+    'notifications:stop',
+    'Stop dispatching',
+    'What is in flight is still recorded. A repeat is harmless.',
+  ),
 );
-const resumeRoute = createRoute(
-  moveRoute('resume', 'Continue', 'After a pause, or after the fault that halted the send is fixed.'),
+const resumeRoute = defineRoute(
+  moveRoute(
+    'resume',
+    'notifications:send',
+    'Continue',
+    'After a pause, or after the fault that halted the send is fixed.',
+  ),
 );
-const cancelRoute = createRoute(
-  moveRoute('cancel', 'End it', 'Devices that were not sent to end as cancelled. A repeat is harmless.'),
+const cancelRoute = defineRoute(
+  moveRoute(
+    'cancel',
+    'notifications:stop',
+    'End it',
+    'Devices that were not sent to end as cancelled. A repeat is harmless.',
+  ),
 );
 
 export function notificationMoves(deps: ApiDependencies) {
   const { db } = deps;
   return createRouter()
     .openapi(launchRoute, async (c) => {
-      const { appId } = c.var.caller;
+      const { id: appId } = c.var.app;
       const id = checkedId(c.req.valid('param').id);
       const scheduledAt = await toLaunchTime(deps, appId, id, c.req.valid('json')?.scheduled_at);
       const notification = await wakeAfter(deps, 'launch', await launchNotification(db, appId, id, scheduledAt));
@@ -79,28 +97,24 @@ export function notificationMoves(deps: ApiDependencies) {
     })
     .openapi(unscheduleRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await wakeAfter(
-        deps,
-        'unschedule',
-        await unscheduleNotification(db, c.var.caller.appId, id),
-      );
+      const notification = await wakeAfter(deps, 'unschedule', await unscheduleNotification(db, c.var.app.id, id));
       // Its workflow sleeps until the time that was taken back. Without this word it does, and ends when it looks.
       await deps.waker.wake(notification);
       return c.json(fromNotification(notification), 200);
     })
     .openapi(pauseRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await wakeAfter(deps, 'pause', await pauseNotification(db, c.var.caller.appId, id));
+      const notification = await wakeAfter(deps, 'pause', await pauseNotification(db, c.var.app.id, id));
       return c.json(fromNotification(notification), 200);
     })
     .openapi(resumeRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await wakeAfter(deps, 'resume', await resumeNotification(db, c.var.caller.appId, id));
+      const notification = await wakeAfter(deps, 'resume', await resumeNotification(db, c.var.app.id, id));
       return c.json(fromNotification(notification), 202);
     })
     .openapi(cancelRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await wakeAfter(deps, 'cancel', await cancelNotification(db, c.var.caller.appId, id));
+      const notification = await wakeAfter(deps, 'cancel', await cancelNotification(db, c.var.app.id, id));
       return c.json(fromNotification(notification), notification.finishedAt ? 200 : 202);
     });
 }

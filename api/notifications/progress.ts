@@ -1,4 +1,4 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
 import { type SSEStreamingApi, streamSSE } from 'hono/streaming';
 import { findSummary } from '../../db/notifications.ts';
 import type { NotificationSummary } from '../../domain/notification.ts';
@@ -8,7 +8,7 @@ import type { ApiDependencies } from '../dependencies.ts';
 import { notFound } from '../http/api-error.ts';
 import { answeredInstantOrNull } from '../http/instant.ts';
 import { problems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import { booksSchema, checkedId, fromBooks, haltSchema, notificationParams } from './schemas.ts';
 
 /** Proxies close a connection that is silent for a minute; half of the shortest common limit. */
@@ -24,9 +24,10 @@ const progressSchema = z
   })
   .openapi('Progress');
 
-const progressRoute = createRoute({
+const progressRoute = defineRoute({
   method: 'get',
   path: '/v1/notifications/{id}/progress',
+  scope: 'notifications:read',
   tags: ['Notifications'],
   summary: 'Follow a send',
   description:
@@ -41,7 +42,7 @@ const progressRoute = createRoute({
 export function notificationProgress({ db, stopping, progressIntervalMs = 500 }: ApiDependencies) {
   return createRouter().openapi(progressRoute, async (c) => {
     const id = checkedId(c.req.valid('param').id);
-    const find = () => findSummary(db, c.var.caller.appId, id);
+    const find = () => findSummary(db, c.var.app.id, id);
     const first = await find();
     if (!first) throw notFound('notification');
     // Nginx collects answers unless told not to.

@@ -1,4 +1,4 @@
-import { createRoute, z } from '@hono/zod-openapi';
+import { z } from '@hono/zod-openapi';
 import { deleteDraft } from '../../db/notification-drafts.ts';
 import { findNotification, listNotifications } from '../../db/notifications.ts';
 import { notificationStates } from '../../domain/notification-state.ts';
@@ -7,7 +7,7 @@ import { notFound } from '../http/api-error.ts';
 import { idempotencyKey } from '../http/idempotency.ts';
 import { limitInQuery, readPage, uuidCursor } from '../http/paging.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
-import { createRouter } from '../http/router.ts';
+import { createRouter, defineRoute } from '../http/router.ts';
 import { createNotification } from './create.ts';
 import { editNotification } from './edit.ts';
 import {
@@ -27,13 +27,14 @@ const oneNotification = { content: { 'application/json': { schema: notificationS
 
 const location = { Location: { schema: { type: 'string' as const }, required: true, description: 'Its path.' } };
 
-const createNotificationRoute = createRoute({
+const createNotificationRoute = defineRoute({
   method: 'post',
   path: '/v1/notifications',
+  scope: 'notifications:write',
   tags,
   summary: 'Create a draft, or send at once, or schedule',
   description:
-    'The payload is built and measured here for each provider that the audience can hold, so that no device is refused for it later.',
+    'The payload is built and measured here for each provider that the audience can hold, so that no device is refused for it later. launch and scheduled_at need the scope `notifications:send` too.',
   request: {
     headers: z.object({ 'idempotency-key': idempotencyKey }),
     body: { required: true, content: { 'application/json': { schema: newNotificationSchema } } },
@@ -45,9 +46,10 @@ const createNotificationRoute = createRoute({
   },
 });
 
-const listRoute = createRoute({
+const listRoute = defineRoute({
   method: 'get',
   path: '/v1/notifications',
+  scope: 'notifications:read',
   tags,
   summary: 'List notifications, newest first',
   request: {
@@ -63,22 +65,24 @@ const listRoute = createRoute({
   },
 });
 
-const getRoute = createRoute({
+const getRoute = defineRoute({
   method: 'get',
   path: '/v1/notifications/{id}',
+  scope: 'notifications:read',
   tags,
   summary: 'Show a notification and its books',
   request: { params: notificationParams },
   responses: { 200: { description: 'The notification.', ...oneNotification }, ...problems(404) },
 });
 
-const patchRoute = createRoute({
+const patchRoute = defineRoute({
   method: 'patch',
   path: '/v1/notifications/{id}',
+  scope: 'notifications:write',
   tags,
   summary: 'Change a draft, a schedule or a rate',
   description:
-    'Content: only of a draft; unschedule makes a scheduled notification one again. scheduled_at: only while scheduled. rate_per_second: until it ends, at once.',
+    'Content: only of a draft; unschedule makes a scheduled notification one again. scheduled_at: only while scheduled. rate_per_second: until it ends, at once. Both need the scope `notifications:send` too, the rate once it is launched.',
   request: {
     params: notificationParams,
     body: { required: true, content: { 'application/json': { schema: notificationChangeSchema } } },
@@ -89,9 +93,10 @@ const patchRoute = createRoute({
   },
 });
 
-const deleteRoute = createRoute({
+const deleteRoute = defineRoute({
   method: 'delete',
   path: '/v1/notifications/{id}',
+  scope: 'notifications:write',
   tags,
   summary: 'Delete a draft',
   request: { params: notificationParams },
@@ -103,8 +108,14 @@ export function notifications(deps: ApiDependencies) {
   return createRouter()
     .openapi(createNotificationRoute, async (c) => {
       const idempotencyKey = c.req.valid('header')['idempotency-key'];
-      const { appId } = c.var.caller;
-      const { notification, isNew } = await createNotification(deps, appId, c.req.valid('json'), idempotencyKey);
+      const { id: appId } = c.var.app;
+      const { notification, isNew } = await createNotification(
+        deps,
+        c.var.caller,
+        appId,
+        c.req.valid('json'),
+        idempotencyKey,
+      );
       c.header('Location', `/v1/notifications/${notification.id}`);
       return c.json(fromNotification(notification), isNew ? 201 : 200);
     })
@@ -112,24 +123,27 @@ export function notifications(deps: ApiDependencies) {
       const { limit, state, cursor } = c.req.valid('query');
       const { items, next_cursor } = await readPage(
         limit,
-        (limit) => listNotifications(db, c.var.caller.appId, { cursor, limit, state }),
+        (limit) => listNotifications(db, c.var.app.id, { cursor, limit, state }),
         ({ id }) => id,
       );
       return c.json({ notifications: items.map(fromSummary), next_cursor }, 200);
     })
     .openapi(getRoute, async (c) => {
-      const notification = await findNotification(db, c.var.caller.appId, checkedId(c.req.valid('param').id));
+      const notification = await findNotification(db, c.var.app.id, checkedId(c.req.valid('param').id));
       if (!notification) throw notFound('notification');
       return c.json(fromNotification(notification), 200);
     })
     .openapi(patchRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      return c.json(fromNotification(await editNotification(deps, c.var.caller.appId, id, c.req.valid('json'))), 200);
+      return c.json(
+        fromNotification(await editNotification(deps, c.var.caller, c.var.app.id, id, c.req.valid('json'))),
+        200,
+      );
     })
     .openapi(deleteRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      if (!(await deleteDraft(db, c.var.caller.appId, id))) {
-        const notification = await findNotification(db, c.var.caller.appId, id);
+      if (!(await deleteDraft(db, c.var.app.id, id))) {
+        const notification = await findNotification(db, c.var.app.id, id);
         throw notification ? stateConflict('deletion', notification) : notFound('notification');
       }
       return c.body(null, 204);

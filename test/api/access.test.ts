@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { createLocalJWKSet, exportJWK, generateKeyPair, SignJWT } from 'jose';
-import { createJwtVerifier } from '../../api/access/jwt.ts';
+import {
+  createLocalJWKSet,
+  exportJWK,
+  type GenerateKeyPairResult,
+  generateKeyPair,
+  type JWTVerifyGetKey,
+  SignJWT,
+} from 'jose';
+import { createJwtVerifier, type JwtVerifier } from '../../api/access/jwt.ts';
 import { ensureFirstApiKey } from '../../db/api-keys.ts';
 import { connect } from '../../db/connect.ts';
 import { createTestDatabase } from '../support/database.ts';
@@ -36,38 +43,88 @@ describe('access', () => {
     await api.database.pool.query('update api_keys set revoked_at = null');
   });
 
-  test('JWTs of the outside issuer: its signature, issuer, audience and time are checked, its claim names the app', async () => {
-    const { publicKey, privateKey } = await generateKeyPair('ES256');
-    const stranger = await generateKeyPair('ES256');
-    const jwks = createLocalJWKSet({ keys: [{ ...(await exportJWK(publicKey)), kid: 'k1', alg: 'ES256' }] });
-    const options = { jwksUrl: 'https://issuer.example/jwks', issuer: 'https://issuer.example', audience: 'carillon' };
-    const { db } = api.database;
-    const jwt = (claims: object, key = privateKey, expires = '5m') =>
+  describe('JWTs of the outside issuer', () => {
+    const options = {
+      ...{ jwksUrl: 'https://issuer.example/jwks', issuer: 'https://issuer.example', audience: 'carillon' },
+      ...{ scopeClaim: 'scope', appClaim: 'carillon_app' },
+    };
+    let issuer: GenerateKeyPairResult;
+    let jwks: JWTVerifyGetKey;
+    let verify: JwtVerifier;
+    before(async () => {
+      issuer = await generateKeyPair('ES256');
+      jwks = createLocalJWKSet({ keys: [{ ...(await exportJWK(issuer.publicKey)), kid: 'k1', alg: 'ES256' }] });
+      verify = createJwtVerifier(api.database.db, options, jwks);
+    });
+
+    const jwt = (claims: object, key = issuer.privateKey, expires = '5m') =>
       new SignJWT({ iss: options.issuer, aud: options.audience, sub: 'ci', ...claims })
         .setProtectedHeader({ alg: 'ES256', kid: 'k1' })
         .setExpirationTime(expires)
         .sign(key);
-    const verify = createJwtVerifier(db, options, jwks);
-    assert.deepEqual(await verify(await jwt({})), { appId: 1, subject: 'ci', scopes: ['*'] });
-    assert.deepEqual((await verify(await jwt({ scope: 'a b' })))?.scopes, ['a', 'b']);
-    assert.equal(await verify(await jwt({ iss: 'https://other.example' })), undefined);
-    assert.equal(await verify(await jwt({ aud: 'other' })), undefined);
-    assert.equal(await verify(await jwt({ carillon_app: 'no-such-app' })), undefined);
-    assert.equal(await verify(await jwt({}, stranger.privateKey)), undefined);
-    assert.equal(await verify(await jwt({}, privateKey, '-5m')), undefined);
-    assert.equal(await verify('a.b.c'), undefined);
-    const unsigned = `${btoa('{"alg":"none"}')}.${btoa(JSON.stringify({ iss: options.issuer, aud: 'carillon', exp: 9e9 }))}.`;
-    assert.equal(await verify(unsigned.replaceAll('=', '')), undefined);
+    const granted = async (claims: object) => {
+      const caller = await verify(await jwt(claims));
+      return caller && [caller.app?.name, ...caller.scopes];
+    };
 
-    const other = await createTestApi({ verifyJwt: verify });
-    assert.equal((await ask(other.app, await jwt({}))).status, 200);
-    assert.equal((await ask(other.app, await jwt({ aud: 'other' }))).status, 401);
-    assert.equal((await ask(other.app, other.key)).status, 200, 'keys go on working');
-    const broken = createJwtVerifier(db, options, () => Promise.reject(new TypeError('fetch failed')));
-    const away = await createTestApi({ verifyJwt: broken });
-    assert.equal((await ask(away.app, await jwt({}))).status, 503);
-    await other.close();
-    await away.close();
+    test('its signature, issuer, audience and time are checked', async () => {
+      const stranger = await generateKeyPair('ES256');
+      assert.deepEqual((await verify(await jwt({})))?.subject, 'ci');
+      assert.equal(await verify(await jwt({ iss: 'https://other.example' })), undefined);
+      assert.equal(await verify(await jwt({ aud: 'other' })), undefined);
+      assert.equal(await verify(await jwt({}, stranger.privateKey)), undefined);
+      assert.equal(await verify(await jwt({}, issuer.privateKey, '-5m')), undefined);
+      assert.equal(await verify('a.b.c'), undefined);
+      const claims = btoa(JSON.stringify({ iss: options.issuer, aud: 'carillon', exp: 9e9 }));
+      assert.equal(await verify(`${btoa('{"alg":"none"}')}.${claims}.`.replaceAll('=', '')), undefined);
+    });
+
+    test('without a claim of scopes it may do nothing, and what is no scope here is left out', async () => {
+      assert.deepEqual(await granted({}), ['default']);
+      assert.deepEqual(await granted({ scope: '*' }), ['default']);
+      assert.deepEqual(await granted({ scope: 'openid devices:read messages:send' }), [
+        ...['default', 'devices:read', 'messages:send'],
+      ]);
+      assert.deepEqual(await granted({ scope: ['devices:read', 7] }), ['default', 'devices:read']);
+      assert.deepEqual(await granted({ scope: { 'devices:read': true } }), ['default']);
+    });
+
+    test('a claim names the app; one that is not there is refused', async () => {
+      assert.deepEqual(await granted({ carillon_app: 'default' }), ['default']);
+      for (const app of ['no-such-app', '', 7, ['default']])
+        assert.equal(await granted({ carillon_app: app }), undefined);
+    });
+
+    test('with admin and without an app it is an administrator; with an app it is that app and no administrator', async () => {
+      assert.deepEqual(await granted({ scope: 'admin devices:read' }), [undefined, 'devices:read', 'admin']);
+      assert.deepEqual(await granted({ scope: 'admin devices:read', carillon_app: 'default' }), [
+        ...['default', 'devices:read'],
+      ]);
+    });
+
+    test('the claims can have other names', async () => {
+      const other = createJwtVerifier(
+        api.database.db,
+        { ...options, scopeClaim: 'permissions', appClaim: 'app' },
+        jwks,
+      );
+      const caller = await other(await jwt({ permissions: ['devices:read'], app: 'default', scope: 'admin' }));
+      assert.deepEqual([caller?.app?.name, caller?.scopes], ['default', ['devices:read']]);
+    });
+
+    test('they work beside keys; while the keys of the issuer cannot be had, the answer is 503', async () => {
+      const other = await createTestApi({ verifyJwt: verify });
+      const scope = 'notifications:read';
+      assert.equal((await ask(other.app, await jwt({ scope }))).status, 200);
+      assert.equal((await ask(other.app, await jwt({}))).status, 403);
+      assert.equal((await ask(other.app, await jwt({ scope, aud: 'other' }))).status, 401);
+      assert.equal((await ask(other.app, other.key)).status, 200, 'keys go on working');
+      const broken = createJwtVerifier(api.database.db, options, () => Promise.reject(new TypeError('fetch failed')));
+      const away = await createTestApi({ verifyJwt: broken });
+      assert.equal((await ask(away.app, await jwt({ scope }))).status, 503);
+      await other.close();
+      await away.close();
+    });
   });
 
   test('a database that was not migrated is not ready, and the log says so', async () => {

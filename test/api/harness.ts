@@ -3,6 +3,7 @@ import type { ApiDependencies } from '../../api/dependencies.ts';
 import type { NotificationWaker } from '../../api/notifications/waker.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
 import type { Logger } from '../../domain/logger.ts';
+import { appScopes } from '../../domain/scopes.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { createDocument, mediaTypeOf } from './document.ts';
 
@@ -30,7 +31,7 @@ export interface Answer {
 
 export async function createTestApi(overrides: Partial<ApiDependencies> = {}): Promise<TestApi> {
   const database = await createTestDatabase();
-  const key = await insertApiKey(database.db, { appId: 1, name: 'test', scopes: ['*'] });
+  const key = await insertApiKey(database.db, { appId: 1, name: 'test', scopes: appScopes });
   const woken: string[] = [];
   const errors: Record<string, unknown>[] = [];
   const nothing = () => {};
@@ -40,6 +41,7 @@ export async function createTestApi(overrides: Partial<ApiDependencies> = {}): P
       woken.push(id);
       return 'woken';
     },
+    deleteApp: async () => 'woken',
     check: async () => 'reachable',
   };
   const bare = createApp({ db: database.db, pool: database.pool, waker, log, progressIntervalMs: 20, ...overrides });

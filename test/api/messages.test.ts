@@ -6,6 +6,7 @@ import { serve } from '@hono/node-server';
 import { createApp } from '../../api/app.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { connect } from '../../db/connect.ts';
+import { appScopes } from '../../domain/scopes.ts';
 import { endMessage, messageBooks } from '../support/message-outcomes.ts';
 import { until } from '../support/until.ts';
 import { type Answer, apnsToken, createTestApi, type TestApi } from './harness.ts';
@@ -26,7 +27,7 @@ describe('messages', () => {
       `update devices set retired_at = now(), retired_reason = 'x' where external_id = 'old'`,
     );
     const { rows } = await api.database.pool.query(`insert into apps (name) values ('other') returning id`);
-    otherKey = await insertApiKey(api.database.db, { appId: rows[0].id, name: 'other', scopes: ['*'] });
+    otherKey = await insertApiKey(api.database.db, { appId: rows[0].id, name: 'other', scopes: appScopes });
   });
   after(() => api.close());
   afterEach(async () => {

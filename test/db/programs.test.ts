@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { findApiKey } from '../../db/api-keys.ts';
+import { appScopes } from '../../domain/scopes.ts';
 import { projectRoot } from '../../local/paths.ts';
 import { createTestDatabase } from '../support/database.ts';
 
@@ -18,7 +19,8 @@ test('npm run api-key makes one more key and prints nothing else; npm run migrat
   const { db, url, close } = await createTestDatabase();
   const made = npmRun('api-key', url, 'a second key');
   assert.match(made.stdout, /^ck_[\w-]{43}\n$/);
-  assert.equal((await findApiKey(db, made.stdout.trim()))?.name, 'a second key');
+  const key = await findApiKey(db, made.stdout.trim());
+  assert.deepEqual([key?.app?.name, key?.scopes], ['default', appScopes]);
   assert.equal(npmRun('migrate', url).stdout, 'The database is up to date.\n');
 
   const wrong = new URL(url);

@@ -6,6 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { notificationWorkflowId } from '../../domain/ids.ts';
+import { appScopes } from '../../domain/scopes.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { connectTestTemporal, type TestTemporal } from '../support/temporal.ts';
 import { until } from '../support/until.ts';
@@ -33,7 +34,7 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
     before(async () => {
       database = await createTestDatabase();
       temporal = await connectTestTemporal();
-      const key = await insertApiKey(database.db, { appId: 1, name: 'test', scopes: ['*'] });
+      const key = await insertApiKey(database.db, { appId: 1, name: 'test', scopes: appScopes });
       port = await freePort();
       child = spawn(command, args(port), {
         cwd: root,

@@ -27,6 +27,7 @@ const numbers: NumberRow[] = [
   ['DATABASE_MAX_CONNECTIONS', (config) => config.databaseMaxConnections, 10, 1],
   ['PORT', ({ api }) => api.port, 8_080, 0, 65_535],
   ['CARILLON_TEMPORAL_DEADLINE_MS', ({ api }) => api.temporalDeadlineMs, 1_500, 1],
+  ['CARILLON_TRUSTED_PROXIES', ({ api }) => api.trustedProxies, 0, 0],
   ['CARILLON_BATCH_SIZE', ({ worker }) => worker.batchSize, undefined, 1],
   ['CARILLON_WINDOW_SIZE', ({ worker }) => worker.windowSize, 1_000, 1],
   ['CARILLON_MAX_IN_FLIGHT', ({ worker }) => worker.maxInFlight, 2_000, 1],
@@ -55,7 +56,8 @@ const texts: TextRow[] = [
 ];
 
 const jwt = ['CARILLON_JWKS_URL', 'CARILLON_JWT_ISSUER', 'CARILLON_JWT_AUDIENCE'] as const;
-const others = ['DATABASE_URL', 'LOG_LEVEL', 'CARILLON_ROLES', 'CARILLON_MESSAGE_IDS', ...jwt];
+const jwtClaims = ['CARILLON_JWT_SCOPE_CLAIM', 'CARILLON_JWT_APP_CLAIM'];
+const others = ['DATABASE_URL', 'LOG_LEVEL', 'CARILLON_ROLES', 'CARILLON_MESSAGE_IDS', ...jwt, ...jwtClaims];
 /** In `proxy.test.ts`. */
 const proxy = ['https_proxy', 'HTTPS_PROXY', 'no_proxy', 'NO_PROXY'];
 
@@ -130,7 +132,10 @@ test('JWTs of an outside issuer need all three of their settings, or none', () =
   assert.equal(load({}).api.jwt, undefined);
   const [jwksUrl, issuer, audience] = ['https://issuer.example/jwks', 'https://issuer.example', 'carillon'];
   const all = Object.fromEntries(jwt.map((variable, i) => [variable, [jwksUrl, issuer, audience][i]]));
-  assert.deepEqual(load(all).api.jwt, { jwksUrl, issuer, audience });
+  const usual = { scopeClaim: 'scope', appClaim: 'carillon_app' };
+  assert.deepEqual(load(all).api.jwt, { jwksUrl, issuer, audience, ...usual });
+  const named = load({ ...all, CARILLON_JWT_SCOPE_CLAIM: 'permissions', CARILLON_JWT_APP_CLAIM: 'app' }).api.jwt;
+  assert.deepEqual([named?.scopeClaim, named?.appClaim], ['permissions', 'app']);
   for (const missing of jwt) {
     assert.deepEqual(problemsOf({ DATABASE_URL: 'x', ...all, [missing]: '' }), [
       `${missing} is not set (it belongs to CARILLON_JWKS_URL)`,
