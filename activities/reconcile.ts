@@ -7,6 +7,7 @@ import { notificationWorkflowId, notificationWorkflowType } from '../domain/ids.
 import { labelsOf, notificationStart } from '../domain/notification-start.ts';
 import { pause } from '../domain/pause.ts';
 import type { ActivityDeps } from './activities.ts';
+import { startAppDeletions } from './start-app-deletions.ts';
 import { startMissingLanes } from './start-lanes.ts';
 
 /** A change this young may still be on its way by the API's own signal. */
@@ -106,6 +107,7 @@ export async function runReconciler(
   while (!signal.aborted) {
     try {
       await startMissingLanes(deps, client, taskQueue);
+      await startAppDeletions(deps, client, taskQueue);
       from = await reconcile(deps, client, taskQueue, signal, from);
     } catch (error) {
       deps.log.warn({ err: error }, 'reconciler round failed');

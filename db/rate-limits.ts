@@ -1,5 +1,5 @@
 import type { Kysely } from 'kysely';
-import type { ProviderName } from '../domain/device.ts';
+import { type ProviderName, providerNames } from '../domain/device.ts';
 import type { Database } from './schema.ts';
 
 /** The scope that all workers of an app share towards one provider; its lanes have a meter of their own beside it. */
@@ -16,5 +16,20 @@ export async function setRate(db: Kysely<Database>, scope: string, ratePerSecond
     .insertInto('rate_limits')
     .values({ scope, rate_per_second: ratePerSecond })
     .onConflict((oc) => oc.column('scope').doUpdateSet({ rate_per_second: ratePerSecond }))
+    .execute();
+}
+
+/** All that an app has, but those of its notifications. */
+export async function deleteRateLimits(db: Kysely<Database>, appId: number): Promise<void> {
+  await db
+    .deleteFrom('rate_limits')
+    .where(
+      'scope',
+      'in',
+      providerNames.flatMap((provider) => {
+        const scope = providerScope(appId, provider);
+        return [scope, `${scope}:lanes`];
+      }),
+    )
     .execute();
 }

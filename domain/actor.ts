@@ -8,3 +8,6 @@ export interface Actor {
   /** Of the network, as far as it is known. */
   address: string | null;
 }
+
+/** What workers do by themselves. */
+export const workerActor: Actor = { kind: 'worker', id: 'worker', requestId: null, address: null };

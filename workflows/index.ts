@@ -1,4 +1,5 @@
 /** What the worker registers. */
+export { deleteAppWorkflow } from './delete-app.ts';
 export { deliverBatchWorkflow } from './deliver-batch.ts';
 export { laneWorkflow } from './lane.ts';
 export { notificationWorkflow, sendNotificationWorkflow } from './send-notification.ts';

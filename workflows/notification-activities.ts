@@ -25,4 +25,5 @@ export const { beginScheduled } = summarised('the time has come: begin');
 export const { nextBatches } = summarised('plan and list the next batches');
 export const { closeBooks } = summarised('count the rows, close the books');
 export const { settleCancelled } = summarised('record who was not sent to, close the books');
+export const { deleteAppStep } = summarised('delete what is left of the app');
 export const { cancelByOperator } = summarised('cancelled in Temporal: store it');

@@ -1,7 +1,8 @@
 import { Client, Connection, isGrpcServiceError, WorkflowExecutionAlreadyStartedError } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
+import { appDeletionStart } from '../../domain/app-deletion.ts';
 import { cutText } from '../../domain/cut-text.ts';
-import { notificationWorkflowType } from '../../domain/ids.ts';
+import { deleteAppWorkflowType, notificationWorkflowType } from '../../domain/ids.ts';
 import type { Logger } from '../../domain/logger.ts';
 import { labelsOf, notificationStart } from '../../domain/notification-start.ts';
 import type { Environment } from '../../domain/settings.ts';
@@ -33,17 +34,26 @@ export function createTemporalWaker(options: TemporalWakerOptions): Notification
   const client = new Client({ connection, namespace });
   const taskQueue = notificationsTaskQueue(options.taskQueuePrefix);
 
+  /** The change is in PostgreSQL already, so nothing is lost: the reconciler finds it. */
+  async function tell(what: object, call: () => Promise<unknown>): Promise<'woken' | 'deferred'> {
+    try {
+      await client.withDeadline(Date.now() + deadlineMs, call);
+      return 'woken';
+    } catch (err) {
+      log.warn({ err, ...what }, 'Temporal could not be reached: left to the reconciler');
+      return 'deferred';
+    }
+  }
+
   return {
-    async wake(notification) {
-      try {
-        const start = notificationStart(notification.id, labelsOf(notification), taskQueue);
-        await client.withDeadline(Date.now() + deadlineMs, () => startOrWake(client, start));
-        return 'woken';
-      } catch (err) {
-        // The change is in PostgreSQL already, so nothing is lost: the reconciler finds it by its version.
-        log.warn({ err, notificationId: notification.id }, 'Temporal could not be reached: left to the reconciler');
-        return 'deferred';
-      }
+    wake(notification) {
+      const start = notificationStart(notification.id, labelsOf(notification), taskQueue);
+      return tell({ notificationId: notification.id }, () => startOrWake(client, start));
+    },
+
+    deleteApp(app) {
+      const start = appDeletionStart(app, taskQueue);
+      return tell({ appId: app.id }, () => client.workflow.start(deleteAppWorkflowType, start));
     },
 
     async check() {

@@ -1,3 +1,4 @@
+import type { App } from '../../domain/app.ts';
 import type { Notification } from '../../domain/notification.ts';
 
 /**
@@ -7,6 +8,8 @@ import type { Notification } from '../../domain/notification.ts';
 export interface NotificationWaker {
   /** Never throws. `deferred`: Temporal could not be reached within the deadline. */
   wake(notification: Pick<Notification, 'id' | 'appId' | 'title' | 'audience'>): Promise<'woken' | 'deferred'>;
+  /** The same for an app that is to be deleted. */
+  deleteApp(app: Pick<App, 'id' | 'name'>): Promise<'woken' | 'deferred'>;
   /** `reachable`, or in a few words why not. Never throws. */
   check(): Promise<string>;
 }

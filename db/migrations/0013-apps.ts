@@ -9,6 +9,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await credentialsAreUsed(db);
   await keysMayDoSoMuch(db);
   await changesAreRecorded(db);
+  await appsCanBeDeleted(db);
 }
 
 async function appsHaveSettings(db: Kysely<unknown>): Promise<void> {
@@ -133,6 +134,23 @@ async function changesAreRecorded(db: Kysely<unknown>): Promise<void> {
     end
     $$
   `.execute(db);
+  await sql`
+    create function drop_audit_months(recorded_before timestamptz) returns setof text language plpgsql as $$
+    declare
+      name text;
+    begin
+      perform pg_advisory_xact_lock(hashtext('create_audit_partition'));
+      for name in
+        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'audit_entries'::regclass and c.relname ~ '^audit_entries_[0-9]{4,}_[0-9]{2}$' order by 1
+      loop
+        continue when to_date(substr(name, 15), 'YYYY_MM') + interval '1 month' > recorded_before at time zone 'UTC';
+        execute format('drop table %I', name);
+        return next name;
+      end loop;
+    end
+    $$
+  `.execute(db);
   // Whatever clock made the id, its month has a partition.
   await sql`
     create function record_audit_entry(
@@ -144,6 +162,23 @@ async function changesAreRecorded(db: Kysely<unknown>): Promise<void> {
       insert into audit_entries (id, app_id, app_name, actor_kind, actor, request_id, address, action, target_kind, target_id, changes)
         values (p_id, p_app_id, (select name from apps where id = p_app_id), p_actor_kind, p_actor, p_request_id, p_address, p_action,
           p_target_kind, p_target_id, p_changes);
+    end
+    $$
+  `.execute(db);
+}
+
+/** Page by page, along indexes. */
+async function appsCanBeDeleted(db: Kysely<unknown>): Promise<void> {
+  // All others are found by their entries.
+  await sql`create index messages_without_device_idx on messages (app_id) where device_ids = '{}'`.execute(db);
+  // As in 0006. Of an app that is being deleted nobody asks any more.
+  await sql`
+    create or replace function note_token_departure() returns trigger language plpgsql as $$
+    begin
+      if not exists (select from apps where id = old.app_id and deletion is not null) then
+        insert into token_departures (device_token, app_id, device_id) values (old.device_token, old.app_id, old.id);
+      end if;
+      return null;
     end
     $$
   `.execute(db);
