@@ -2,14 +2,15 @@ import { Context } from '@temporalio/activity';
 import type { Kysely } from 'kysely';
 import type pg from 'pg';
 import type { Database } from '../db/schema.ts';
+import type { AppDeletionStep, DeleteAppInput } from '../domain/app-deletion.ts';
 import type { WorkerConfig } from '../domain/config.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
-import type { ProviderName } from '../domain/device.ts';
 import type { KeepLaneInput, KeepLaneResult } from '../domain/lane.ts';
 import type { Logger } from '../domain/logger.ts';
-import type { PushProvider } from '../providers/provider.ts';
+import type { ProviderSource } from './app-providers.ts';
 import { cancelByOperator } from './cancel-by-operator.ts';
 import { closeBooks } from './close-books.ts';
+import { deleteAppStep } from './delete-app.ts';
 import { deliverBatch } from './deliver-batch.ts';
 import type { OverloadWatch } from './delivery/overload-watch.ts';
 import type { ProviderHosts } from './delivery/provider-hosts.ts';
@@ -21,6 +22,7 @@ import { beginScheduled, readNotification, type WorkflowView } from './read-noti
 import type { SendingSlots } from './sending-slots.ts';
 import { settleCancelled } from './settle-cancelled.ts';
 import { SmallSends } from './small-send.ts';
+import { unlessGone } from './unless-gone.ts';
 import { whileBeating } from './while-beating.ts';
 
 export type { BatchPage, FirstLook, WorkflowView };
@@ -30,13 +32,14 @@ export interface ActivityDeps {
   db: Kysely<Database>;
   /** The pool under `db`, for prepared statements. */
   pool: pg.Pool;
-  /** Undefined: no credential is configured for this provider. */
-  providers: Record<ProviderName, PushProvider | undefined>;
+  providers: ProviderSource;
   overload: OverloadWatch;
   providerHosts: ProviderHosts;
   /** Of the queue that the activities are called from. */
   slots: SendingSlots;
   bell: LaneBell;
+  /** After so many milliseconds without a message a lane is left; default five minutes. */
+  laneIdleMs?: number;
   config: WorkerConfig;
   log: Logger;
   /** 0 up to 1; default `Math.random`. */
@@ -55,6 +58,7 @@ export interface Activities {
   settleCancelled(notificationId: string): Promise<void>;
   closeBooks(notificationId: string): Promise<{ isClosed: boolean }>;
   cancelByOperator(notificationId: string): Promise<void>;
+  deleteAppStep(input: DeleteAppInput): Promise<AppDeletionStep>;
   keepLane(input: KeepLaneInput): Promise<KeepLaneResult>;
 }
 
@@ -65,11 +69,13 @@ export function createActivities(deps: ActivityDeps): Activities {
     firstLook: (notificationId) => whileBeating((stop) => firstLook(deps, notificationId, stop)),
     readNotification: (notificationId) => readNotification(deps, notificationId),
     beginScheduled: (notificationId) => beginScheduled(deps, notificationId),
-    nextBatches: (input) => whileBeating((stop) => nextBatches(deps, input, stop)),
-    deliverBatch: (input) => deliverBatch(deps, input),
-    settleCancelled: (notificationId) => whileBeating((stop) => settleCancelled(deps, notificationId, stop)),
-    closeBooks: (notificationId) => whileBeating(() => closeBooks(deps, notificationId)),
-    cancelByOperator: (notificationId) => cancelByOperator(deps, notificationId),
+    nextBatches: (input) => unlessGone(whileBeating((stop) => nextBatches(deps, input, stop))),
+    deliverBatch: (input) => unlessGone(deliverBatch(deps, input)),
+    settleCancelled: (notificationId) =>
+      unlessGone(whileBeating((stop) => settleCancelled(deps, notificationId, stop))),
+    closeBooks: (notificationId) => unlessGone(whileBeating(() => closeBooks(deps, notificationId))),
+    cancelByOperator: (notificationId) => unlessGone(cancelByOperator(deps, notificationId)),
+    deleteAppStep: (input) => whileBeating((stop) => deleteAppStep(deps, input, stop)),
     keepLane: (input) => keepLane(deps, input),
   };
 }

@@ -11,6 +11,7 @@ import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.t
 import type { Notification } from '../domain/notification.ts';
 import { PayloadError, type PreparedMessage, type PushProvider } from '../providers/provider.ts';
 import type { ActivityDeps } from './activities.ts';
+import { blame, type ProviderLease } from './app-providers.ts';
 import { BatchSlot } from './delivery/batch-slot.ts';
 import { BatchBooks } from './delivery/claimed-books.ts';
 import { DatabaseClock } from './delivery/database-clock.ts';
@@ -81,19 +82,29 @@ async function send(call: DeliverCall): Promise<Ending> {
     const detail = `Batch ${seq} failed ${activityAttempt - 1} times; its last error is in Temporal's UI.`;
     return halted({ reason: 'poison_batch', detail });
   }
-  const provider = deps.providers[input.provider];
-  if (provider === undefined) {
-    return halted({ reason: 'credentials', detail: `The worker has no credential for ${input.provider}.` });
-  }
-  const clock = new DatabaseClock();
-  const prepared = prepare(provider, notification, clock);
-  if (prepared instanceof PayloadError) {
-    return halted({ reason: 'payload', detail: `${prepared.field}: ${prepared.message}` });
-  }
   try {
     await retryDatabase(() => rehearseRecording(deps.db, notificationId, seq), stop);
   } catch (error) {
     return haltedForBooks(error, seq);
+  }
+  for (;;) {
+    const lease = await retryDatabase(() => deps.providers.lease(notification.appId, input.provider), stop);
+    if ('fault' in lease) return halted({ reason: 'credentials', detail: lease.fault });
+    try {
+      const ending = await sendBy(lease, { ...call, stop: AbortSignal.any([stop, lease.replaced]) });
+      if (ending.halt !== undefined) return { ...ending, halt: await blame(deps.db, lease, ending.halt) };
+      if (ending.status !== 'waiting' || !lease.replaced.aborted || stop.aborted) return ending;
+    } finally {
+      lease.release();
+    }
+  }
+}
+
+function sendBy({ provider }: ProviderLease, call: DeliverCall): Promise<Ending> | Ending {
+  const clock = new DatabaseClock();
+  const prepared = prepare(provider, call.notification, clock);
+  if (prepared instanceof PayloadError) {
+    return halted({ reason: 'payload', detail: `${prepared.field}: ${prepared.message}` });
   }
   return sendPrepared(call, { provider, prepared, clock });
 }

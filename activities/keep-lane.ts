@@ -1,11 +1,19 @@
 import { Context } from '@temporalio/activity';
 import { isRefusedByDatabase } from '../db/database-error.ts';
-import { claimLane, expireEntries, getLane, haltLane, type Lane, type LaneClaim } from '../db/lanes.ts';
+import {
+  claimLane,
+  expireEntries,
+  findLaneOfAnyApp,
+  haltLane,
+  type Lane,
+  type LaneClaim,
+  leaveLane,
+} from '../db/lanes.ts';
 import { retryDatabase } from '../db/retry-database.ts';
 import { exhausted } from '../domain/exhausted.ts';
 import type { KeepLaneInput, KeepLaneResult, LaneStatus } from '../domain/lane.ts';
-import type { PushProvider } from '../providers/provider.ts';
 import type { ActivityDeps } from './activities.ts';
+import { blame, type ProviderLease } from './app-providers.ts';
 import { DatabaseClock } from './delivery/database-clock.ts';
 import { LaneBooks } from './delivery/lane-books.ts';
 import { LaneEntries } from './delivery/lane-entries.ts';
@@ -21,6 +29,10 @@ const keptMs = 30 * 60_000;
 const haltMs = 30_000;
 /** Looks at a lane that is halted, or does not open yet. */
 const lookMs = 1_000;
+/** A lane that nothing came to for so long is left: the next message wakes it, a few hundred milliseconds later than the ones after it. */
+const usualIdleMs = 5 * 60_000;
+/** How often that is looked at, in that time. */
+const idleLooks = 30;
 /** The longest wait for a host before the books are asked again. */
 const maxWaitMs = 5_000;
 /** Over which the rate is shown. */
@@ -47,12 +59,13 @@ class LaneKeeper {
   readonly #deps: ActivityDeps;
   readonly #laneId: number;
   readonly #shutdown: AbortSignal;
-  /** Shut down, or its time is over. */
+  /** Shut down, its time is over, or nothing comes. */
   readonly #stop: AbortSignal;
+  readonly #idle = new AbortController();
   readonly #names: object;
   readonly #progress = { dispatched: 0, answered: 0 };
-  /** Of its latest claim. */
-  #fence: number | undefined;
+  /** The latest one. */
+  #claim: LaneClaim | undefined;
   #entries: LaneEntries | undefined;
   #stopped: string | undefined;
   #shown = { at: performance.now(), answered: 0, perSecond: 0 };
@@ -62,7 +75,7 @@ class LaneKeeper {
     this.#deps = deps;
     this.#laneId = laneId;
     this.#shutdown = shutdown;
-    this.#stop = AbortSignal.any([shutdown, AbortSignal.timeout(keptMs)]);
+    this.#stop = AbortSignal.any([shutdown, AbortSignal.timeout(keptMs), this.#idle.signal]);
     this.#names = { laneId, attempt };
   }
 
@@ -85,47 +98,75 @@ class LaneKeeper {
       this.#entries?.ring();
       this.#onRing?.();
     });
+    const { laneIdleMs = usualIdleMs } = this.#deps;
+    const looks = setInterval(this.#idleLook(laneIdleMs), laneIdleMs / idleLooks);
     try {
       while (!this.#stop.aborted) {
-        if ((await this.#runOnce(giveUp)) === 'fenced') {
-          log.info(this.#names, 'lane claimed by another worker');
-          return { reason: 'claimed by another' };
-        }
+        const left = await this.#runOnce(giveUp);
+        if (left === undefined) continue;
+        log.info(this.#names, `lane ${left}`);
+        return { reason: left };
       }
-      return { reason: this.#shutdown.aborted ? 'worker shut down' : 'time is over' };
+      if (this.#shutdown.aborted) return { reason: 'worker shut down' };
+      return { reason: this.#idle.signal.aborted && (await this.#leave()) ? 'idle' : 'time is over' };
     } finally {
+      clearInterval(looks);
       silence();
       release();
     }
   }
 
-  async #runOnce(giveUp: AbortSignal): Promise<'fenced' | undefined> {
+  /** To be called now and then: gives the lane up once nothing was sent and nothing waited for long. */
+  #idleLook(idleMs: number): () => void {
+    let busyAt = performance.now();
+    let { dispatched } = this.#progress;
+    return () => {
+      const isBusy = this.#progress.dispatched !== dispatched || (this.#entries?.waiting ?? 0) > 0;
+      ({ dispatched } = this.#progress);
+      if (isBusy) busyAt = performance.now();
+      else if (performance.now() - busyAt >= idleMs) this.#idle.abort();
+    };
+  }
+
+  /** @returns false when there is something in it after all */
+  async #leave(): Promise<boolean> {
+    const claim = this.#claim;
+    if (claim === undefined) return false;
+    const settled = this.#entries?.settled ?? claim.settled;
+    return retryDatabase(() => leaveLane(this.#deps.db, claim, settled), this.#shutdown);
+  }
+
+  async #runOnce(giveUp: AbortSignal): Promise<'claimed by another' | 'gone' | undefined> {
     const deps = this.#deps;
-    const lane = await retryDatabase(() => getLane(deps.db, this.#laneId), this.#stop);
-    const claim = await retryDatabase(() => claimLane(deps.db, this.#laneId, this.#fence), this.#stop);
+    const lane = await retryDatabase(() => findLaneOfAnyApp(deps.db, this.#laneId), this.#stop);
+    if (lane === undefined) return 'gone';
+    const claim = await retryDatabase(() => claimLane(deps.db, this.#laneId, this.#claim?.fence), this.#stop);
     // It was frozen, say: another worker has the lane, and keeps it.
-    if (claim === undefined && this.#fence !== undefined) return 'fenced';
+    if (claim === undefined && this.#claim !== undefined) return 'claimed by another';
     if (claim === undefined) {
       this.#stopped = 'opens when another lane has sent what it had';
       return this.#wait(lookMs);
     }
-    this.#fence = claim.fence;
-    const provider = deps.providers[lane.provider];
-    if (provider === undefined) {
+    this.#claim = claim;
+    const lease = await retryDatabase(() => deps.providers.lease(lane.appId, lane.provider), this.#stop);
+    if ('fault' in lease) {
       if (!lane.hasEntries) return this.#wait(maxWaitMs);
-      return this.#halt(claim, lane, {
-        reason: 'credentials',
-        detail: `The worker has no credential for ${lane.provider}.`,
-      });
+      return this.#halt(claim, lane, { reason: 'credentials', detail: lease.fault });
     }
     this.#stopped = undefined;
-    const end = await this.#send(lane, claim, provider, giveUp);
+    const stop = AbortSignal.any([this.#stop, lease.replaced]);
+    const end = await this.#send(lane, claim, lease, { stop, giveUp }).finally(lease.release);
+    if (end.kind === 'halt') end.halt = await blame(deps.db, lease, end.halt);
+    return this.#goOn(lane, claim, end);
+  }
+
+  async #goOn(lane: Lane, claim: LaneClaim, end: SendEnd): Promise<'claimed by another' | undefined> {
     switch (end.kind) {
       case 'shutdown':
       case 'noneDue':
         return undefined;
       case 'stopped':
-        return 'fenced';
+        return 'claimed by another';
       case 'wait':
       case 'partAtFault':
         this.#stopped = end.kind === 'wait' ? end.reason : end.halt.reason;
@@ -146,14 +187,19 @@ class LaneKeeper {
     }
   }
 
-  async #send(lane: Lane, claim: LaneClaim, provider: PushProvider, giveUp: AbortSignal): Promise<SendEnd> {
+  async #send(
+    lane: Lane,
+    claim: LaneClaim,
+    { provider }: ProviderLease,
+    signals: { stop: AbortSignal; giveUp: AbortSignal },
+  ): Promise<SendEnd> {
     const deps = this.#deps;
     const load = () => LaneEntries.load({ ...deps, claim, provider, clock: new DatabaseClock() });
     const entries = await retryDatabase(load, this.#stop);
     this.#entries = entries;
     const sender = new Sender({
       ...deps,
-      ...{ appId: lane.appId, provider, pending: entries, progress: this.#progress, stop: this.#stop, giveUp },
+      ...{ appId: lane.appId, provider, pending: entries, progress: this.#progress, ...signals },
       books: new LaneBooks(deps, claim, entries),
       slot: laneSlot((waitMs) => this.#wait(Math.min(waitMs, maxWaitMs))),
       ...{ acceptedBefore: 0, suspectsBefore: 0, random: deps.random ?? Math.random },
@@ -179,7 +225,8 @@ class LaneKeeper {
       const expired = await retryDatabase(() => expireEntries(db, claim), this.#stop);
       if (expired > 0) log.info({ ...this.#names, expired }, 'messages expired in a halted lane');
       await this.#wait(lookMs);
-      if ((await retryDatabase(() => getLane(db, this.#laneId), this.#stop)).halt === null) return undefined;
+      const now = await retryDatabase(() => findLaneOfAnyApp(db, this.#laneId), this.#stop);
+      if (now?.halt == null) return undefined;
     }
     return undefined;
   }

@@ -11,6 +11,12 @@ const retryMs = 1_000;
  */
 export class LaneBell {
   readonly #listeners = new Map<number, Set<() => void>>();
+  readonly #onUnheard: (laneId: number) => void;
+
+  /** `onUnheard`: something was accepted for a lane that nobody here listens to. */
+  constructor(onUnheard: (laneId: number) => void = () => {}) {
+    this.#onUnheard = onUnheard;
+  }
 
   /** @returns a function that ends it */
   onRing(laneId: number, listener: () => void): () => void {
@@ -59,6 +65,8 @@ export class LaneBell {
   }
 
   #ring(laneId: number): void {
-    for (const listener of this.#listeners.get(laneId) ?? []) listener();
+    const listeners = this.#listeners.get(laneId);
+    if (listeners === undefined) this.#onUnheard(laneId);
+    else for (const listener of listeners) listener();
   }
 }

@@ -59,8 +59,7 @@ export class SmallSends {
   }
 
   /** A worker with other roles sends to this provider, or better does. */
-  #takes({ config, providers }: ActivityDeps, provider: ProviderName): boolean {
-    const isOurs = config.roles.includes(provider) && providers[provider] !== undefined;
-    return isOurs && performance.now() >= (this.#slowUntil.get(provider) ?? 0);
+  #takes({ config }: ActivityDeps, provider: ProviderName): boolean {
+    return config.roles.includes(provider) && performance.now() >= (this.#slowUntil.get(provider) ?? 0);
   }
 }

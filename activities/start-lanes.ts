@@ -1,6 +1,6 @@
-import { type Client, WorkflowExecutionAlreadyStartedError } from '@temporalio/client';
-import { type Lane, listLanesOfAllApps } from '../db/lanes.ts';
-import { laneWorkflowId, laneWorkflowType } from '../domain/ids.ts';
+import type { Client } from '@temporalio/client';
+import { findLaneOfAnyApp, type Lane, listLanesOfAllApps } from '../db/lanes.ts';
+import { laneWorkflowId, laneWorkflowType, ringSignalName } from '../domain/ids.ts';
 import type { LaneWorkflowInput } from '../domain/lane.ts';
 import { laneTaskQueue, taskQueuePrefix } from '../domain/task-queues.ts';
 import type { ActivityDeps } from './activities.ts';
@@ -8,12 +8,40 @@ import type { ActivityDeps } from './activities.ts';
 /** A lane that no worker has shown itself at for so long has none, or waits for one. */
 const unseenMs = 12_000;
 const deadlineMs = 5_000;
+/** Between two looks at a lane whose worker is another process, however much comes. */
+const lookAgainMs = 200;
 
-/** Starts the workflow of every lane that nobody seems to send; where it runs already, nothing happens. */
+/** Starts the workflow of every lane with entries that nobody seems to send; where it runs already, it is told. */
 export async function startMissingLanes(deps: ActivityDeps, client: Client, taskQueue: string): Promise<void> {
   for (const lane of await listLanesOfAllApps(deps.db)) {
-    if (lane.msUnseen > unseenMs) await startLane(deps, client, taskQueue, lane);
+    if (lane.hasEntries && lane.msUnseen > unseenMs) await startLane(deps, client, taskQueue, lane);
   }
+}
+
+/** To be called when something was accepted for a lane that this process does not have: the same for one, at once. */
+export function laneWaker(deps: ActivityDeps, client: Client, taskQueue: string): (laneId: number) => void {
+  /** Lanes that were looked at a moment ago; true: something came since. */
+  const looked = new Map<number, boolean>();
+
+  async function wake(laneId: number): Promise<void> {
+    const lane = await findLaneOfAnyApp(deps.db, laneId);
+    if (lane !== undefined && lane.msUnseen > unseenMs) await startLane(deps, client, taskQueue, lane);
+  }
+
+  function ring(laneId: number): void {
+    if (looked.has(laneId)) {
+      looked.set(laneId, true);
+      return;
+    }
+    looked.set(laneId, false);
+    setTimeout(() => {
+      const isRung = looked.get(laneId);
+      looked.delete(laneId);
+      if (isRung) ring(laneId);
+    }, lookAgainMs).unref();
+    wake(laneId).catch((err: unknown) => deps.log.warn({ err, laneId }, 'a lane was not woken, later again'));
+  }
+  return ring;
 }
 
 async function startLane({ log }: ActivityDeps, client: Client, taskQueue: string, lane: Lane): Promise<void> {
@@ -24,15 +52,12 @@ async function startLane({ log }: ActivityDeps, client: Client, taskQueue: strin
     summary: `app ${appId} · ${provider} · lane ${number}`,
     taskQueue: laneTaskQueue(prefix, provider),
   };
-  try {
-    await client.withDeadline(Date.now() + deadlineMs, () =>
-      client.workflow.start(laneWorkflowType, {
-        ...{ workflowId: laneWorkflowId(prefix, lane), taskQueue, args: [input] },
-        staticSummary: input.summary,
-      }),
-    );
-    log.info({ laneId, appId, provider, lane: number }, 'lane started');
-  } catch (error) {
-    if (!(error instanceof WorkflowExecutionAlreadyStartedError)) throw error;
-  }
+  // A workflow that is about to end, because its lane was empty, hears of it.
+  await client.withDeadline(Date.now() + deadlineMs, () =>
+    client.workflow.signalWithStart(laneWorkflowType, {
+      ...{ workflowId: laneWorkflowId(prefix, lane), taskQueue, args: [input], staticSummary: input.summary },
+      signal: ringSignalName,
+    }),
+  );
+  log.info({ laneId, appId, provider, lane: number }, 'lane started');
 }

@@ -4,8 +4,10 @@ import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
 import { pino } from 'pino';
 import { connect } from '../db/connect.ts';
+import { listExpiringCredentialsOfAllApps } from '../db/credentials.ts';
 import { createDeliveryPartitions } from '../db/delivery-partitions.ts';
 import { openLanesOfAllApps } from '../db/lanes.ts';
+import { createMasterKeys } from '../db/master-keys.ts';
 import { dropMessageWeeks } from '../db/message-partitions.ts';
 import { createProviderTokenStore } from '../db/provider-tokens.ts';
 import { forgetOldEvidenceOfAllApps } from '../db/token-evidence.ts';
@@ -14,13 +16,15 @@ import { providerNames } from '../domain/device.ts';
 import type { Logger } from '../domain/logger.ts';
 import { pause } from '../domain/pause.ts';
 import { deliveryTaskQueue, laneTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
-import { closeProviders, openProviders } from '../providers/open.ts';
+import { proveFiles, surroundingsOf } from '../providers/open.ts';
 import { type ActivityDeps, createActivities } from './activities.ts';
+import { AppProviders } from './app-providers.ts';
 import { OverloadWatch } from './delivery/overload-watch.ts';
 import { ProviderHosts } from './delivery/provider-hosts.ts';
 import { LaneBell } from './lane-bell.ts';
 import { runReconciler } from './reconcile.ts';
 import { SendingSlots, tunedBy } from './sending-slots.ts';
+import { laneWaker } from './start-lanes.ts';
 import { loadWorkerSettings } from './worker-settings.ts';
 
 /**
@@ -36,6 +40,8 @@ const smallSendsAtOnce = 20;
 const lanesAtOnce = 1_000;
 /** On Temporal Cloud every heartbeat that reaches the server is billed; pause and cancel do not wait for one. */
 const heartbeatThrottle = '2s';
+/** Before a certificate expires, days on which the log says so. */
+const expiryDays = 30;
 const dayMs = 24 * 60 * 60_000;
 
 const { config, configured } = loadWorkerSettings(process.env);
@@ -48,10 +54,12 @@ const { db, pool } = connect(config.databaseUrl, {
   applicationName: 'carillon-worker',
   onIdleError: (err) => log.warn({ err }, 'a database connection broke'),
 });
-const surroundings = { logger: log, providerTokenStore: createProviderTokenStore(db) };
-const providers = await openProviders(configured, config, surroundings);
+const surroundings = surroundingsOf(config, { logger: log, providerTokenStore: createProviderTokenStore(db) });
+await proveFiles(configured, surroundings);
+const opening = { db, masterKeys: createMasterKeys(config.masterKeys), configured, surroundings, log };
+const providers = new AppProviders(opening);
 /** With connections of their own: on those of a campaign a fifth of a second's worth of requests is always queued. */
-const laneProviders = await openProviders(configured, config, surroundings);
+const laneProviders = new AppProviders(opening);
 const deps: ActivityDeps = {
   ...{
     db,
@@ -63,10 +71,16 @@ const deps: ActivityDeps = {
     log,
   },
   slots: new SendingSlots(config.worker.concurrentBatches),
-  bell: new LaneBell(),
+  bell: new LaneBell((laneId) => wakeLane(laneId)),
 };
+if (config.proxy !== undefined) {
+  const { host, port } = config.proxy.proxy;
+  log.info({ proxy: `${host}:${port}` }, 'providers are reached through a proxy');
+}
 const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
 const connection = await connectPatiently(() => NativeConnection.connect(connectionOptions));
+const client = new Client({ connection, namespace });
+const wakeLane = laneWaker(deps, client, notificationsTaskQueue(config.taskQueuePrefix));
 const workers = await Promise.all(workerOptions(config, deps).map((options) => createPatiently(options)));
 const background = startBackground();
 log.info({ roles: config.worker.roles, namespace }, 'worker ready');
@@ -75,7 +89,7 @@ try {
 } finally {
   stopping.abort();
   await Promise.allSettled(background);
-  await Promise.all([closeProviders(providers), closeProviders(laneProviders)]);
+  await Promise.all([providers.close(), laneProviders.close()]);
   await connection.close();
   await db.destroy();
   log.info({}, 'worker stopped');
@@ -126,6 +140,7 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
 function startBackground(): Promise<void>[] {
   const { roles } = config.worker;
   return [
+    ...[providers, laneProviders].map((each) => each.watch(stopping.signal)),
     ...(roles.includes('lanes') ? [deps.bell.listen(pool, log, stopping.signal)] : []),
     ...(roles.includes('notifications') ? [lookAfterWorkflows(), keepHouse()] : []),
   ];
@@ -134,7 +149,6 @@ function startBackground(): Promise<void>[] {
 async function lookAfterWorkflows(): Promise<void> {
   // Before the first round, which then starts them all.
   await openLanes();
-  const client = new Client({ connection, namespace });
   await runReconciler(deps, client, notificationsTaskQueue(config.taskQueuePrefix), stopping.signal);
 }
 
@@ -143,6 +157,7 @@ async function keepHouse(): Promise<void> {
     await createDeliveryPartitions(db).catch((err: unknown) => log.error({ err }, 'partitions could not be made'));
     await openLanes();
     await forgetOldMessages().catch((err: unknown) => log.error({ err }, 'old messages could not be dropped'));
+    await warnOfExpiry().catch((err: unknown) => log.error({ err }, 'expiring certificates could not be looked for'));
     await forgetOldEvidenceOfAllApps(db).catch((err: unknown) =>
       log.error({ err }, 'old evidence could not be deleted'),
     );
@@ -155,6 +170,13 @@ async function openLanes(): Promise<void> {
     for (const provider of providerNames) await openLanesOfAllApps(db, provider, config.worker.lanes);
   } catch (err) {
     log.error({ err }, 'lanes could not be made');
+  }
+}
+
+async function warnOfExpiry(): Promise<void> {
+  for (const { id, appName, kind, fingerprint, expiresAt } of await listExpiringCredentialsOfAllApps(db, expiryDays)) {
+    const names = { credential: id, app: appName, kind, fingerprint, expiresAt };
+    log.warn(names, 'a credential expires soon: store another one');
   }
 }
 

@@ -3,6 +3,7 @@ import { MockActivityEnvironment } from '@temporalio/testing';
 import { DefaultLogger } from '@temporalio/worker';
 import { pino } from 'pino';
 import type { ActivityDeps } from '../activities/activities.ts';
+import type { ProviderSource } from '../activities/app-providers.ts';
 import { deliverBatch } from '../activities/deliver-batch.ts';
 import { DatabaseClock } from '../activities/delivery/database-clock.ts';
 import { OverloadWatch } from '../activities/delivery/overload-watch.ts';
@@ -19,7 +20,7 @@ import { launchNotification } from '../db/notification-moves.ts';
 import { createProviderTokenStore } from '../db/provider-tokens.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
-import { closeProviders, openProviders } from '../providers/open.ts';
+import { fromEnvironment, surroundingsOf } from '../providers/open.ts';
 import type { DeviceAddress, PushProvider } from '../providers/provider.ts';
 import { SimulatorControl } from '../simulator/control-client.ts';
 import { median } from './figures.ts';
@@ -55,16 +56,15 @@ const task: DeliverTask = JSON.parse(process.argv.at(-1)!);
 const { config, configured } = loadWorkerSettings(process.env);
 const log = pino({ level: 'silent' });
 const { db, pool } = connect(config.databaseUrl, { maxConnections: 20, applicationName: 'carillon-bench' });
-const providers = await openProviders(configured, config, {
-  logger: log,
-  providerTokenStore: createProviderTokenStore(db),
-});
-const provider = providers.apns!;
+const provider = await configured.apns.fromFiles!(
+  fromEnvironment,
+  surroundingsOf(config, { logger: log, providerTokenStore: createProviderTokenStore(db) }),
+);
 const deps: ActivityDeps = {
   ...{
     db,
     pool,
-    providers,
+    providers: sourceOf(provider),
     overload: new OverloadWatch(),
     providerHosts: new ProviderHosts(log),
     config: config.worker,
@@ -107,9 +107,15 @@ const report: DeliverReport = {
     withoutSendingUs: median(parts.map(({ withoutSendingUs }) => withoutSendingUs)),
   },
 };
-await closeProviders(providers);
+await provider.close();
 await db.destroy();
 console.log(JSON.stringify(report));
+
+/** Every run gets this one. */
+function sourceOf(provider: PushProvider): ProviderSource {
+  const { signal: replaced } = new AbortController();
+  return { lease: async () => ({ provider, replaced, credentialId: undefined, release() {} }) };
+}
 
 /** The same devices, with books and without. */
 async function measurePair(): Promise<{ tracked: Speed; bare: Speed }> {
@@ -162,7 +168,7 @@ async function measureParts(): Promise<DeliverReport['parts']> {
   const build = await measure(async () => {
     for (let n = 0; n < builds; n++) provider.prepare({ notificationId: id, message });
   });
-  const withoutSending = await measure(() => deliverAll({ ...deps, providers: { ...providers, apns: sink } }, batches));
+  const withoutSending = await measure(() => deliverAll({ ...deps, providers: sourceOf(sink) }, batches));
   return {
     readUs: read.cpuUs,
     // Built once a batch.

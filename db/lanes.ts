@@ -27,9 +27,9 @@ export interface LaneClaim {
   settled: number;
 }
 
-/** At least so many lanes for each app; a power of two. They are never made fewer. */
+/** At least so many lanes for each app that is not being deleted; a power of two. They are never made fewer. */
 export async function openLanesOfAllApps(db: Kysely<Database>, provider: ProviderName, lanes: number): Promise<void> {
-  await sql`select open_lanes(id, ${provider}, ${lanes}) from apps order by id`.execute(db);
+  await sql`select open_lanes(id, ${provider}, ${lanes}) from apps where deletion is null order by id`.execute(db);
 }
 
 export async function listLanesOfAllApps(db: Kysely<Database>): Promise<Lane[]> {
@@ -37,10 +37,10 @@ export async function listLanesOfAllApps(db: Kysely<Database>): Promise<Lane[]> 
   return rows.map(toLane);
 }
 
-/** @throws where there is none */
-export async function getLane(db: Kysely<Database>, id: number): Promise<Lane> {
+/** Undefined: its app is gone. */
+export async function findLaneOfAnyApp(db: Kysely<Database>, id: number): Promise<Lane | undefined> {
   const { rows } = await laneRows(db, sql`id = ${id}`);
-  return toLane(rows[0]!);
+  return rows[0] && toLane(rows[0]);
 }
 
 interface LaneRow {
@@ -58,7 +58,8 @@ function laneRows(db: Kysely<Database>, which: ReturnType<typeof sql>) {
   return sql<LaneRow>`
     select id, app_id, provider, number, halt_reason, halt_detail,
       settled < (select next_position from lane_ends where lane_id = id) as has_entries,
-      (extract(epoch from clock_timestamp() - seen_at) * 1000)::double precision as ms_unseen
+      case when isfinite(seen_at) then extract(epoch from clock_timestamp() - seen_at) * 1000 else 'Infinity' end::double precision
+        as ms_unseen
     from lanes where ${which} order by id
   `.execute(db);
 }
@@ -87,6 +88,23 @@ export async function noteLaneSeen(client: StatementClient, { laneId, fence }: L
     text: 'update lanes set seen_at = clock_timestamp() where id = $1 and fence = $2',
     values: [laneId, fence],
   });
+}
+
+/**
+ * A lane that is empty up to `settled` is left: nobody has it from now on. False: something was accepted meanwhile, or a later claim owns
+ * it. The end of the lane is locked, as by those who append: what is accepted later finds the lane left, and wakes it.
+ */
+export async function leaveLane(
+  db: Kysely<Database>,
+  { laneId, fence }: Pick<LaneClaim, 'laneId' | 'fence'>,
+  settled: number,
+): Promise<boolean> {
+  const { rows } = await sql`
+    with ending as materialized (select next_position from lane_ends where lane_id = ${laneId} for update)
+    update lanes set seen_at = '-infinity', settled = greatest(settled, ${settled}::bigint) from ending
+    where id = ${laneId} and fence = ${fence} and next_position = ${settled} returning id
+  `.execute(db);
+  return rows.length > 0;
 }
 
 /** The lane sends nothing until the fault is mended; what is in it waits. */

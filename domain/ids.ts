@@ -11,6 +11,9 @@ export function notificationWorkflowId(notificationId: string): string {
 
 export const laneWorkflowType = 'laneWorkflow';
 
+/** Tells `laneWorkflow` that something was accepted after its worker had left the lane. */
+export const ringSignalName = 'ringSignal';
+
 /** Two installations in one namespace may both have such a lane: their prefix tells them apart. */
 export function laneWorkflowId(
   taskQueuePrefix: string,
@@ -21,4 +24,10 @@ export function laneWorkflowId(
 
 export function batchWorkflowId(notificationId: string, seq: number): string {
   return `notification-${notificationId}/batch-${seq}`;
+}
+
+export const deleteAppWorkflowType = 'deleteAppWorkflow';
+
+export function deleteAppWorkflowId(taskQueuePrefix: string, appId: number): string {
+  return `${taskQueuePrefix}app-deletion-${appId}`;
 }

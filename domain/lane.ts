@@ -5,9 +5,9 @@ export interface KeepLaneInput {
   laneId: number;
 }
 
-/** Why a worker has left its lane. The next one goes on at once. */
+/** Why a worker has left its lane. The next one goes on at once, unless nothing is in it, or it is gone with its app. */
 export interface KeepLaneResult {
-  reason: 'time is over' | 'worker shut down' | 'claimed by another';
+  reason: 'time is over' | 'worker shut down' | 'claimed by another' | 'idle' | 'gone';
 }
 
 /** Shown as heartbeat details in Temporal's UI. */

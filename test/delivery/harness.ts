@@ -4,6 +4,7 @@ import { MockActivityEnvironment } from '@temporalio/testing';
 import { DefaultLogger } from '@temporalio/worker';
 import { sql } from 'kysely';
 import type { ActivityDeps } from '../../activities/activities.ts';
+import type { ProviderSource } from '../../activities/app-providers.ts';
 import { deliverBatch } from '../../activities/deliver-batch.ts';
 import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
@@ -18,7 +19,7 @@ import { launchNotification } from '../../db/notification-moves.ts';
 import { getNotificationOfAnyApp } from '../../db/notifications.ts';
 import { loadConfig, type WorkerConfig } from '../../domain/config.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../../domain/delivery.ts';
-import { byProvider, type ProviderName } from '../../domain/device.ts';
+import type { ProviderName } from '../../domain/device.ts';
 import type { Logger } from '../../domain/logger.ts';
 import type { Message } from '../../domain/message.ts';
 import type { Notification } from '../../domain/notification.ts';
@@ -91,6 +92,18 @@ export function createScriptedProvider(
     close: async () => {},
   };
   return scripted;
+}
+
+/** The same providers for every app, never replaced. */
+export function sourceOf(providers: Partial<Record<ProviderName, PushProvider>>): ProviderSource {
+  const { signal: replaced } = new AbortController();
+  return {
+    async lease(_appId, name) {
+      const provider = providers[name];
+      if (provider === undefined) return { fault: `There is no credential for ${name}.` };
+      return { provider, replaced, credentialId: undefined, release: () => {} };
+    },
+  };
 }
 
 export interface DeliveryRow {
@@ -253,7 +266,7 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
     const deps: ActivityDeps = {
       ...{ db: own.db, pool: own.pool, overload, config, log, slots, providerHosts: new ProviderHosts(log) },
       bell: new LaneBell(),
-      providers: byProvider((name) => (provider?.name === name ? provider : undefined)),
+      providers: sourceOf(provider ? { [provider.name]: provider } : {}),
       ...(random && { random }),
     };
     const deliver: TestWorker['deliver'] = (batch, attempt = 1, environment = activityEnvironment(attempt)) =>

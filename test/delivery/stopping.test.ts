@@ -255,7 +255,7 @@ describe('halted before a single call', () => {
     assert.equal(result.status, 'stopped');
     const { state, halt } = await send.read();
     assert.equal(state, 'halted');
-    assert.deepEqual(halt, { reason: 'credentials', detail: 'The worker has no credential for fcm.' });
+    assert.deepEqual(halt, { reason: 'credentials', detail: 'There is no credential for fcm.' });
     await send.checkBooks({});
   });
 

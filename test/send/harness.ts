@@ -9,7 +9,7 @@ import { ProviderHosts } from '../../activities/delivery/provider-hosts.ts';
 import { LaneBell } from '../../activities/lane-bell.ts';
 import { reconcile } from '../../activities/reconcile.ts';
 import { SendingSlots, tunedBy } from '../../activities/sending-slots.ts';
-import { startMissingLanes } from '../../activities/start-lanes.ts';
+import { laneWaker, startMissingLanes } from '../../activities/start-lanes.ts';
 import { createTemporalWaker } from '../../api/notifications/temporal-waker.ts';
 import { auditBooks } from '../../db/audit.ts';
 import { insertNotification } from '../../db/notification-drafts.ts';
@@ -25,7 +25,7 @@ import type { Outcome } from '../../domain/outcome.ts';
 import { deliveryTaskQueue, laneTaskQueue, notificationsTaskQueue } from '../../domain/task-queues.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { createTestApi, type TestApi } from '../api/harness.ts';
-import { createScriptedProvider, type ScriptedProvider } from '../delivery/harness.ts';
+import { createScriptedProvider, type ScriptedProvider, sourceOf } from '../delivery/harness.ts';
 import { connectTestTemporal, type TestTemporal } from '../support/temporal.ts';
 import { until } from '../support/until.ts';
 
@@ -65,6 +65,8 @@ export interface RunningWorker {
   stop(): Promise<void>;
 }
 
+type WorkerOptions = Partial<WorkerConfig> & Pick<ActivityDeps, 'laneIdleMs'>;
+
 export interface SendBench {
   api: TestApi;
   temporal: TestTemporal;
@@ -72,7 +74,7 @@ export interface SendBench {
   /** What workers logged as a warning or an error. */
   logged: Record<string, unknown>[];
   launch(options?: SendOptions): Promise<TestSend>;
-  startWorker(settings?: Partial<WorkerConfig>): Promise<RunningWorker>;
+  startWorker(options?: WorkerOptions): Promise<RunningWorker>;
   /** One round of the reconciler, as if every change were older than its grace. */
   reconcile(): Promise<void>;
   /** As a worker does when it starts, and every few seconds. */
@@ -190,13 +192,16 @@ export async function createSendBench(): Promise<SendBench> {
     };
   }
 
-  async function startWorker(settings: Partial<WorkerConfig> = {}): Promise<RunningWorker> {
+  async function startWorker({ laneIdleMs, ...settings }: WorkerOptions = {}): Promise<RunningWorker> {
     const config = { ...loadConfig({ DATABASE_URL: api.database.url }).worker, ...quick, ...settings };
     const deps: ActivityDeps = {
-      ...{ db, pool, providers, overload: new OverloadWatch(), providerHosts: new ProviderHosts(log), config, log },
+      ...{ db, pool, overload: new OverloadWatch(), providerHosts: new ProviderHosts(log), config, log },
+      providers: sourceOf(providers),
+      ...(laneIdleMs !== undefined && { laneIdleMs }),
       slots: new SendingSlots(config.concurrentBatches),
-      bell: new LaneBell(),
+      bell: new LaneBell((laneId) => wakeLane(laneId)),
     };
+    const wakeLane = laneWaker(deps, temporal.client, notificationsTaskQueue(temporal.taskQueuePrefix));
     const common = {
       connection: await temporal.openNativeConnection(),
       namespace: temporal.namespace,
@@ -250,12 +255,12 @@ export async function createSendBench(): Promise<SendBench> {
     ...{ api, temporal, providers, logged, launch, startWorker },
     async reconcile() {
       await pool.query(`update notifications set updated_at = updated_at - interval '1 hour'`);
-      const deps = { db, pool, providers, log } as unknown as ActivityDeps;
+      const deps = { db, pool, log } as unknown as ActivityDeps;
       const taskQueue = notificationsTaskQueue(temporal.taskQueuePrefix);
       await reconcile(deps, temporal.client, taskQueue, new AbortController().signal);
     },
     async startLanes() {
-      const deps = { db, pool, providers, log } as unknown as ActivityDeps;
+      const deps = { db, pool, log } as unknown as ActivityDeps;
       await startMissingLanes(deps, temporal.client, notificationsTaskQueue(temporal.taskQueuePrefix));
     },
     async close() {

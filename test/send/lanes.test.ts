@@ -92,3 +92,16 @@ test("Temporal's UI says what a lane does", async () => {
     return activity?.activityType?.name === 'keepLane' && typeof status.perSecond === 'number' && status.waiting === 0;
   });
 });
+
+test('a lane that nothing comes to is left, and whatever comes at that moment or later is sent', async () => {
+  await worker.stop();
+  worker = await bench.startWorker({ laneIdleMs: 150 });
+  await post(5, { prefer: 'wait=20' });
+  await until(async () => (await lane().describe()).status.name === 'COMPLETED');
+  // Around the moment in which the worker leaves and the workflow ends.
+  for (let ms = 100; ms <= 220; ms += 20) {
+    await new Promise((resolve) => setTimeout(resolve, ms));
+    const [delivery] = (await post(6, { prefer: 'wait=20' })).deliveries;
+    assert.deepEqual([ms, delivery?.outcome, delivery?.in_doubt], [ms, 'accepted', false]);
+  }
+});
