@@ -85,7 +85,7 @@ export async function findApiKey(db: Kysely<Database>, plainKey: string): Promis
         .selectAll()
         .where('key_hash', '=', hashApiKey(plainKey))
         .where('revoked_at', 'is', null)
-        .where(sql<boolean>`expires_at is null or expires_at > now()`),
+        .where(sql<boolean>`(expires_at is null or expires_at > now())`),
     )
     .with('noted', (qb) =>
       qb
@@ -93,7 +93,7 @@ export async function findApiKey(db: Kysely<Database>, plainKey: string): Promis
         .from('found')
         .set({ last_used_at: sql<Date>`now()` })
         .whereRef('api_keys.id', '=', 'found.id')
-        .where(sql<boolean>`found.last_used_at is null or found.last_used_at < now() - interval '1 minute'`),
+        .where(sql<boolean>`(found.last_used_at is null or found.last_used_at < now() - interval '1 minute')`),
     )
     .selectFrom('found')
     .select(['id', 'app_id', 'scopes', 'requests_per_second'])
