@@ -9,11 +9,18 @@ export interface ProviderTokenStore {
    * to ask and seen by all others.
    */
   getOrCreate(
-    fingerprint: string,
+    owner: ProviderTokenOwner,
     olderThanMs: number,
     mint: () => Promise<MintedProviderToken>,
     refusedToken?: string,
   ): Promise<StoredProviderToken>;
+}
+
+export interface ProviderTokenOwner {
+  /** Of the credential. */
+  fingerprint: string;
+  /** 32 bytes that follow from the credential: the token is kept under them, for whoever could make it anyway. */
+  sealingKey: Uint8Array;
 }
 
 export interface MintedProviderToken {

@@ -1,8 +1,8 @@
-import { createPrivateKey, type KeyObject } from 'node:crypto';
+import { createPrivateKey, hkdfSync, type KeyObject } from 'node:crypto';
 import { SignJWT } from 'jose';
 import type { Logger } from '../../domain/logger.ts';
 import type { Clock } from '../clock.ts';
-import type { ProviderTokenStore, StoredProviderToken } from '../provider-token-store.ts';
+import type { ProviderTokenOwner, ProviderTokenStore, StoredProviderToken } from '../provider-token-store.ts';
 import { type ApnsKey, fingerprintOfKey } from './key.ts';
 
 /**
@@ -40,7 +40,7 @@ export interface ProviderTokenSourceOptions {
 export class ProviderTokenSource {
   readonly #key: ApnsKey;
   readonly #signingKey: KeyObject;
-  readonly #fingerprint: string;
+  readonly #owner: ProviderTokenOwner;
   readonly #store: ProviderTokenStore;
   readonly #clock: Clock;
   readonly #logger: Logger;
@@ -54,7 +54,9 @@ export class ProviderTokenSource {
   constructor({ key, store, clock, logger }: ProviderTokenSourceOptions) {
     this.#key = key;
     this.#signingKey = createPrivateKey(key.privateKeyPem);
-    this.#fingerprint = fingerprintOfKey(key);
+    const secret = this.#signingKey.export({ type: 'pkcs8', format: 'der' });
+    const sealingKey = new Uint8Array(hkdfSync('sha256', secret, '', 'carillon provider token', 32));
+    this.#owner = { fingerprint: fingerprintOfKey(key), sealingKey };
     this.#store = store;
     this.#clock = clock;
     this.#logger = logger;
@@ -120,7 +122,7 @@ export class ProviderTokenSource {
 
   async #ask(refusedJwt: string | undefined): Promise<ProviderToken> {
     this.#renewAtMs = this.#clock.monotonicMs() + askAgainMs;
-    const stored = await this.#store.getOrCreate(this.#fingerprint, renewAfterMs, () => this.#mint(), refusedJwt);
+    const stored = await this.#store.getOrCreate(this.#owner, renewAfterMs, () => this.#mint(), refusedJwt);
     const nowMs = this.#clock.monotonicMs();
     if (this.#current?.jwt === stored.token) return this.#current;
     const token = this.#tokenOf(stored, refusedJwt !== undefined);

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { sql } from 'kysely';
-import { createProviderTokenStore } from '../../db/provider-tokens.ts';
+import { createProviderTokenStore, forgetOldProviderTokensOfAllApps } from '../../db/provider-tokens.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 
-const fingerprint = 'key-1';
+const owner = { fingerprint: 'key-1', sealingKey: new Uint8Array(32).fill(1) };
 const maxAgeMs = 45 * 60_000;
 
 let database: TestDatabase;
@@ -14,7 +14,7 @@ const mint = async () => {
   return { token: `token-${++minted}`, issuedAt: new Date() };
 };
 const getOrCreate = (refused?: string, olderThanMs = maxAgeMs) =>
-  createProviderTokenStore(database.db).getOrCreate(fingerprint, olderThanMs, mint, refused);
+  createProviderTokenStore(database.db).getOrCreate(owner, olderThanMs, mint, refused);
 const age = (interval: string) =>
   sql`update provider_tokens set updated_at = clock_timestamp() - ${interval}::interval`.execute(database.db);
 
@@ -69,14 +69,50 @@ describe('the provider token that all workers share', () => {
     await getOrCreate();
     await age('50 minutes');
     const fail = () => Promise.reject(new Error('no key'));
-    await assert.rejects(createProviderTokenStore(database.db).getOrCreate(fingerprint, maxAgeMs, fail), /no key/);
-    const rows = await database.db.selectFrom('provider_tokens').select('token').execute();
-    assert.deepEqual(rows, [{ token: 'token-1' }]);
+    await assert.rejects(createProviderTokenStore(database.db).getOrCreate(owner, maxAgeMs, fail), /no key/);
+    await age('1 minute');
+    assert.equal((await getOrCreate()).token, 'token-1');
   });
 
   test('of another key is another one', async () => {
     await getOrCreate();
-    const other = await createProviderTokenStore(database.db).getOrCreate('key-2', maxAgeMs, mint);
+    const other = await createProviderTokenStore(database.db).getOrCreate(
+      { ...owner, fingerprint: 'key-2' },
+      maxAgeMs,
+      mint,
+    );
     assert.equal(other.token, 'token-2');
+  });
+
+  test('is stored sealed: the row does not show it', async () => {
+    const { token } = await getOrCreate();
+    const { rows } = await sql<{ row: string }>`select provider_tokens::text as row from provider_tokens`.execute(
+      database.db,
+    );
+    assert.equal(rows.length, 1);
+    assert.ok(!rows[0]!.row.includes(token));
+  });
+
+  test('counts as none where it does not open: it was sealed by another credential, changed, or copied here', async () => {
+    await getOrCreate();
+    const withOtherKey = { ...owner, sealingKey: new Uint8Array(32).fill(2) };
+    const other = await createProviderTokenStore(database.db).getOrCreate(withOtherKey, maxAgeMs, mint);
+    assert.equal(other.token, 'token-2');
+    await sql`update provider_tokens set token_jwe = 'damaged'`.execute(database.db);
+    assert.equal((await getOrCreate()).token, 'token-3');
+    const copy = { ...owner, fingerprint: 'key-2' };
+    await sql`insert into provider_tokens select 'key-2', token_jwe, issued_at, updated_at from provider_tokens`.execute(
+      database.db,
+    );
+    assert.equal((await createProviderTokenStore(database.db).getOrCreate(copy, maxAgeMs, mint)).token, 'token-4');
+  });
+
+  test('is forgotten a day after it was made', async () => {
+    await getOrCreate();
+    await forgetOldProviderTokensOfAllApps(database.db);
+    assert.equal((await getOrCreate()).token, 'token-1');
+    await age('25 hours');
+    await forgetOldProviderTokensOfAllApps(database.db);
+    assert.deepEqual(await database.db.selectFrom('provider_tokens').selectAll().execute(), []);
   });
 });

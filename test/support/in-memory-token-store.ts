@@ -1,5 +1,6 @@
 import type {
   MintedProviderToken,
+  ProviderTokenOwner,
   ProviderTokenStore,
   StoredProviderToken,
 } from '../../providers/provider-token-store.ts';
@@ -16,7 +17,7 @@ export class InMemoryProviderTokenStore implements ProviderTokenStore {
   }
 
   getOrCreate(
-    fingerprint: string,
+    { fingerprint }: ProviderTokenOwner,
     olderThanMs: number,
     mint: () => Promise<MintedProviderToken>,
     refusedToken?: string,
