@@ -44,7 +44,7 @@ export async function blame(db: Kysely<Database>, { credentialId }: ProviderLeas
 /** How soon a change is followed, … */
 const lookMs = 2_000;
 /** … and how long the connections of an app that sends nothing stay open. */
-const idleMs = 60_000;
+const usualIdleMs = 60_000;
 
 interface Opened {
   provider: PushProvider;
@@ -70,6 +70,8 @@ export interface AppProvidersOptions {
   configured: ConfiguredProviders;
   surroundings: ProviderSurroundings;
   log: Logger;
+  /** Default a minute. */
+  idleMs?: number;
 }
 
 /**
@@ -156,7 +158,7 @@ export class AppProviders implements ProviderSource {
 
   /** One look: replaces what has changed, closes what is idle. */
   async look(): Promise<void> {
-    const { db } = this.#options;
+    const { db, idleMs = usualIdleMs } = this.#options;
     const known = new Map<string, Entry>();
     for (const [key, entry] of this.#entries) {
       const found = await entry.catch(() => undefined);

@@ -84,7 +84,7 @@ interface CredentialRow {
   /** To the minute. */
   last_used_at: Date | null;
   last_refused_at: Date | null;
-  /** The provider's own word. */
+  /** What a send or a lane was halted for: a sentence. */
   last_refusal: string | null;
   created_at: Default<Date>;
   revoked_at: Date | null;

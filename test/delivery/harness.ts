@@ -116,6 +116,8 @@ export interface DeliveryRow {
 }
 
 export interface SendOptions {
+  /** Default 1. */
+  appId?: number;
   devices?: number;
   provider?: ProviderName;
   message?: Message;
@@ -144,6 +146,8 @@ export interface TestSend {
 
 export interface WorkerOptions extends Partial<WorkerConfig> {
   provider?: PushProvider | undefined;
+  /** Default: `provider`, for every app. */
+  source?: ProviderSource;
   /** Default: the test's own pool. */
   database?: DatabaseHandle;
   overload?: OverloadWatch;
@@ -193,13 +197,13 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
   ) as unknown as Logger;
 
   async function launch(options: SendOptions = {}): Promise<TestSend> {
-    const { devices = 50, provider = 'apns', message = { title: 'Hello' }, batchSize = 10_000 } = options;
+    const { devices = 50, provider = 'apns', message = { title: 'Hello' }, batchSize = 10_000, appId = 1 } = options;
     const { db } = database;
     const id = uuidV7(options.idAt?.getTime());
     const tokens = options.tokenOf ? Array.from({ length: devices }, (_, n) => options.tokenOf!(n)) : [];
     const { rows: inserted } = await sql<{ id: number }>`
       insert into devices (app_id, external_id, provider, platform, device_token)
-      select 1, ${id} || '-' || n, ${provider}, ${provider === 'apns' ? 'ios' : 'android'},
+      select ${appId}, ${id} || '-' || n, ${provider}, ${provider === 'apns' ? 'ios' : 'android'},
         coalesce((${tokens}::text[])[n], encode(sha256((${id} || n)::bytea), 'hex'))
       from generate_series(1, ${devices}::integer) n order by n
       returning id
@@ -207,14 +211,14 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
     const externalIds = inserted.map((_, n) => `${id}-${n + 1}`);
     await insertNotification(db, {
       id,
-      appId: 1,
+      appId,
       title: message.title ?? null,
       message,
       audience: { externalIds },
       inDoubtPolicy: options.inDoubtPolicy ?? 'redeliver',
       ratePerSecond: options.ratePerSecond ?? null,
     });
-    await launchNotification(db, 1, id);
+    await launchNotification(db, appId, id);
     const planner = worker({ batchSize, openBatches: 5_000 }).deps;
     const { signal } = new AbortController();
     const { batches } = await nextBatches(planner, { notificationId: id, afterSeq: 0 }, signal);
@@ -256,6 +260,7 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
   function worker(options: WorkerOptions = {}): TestWorker {
     const {
       provider,
+      source = sourceOf(provider ? { [provider.name]: provider } : {}),
       database: own = database,
       overload = new OverloadWatch(),
       slots = new SendingSlots(1),
@@ -266,7 +271,7 @@ export async function createDeliveryBench(): Promise<DeliveryBench> {
     const deps: ActivityDeps = {
       ...{ db: own.db, pool: own.pool, overload, config, log, slots, providerHosts: new ProviderHosts(log) },
       bell: new LaneBell(),
-      providers: sourceOf(provider ? { [provider.name]: provider } : {}),
+      providers: source,
       ...(random && { random }),
     };
     const deliver: TestWorker['deliver'] = (batch, attempt = 1, environment = activityEnvironment(attempt)) =>
