@@ -13,6 +13,7 @@ import { describeRequest } from './http/describe-request.ts';
 import { methodAnswers } from './http/methods.ts';
 import { handleError } from './http/problems.ts';
 import { createRouter } from './http/router.ts';
+import { keys } from './keys/routes.ts';
 import { messageBooks } from './messages/books.ts';
 import { messages } from './messages/routes.ts';
 import { audienceList } from './notifications/audience-list.ts';
@@ -47,6 +48,7 @@ export function createApp(deps: ApiDependencies) {
   app.route('/', notificationMoves(deps));
   app.route('/', notificationDeliveries(deps));
   app.route('/', notificationProgress(deps));
+  app.route('/', keys(deps));
   openApi(app);
   return app;
 }

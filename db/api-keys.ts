@@ -1,13 +1,16 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { type Kysely, sql } from 'kysely';
+import { type Kysely, type Selectable, sql, type Transaction } from 'kysely';
+import type { Actor } from '../domain/actor.ts';
 import { type App, defaultAppName } from '../domain/app.ts';
 import { readCommandLine } from '../domain/command-line.ts';
 import { loadConfig } from '../domain/config.ts';
 import { appScopes, type Scope } from '../domain/scopes.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
 import { findAppByName, findAppOfAnyApp } from './apps.ts';
+import { recordChange } from './audit-entries.ts';
+import { databaseNow } from './clock.ts';
 import { connect } from './connect.ts';
 import { describeDatabaseError } from './database-error.ts';
 import type { Database } from './schema.ts';
@@ -20,14 +23,25 @@ import type { Database } from './schema.ts';
  */
 export const localDatabaseFile = fileURLToPath(new URL('../.carillon/database-url', import.meta.url));
 
-/** A key that is valid now. */
-interface ApiKey {
+/** Never with the key itself. */
+export interface ApiKey {
   id: string;
-  /** Undefined: an administrator's. */
-  app: App | undefined;
+  name: string;
   scopes: Scope[];
   /** Undefined: as the settings say. */
   requestsPerSecond: number | undefined;
+  createdAt: Date;
+  /** Undefined: it lives until it is revoked. */
+  expiresAt: Date | undefined;
+  /** To the minute. */
+  lastUsedAt: Date | undefined;
+  revokedAt: Date | undefined;
+}
+
+/** A key that is valid now. */
+interface ValidApiKey extends Pick<ApiKey, 'id' | 'scopes' | 'requestsPerSecond'> {
+  /** Undefined: an administrator's. */
+  app: App | undefined;
   /** Undefined: never. By the database's clock. */
   expiresInMs: number | undefined;
 }
@@ -55,10 +69,29 @@ export function ensureFirstApiKey(db: Kysely<Database>): Promise<string | undefi
   });
 }
 
-/** Returns the plain key: `ck_` and 256 random bits. Only its SHA-256 is stored. */
+/** Returns the plain key, which is stored nowhere. */
 export async function insertApiKey(db: Kysely<Database>, input: NewApiKey): Promise<string> {
+  return (await insert(db, input)).plainKey;
+}
+
+/** The same by somebody, for a transaction, with the key as it is listed. */
+export async function createApiKey(
+  trx: Transaction<Database>,
+  actor: Actor,
+  input: NewApiKey,
+): Promise<{ key: ApiKey; plainKey: string }> {
+  const { appId } = input;
+  const { row, plainKey } = await insert(trx, input);
+  const { id, name, scopes, expires_at, requests_per_second } = row;
+  const changes = { name, scopes, expires_at: expires_at?.toISOString() ?? null, requests_per_second };
+  await recordChange(trx, actor, { appId, action: 'key.create', target: { kind: 'key', id }, changes });
+  return { key: toApiKey(row), plainKey };
+}
+
+/** A plain key is `ck_` and 256 random bits. Only its SHA-256 is stored. */
+async function insert(db: Kysely<Database>, input: NewApiKey) {
   const plainKey = `ck_${randomBytes(32).toString('base64url')}`;
-  await db
+  const row = await db
     .insertInto('api_keys')
     .values({
       id: uuidV7(),
@@ -69,15 +102,107 @@ export async function insertApiKey(db: Kysely<Database>, input: NewApiKey): Prom
       expires_at: input.expiresAt ?? null,
       requests_per_second: input.requestsPerSecond ?? null,
     })
-    .execute();
-  return plainKey;
+    .returning(apiKeyColumns)
+    .executeTakeFirstOrThrow();
+  return { row, plainKey };
+}
+
+/** Newest first, also those that are revoked or have expired; `cursor` is the last id of the page before. */
+export async function listApiKeys(
+  db: Kysely<Database>,
+  appId: number,
+  page: { cursor?: string | undefined; limit: number },
+): Promise<ApiKey[]> {
+  let query = db.selectFrom('api_keys').select(apiKeyColumns).where('app_id', '=', appId);
+  if (page.cursor !== undefined) query = query.where('id', '<', page.cursor);
+  const rows = await query.orderBy('id', 'desc').limit(page.limit).execute();
+  return rows.map(toApiKey);
+}
+
+/** False: the app has no such key. A repeat changes nothing. */
+export async function revokeApiKey(
+  trx: Transaction<Database>,
+  actor: Actor,
+  appId: number,
+  id: string,
+): Promise<boolean> {
+  const key = await lockApiKey(trx, appId, id);
+  if (!key || key.revokedAt) return key !== undefined;
+  await trx.updateTable('api_keys').set({ revoked_at: sql<Date>`now()` }).where('id', '=', id).execute();
+  const changes = { name: key.name };
+  await recordChange(trx, actor, { appId, action: 'key.revoke', target: { kind: 'key', id }, changes });
+  return true;
+}
+
+/**
+ * Makes another key that may do the same and lives as long, from now on, and lets the one before it live for `overlapSeconds`
+ * at most.
+ */
+export async function rotateApiKey(
+  trx: Transaction<Database>,
+  actor: Actor,
+  appId: number,
+  id: string,
+  overlapSeconds: number,
+): Promise<{ kind: 'rotated'; key: ApiKey; plainKey: string } | { kind: 'unknown' } | { kind: 'ended' }> {
+  const before = await lockApiKey(trx, appId, id);
+  if (!before) return { kind: 'unknown' };
+  const now = await databaseNow(trx);
+  const { name, scopes, requestsPerSecond, createdAt, expiresAt, revokedAt } = before;
+  if (revokedAt || (expiresAt && expiresAt <= now)) return { kind: 'ended' };
+  const lifeMs = expiresAt && expiresAt.getTime() - createdAt.getTime();
+  const { row, plainKey } = await insert(trx, {
+    ...{ appId, name, scopes, requestsPerSecond },
+    expiresAt: lifeMs === undefined ? undefined : new Date(now.getTime() + lifeMs),
+  });
+  const overlapEnd = new Date(now.getTime() + overlapSeconds * 1_000);
+  const expires_at = expiresAt && expiresAt < overlapEnd ? expiresAt : overlapEnd;
+  await trx.updateTable('api_keys').set({ expires_at }).where('id', '=', id).execute();
+  const changes = { name, replaced_by: row.id, expires_at: expires_at.toISOString() };
+  await recordChange(trx, actor, { appId, action: 'key.rotate', target: { kind: 'key', id }, changes });
+  return { kind: 'rotated', key: toApiKey(row), plainKey };
+}
+
+async function lockApiKey(trx: Transaction<Database>, appId: number, id: string): Promise<ApiKey | undefined> {
+  const row = await trx
+    .selectFrom('api_keys')
+    .select(apiKeyColumns)
+    .where('app_id', '=', appId)
+    .where('id', '=', id)
+    .forNoKeyUpdate()
+    .executeTakeFirst();
+  return row && toApiKey(row);
+}
+
+const apiKeyColumns = [
+  'id',
+  'name',
+  'scopes',
+  'requests_per_second',
+  'created_at',
+  'expires_at',
+  'last_used_at',
+  'revoked_at',
+] as const;
+
+function toApiKey(row: Pick<Selectable<Database['api_keys']>, (typeof apiKeyColumns)[number]>): ApiKey {
+  return {
+    id: row.id,
+    name: row.name,
+    scopes: row.scopes,
+    requestsPerSecond: row.requests_per_second ?? undefined,
+    createdAt: row.created_at,
+    expiresAt: row.expires_at ?? undefined,
+    lastUsedAt: row.last_used_at ?? undefined,
+    revokedAt: row.revoked_at ?? undefined,
+  };
 }
 
 /**
  * The key and its app; undefined for keys that never were, are revoked or have expired. Found by hash, so the time it takes says
  * nothing about the key. Notes that the key was used, once a minute at most.
  */
-export async function findApiKey(db: Kysely<Database>, plainKey: string): Promise<ApiKey | undefined> {
+export async function findApiKey(db: Kysely<Database>, plainKey: string): Promise<ValidApiKey | undefined> {
   const row = await db
     .with('found', (qb) =>
       qb

@@ -24,13 +24,16 @@ export function enterRoute(scope: Scope, source: AppSource): MiddlewareHandler<A
     if (source !== 'none') {
       const app = source === 'path' ? await appOfPath(c) : await appOfCaller(c);
       // Those with this scope ask how far it is.
-      if (app.deletion && scope !== 'admin') {
-        throw new ApiError(409, 'app_deleting', `The app ${app.name} is being deleted.`);
-      }
+      if (scope !== 'admin') refuseDeleted(app);
       c.set('app', app);
     }
     await next();
   };
+}
+
+/** @throws {ApiError} 409 app_deleting */
+export function refuseDeleted({ name, deletion }: App): void {
+  if (deletion) throw new ApiError(409, 'app_deleting', `The app ${name} is being deleted.`);
 }
 
 async function appOfPath(c: Context<AppEnv>): Promise<App> {

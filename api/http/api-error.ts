@@ -14,6 +14,7 @@ type ProblemCode =
   | 'app_deleting'
   | 'app_exists'
   | 'app_not_empty'
+  | 'key_ended'
   | 'rate_limited'
   | 'too_many_imports'
   | 'too_many_exports'

@@ -146,7 +146,8 @@ describe('access', () => {
     };
     assert.deepEqual(await get(api.app, '/healthz'), { status: 200, body: { status: 'ok' } });
     assert.equal((await get(api.app, '/readyz')).status, 200);
-    const waker = { wake: async () => 'deferred' as const, check: async () => 'unreachable' };
+    const deferred = async () => 'deferred' as const;
+    const waker = { wake: deferred, deleteApp: deferred, check: async () => 'unreachable' };
     const noTemporal = await createTestApi({ waker });
     assert.deepEqual(await get(noTemporal.app, '/readyz'), {
       status: 200,
