@@ -1,4 +1,5 @@
 import { authenticate } from './access/authenticate.ts';
+import { enterAsOperator } from './access/enter-as-operator.ts';
 import { audiences } from './audiences/routes.ts';
 import { deviceDeliveries } from './deliveries/of-device.ts';
 import { notificationDeliveries } from './deliveries/of-notification.ts';
@@ -34,7 +35,7 @@ export function createApp(deps: ApiDependencies) {
   app.route('/', health(deps));
   app.route('/', docs(deps));
 
-  app.use('/v1/*', authenticate(deps));
+  app.use('/v1/*', deps.operator === undefined ? authenticate(deps) : enterAsOperator(deps, deps.operator));
   // Before devices: "import" would otherwise be the external id of a device.
   app.route('/', deviceImport(deps));
   app.route('/', devices(deps));

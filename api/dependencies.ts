@@ -16,6 +16,8 @@ export interface ApiDependencies {
   log: Logger;
   /** Present when JWTs of an outside issuer are accepted beside API keys. */
   verifyJwt?: JwtVerifier | undefined;
+  /** Who asks, where it is the command for operators and no server: no key is asked for. The name that the audit tells. */
+  operator?: string | undefined;
   /** Files under `/docs/assets/`; without them `/docs` answers 404. */
   docsAssets?: DocsAssets | undefined;
   /** Aborted when the process is asked to stop: streams that would run on end themselves. */

@@ -5,8 +5,8 @@ import type { Scope } from '../../domain/scopes.ts';
 
 /** Who asks. */
 export interface Caller {
-  kind: 'key' | 'jwt';
-  /** The id of the API key, or the subject of the JWT. */
+  kind: 'key' | 'jwt' | 'operator';
+  /** The id of the API key, the subject of the JWT, or the name of the operator. */
   subject: string;
   scopes: readonly Scope[];
   /** Undefined: an administrator, who names one with each request. */
