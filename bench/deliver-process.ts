@@ -84,6 +84,7 @@ const sink: PushProvider = {
   },
   prepare: (content, nowMs) => provider.prepare(content, nowMs),
   send: async () => ({ kind: 'accepted', httpStatus: 200 }),
+  probe: async () => ({ kind: 'accepted', httpStatus: 200 }),
   close: async () => {},
 };
 const control = new SimulatorControl(task.controlUrl);

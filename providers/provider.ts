@@ -39,6 +39,12 @@ export interface PushProvider {
    */
   send(prepared: PreparedMessage, device: DeviceAddress): Promise<Verdict>;
 
+  /**
+   * A request that any provider must refuse for its device token alone, and that shows nothing anywhere: what it says instead is
+   * about credential, topic or project.
+   */
+  probe(): Promise<Verdict>;
+
   /** Refuses new sends, lets those in flight end (bounded), closes every connection. A repeat is harmless. */
   close(): Promise<void>;
 }

@@ -2,7 +2,14 @@ import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import type { ApnsEnvironment } from '../../domain/device.ts';
 import { CredentialError } from '../credentials/credential-error.ts';
 import { readPkcs12 } from '../credentials/pkcs12.ts';
-import { decodeBase64, isPkcs12, unwrap } from '../credentials/private-key.ts';
+import {
+  decodeBase64,
+  isPkcs12,
+  normalisePrivateKey,
+  type PemFrame,
+  pemFrames,
+  unwrap,
+} from '../credentials/private-key.ts';
 
 /** An APNs client certificate with its key, ready to use. */
 export interface ApnsCertificate {
@@ -29,7 +36,7 @@ const environmentOids: Record<ApnsEnvironment, string> = {
 };
 
 export interface ApnsCertificateInput {
-  /** PEM, a .p12 file, or its base64. May hold the key too. */
+  /** PEM or DER, a .p12 file, or the base64 of one of them. May hold the key too. */
   certificate: string | Uint8Array;
   /** PEM; where the certificate's file does not hold it. */
   privateKey?: string | undefined;
@@ -39,30 +46,25 @@ export interface ApnsCertificateInput {
 
 /** Checks that certificate and key belong together and that the certificate is valid now. @throws {CredentialError} */
 export function normaliseApnsCertificate(
-  input: ApnsCertificateInput,
+  { certificate, privateKey, password }: ApnsCertificateInput,
   now: Date,
 ): ApnsCertificate & ApnsCertificateFacts {
-  const pem = asPem(input);
-  const text = pem.certificate;
-  const blocks = [...text.matchAll(/-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g)].map(
-    ([block]) => block,
-  );
-  if (blocks.length === 0)
-    throw new CredentialError('certificate', 'There is no certificate in PEM form in this file.');
-  const certificates = blocks.map(parseCertificate);
-  const key = parseKey(pem.privateKey ?? text, pem.password);
-
-  const own = certificates.findIndex((certificate) => certificate.checkPrivateKey(key));
-  if (own < 0) throw new CredentialError('private_key', 'The key does not belong to the certificate.');
-  const certificate = certificates[own]!;
-  checkValidity(certificate, now);
+  const file = readFile(certificate, password);
+  const key = privateKey === undefined ? file.privateKey : readKey(unwrap(privateKey), password);
+  if (key === undefined) {
+    throw new CredentialError('private_key', 'The file of the certificate holds no private key, and none is given.');
+  }
+  const keyObject = createPrivateKey(key);
+  const own = file.certificates.find((one) => one.checkPrivateKey(keyObject));
+  if (own === undefined) throw new CredentialError('private_key', 'The key does not belong to the certificate.');
+  checkValidity(own, now);
   return {
     kind: 'certificate',
-    certificatePem: [blocks[own]!, ...blocks.filter((_, i) => i !== own)].join('\n'),
-    privateKeyPem: key.export({ type: 'pkcs8', format: 'pem' }) as string,
-    apnsTopic: /^UID=(.+)$/m.exec(certificate.subject)?.[1],
-    environments: environmentsOf(certificate),
-    expiresAt: new Date(certificate.validTo),
+    certificatePem: [own, ...file.certificates.filter((one) => one !== own)].map(String).join(''),
+    privateKeyPem: key,
+    apnsTopic: /^UID=(.+)$/m.exec(own.subject)?.[1],
+    environments: environmentsOf(own),
+    expiresAt: new Date(own.validTo),
   };
 }
 
@@ -71,31 +73,77 @@ export function fingerprintOfCertificate({ certificatePem }: ApnsCertificate): s
   return new X509Certificate(certificatePem).fingerprint256.replaceAll(':', '').toLowerCase();
 }
 
-function asPem({ certificate, privateKey, password }: ApnsCertificateInput) {
-  const text = typeof certificate === 'string' ? unwrap(certificate) : new TextDecoder().decode(certificate);
-  const bytes = typeof certificate === 'string' && !text.includes('-----BEGIN') ? decodeBase64(text) : certificate;
-  if (typeof bytes !== 'string' && bytes !== undefined && isPkcs12(bytes)) {
-    const contents = readPkcs12(bytes, password ?? '');
-    return { certificate: contents.certificates, privateKey: contents.privateKey, password: undefined };
-  }
-  return { certificate: unwrap(text), privateKey: privateKey === undefined ? undefined : unwrap(privateKey), password };
+interface CertificateFile {
+  certificates: X509Certificate[];
+  /** PKCS#8 PEM. */
+  privateKey: string | undefined;
 }
 
-function parseCertificate(block: string): X509Certificate {
+/** PEM, DER or PKCS#12, as it is or as base64, and all that happens to a text that is pasted. */
+function readFile(input: string | Uint8Array, password: string | undefined): CertificateFile {
+  if (typeof input !== 'string') {
+    // A PEM file begins with a dash or with words.
+    return input[0] === derSequence ? fromDer(input, password) : readFile(new TextDecoder().decode(input), password);
+  }
+  const text = unwrap(input);
+  if (text.startsWith('{')) throw refused('a JSON file (a Google service account?)');
+  const frames = pemFrames(text);
+  if (frames.length > 0) return fromFrames(frames, password);
+  const bytes = decodeBase64(text);
+  if (bytes === undefined) throw refused(text === '' ? 'an empty text' : 'neither PEM nor base64');
+  return readFile(bytes, password);
+}
+
+const derSequence = 0x30;
+
+function fromDer(der: Uint8Array, password: string | undefined): CertificateFile {
+  if (!isPkcs12(der)) return { certificates: [parseCertificate(der)], privateKey: undefined };
+  const { certificates, privateKey } = readPkcs12(der, password ?? '');
+  return fromFrames(pemFrames(certificates + privateKey), undefined);
+}
+
+function fromFrames(frames: PemFrame[], password: string | undefined): CertificateFile {
+  const certificates = frames.filter(({ label }) => label === 'CERTIFICATE');
+  const key = frames.find(({ label }) => label.endsWith('PRIVATE KEY'));
+  if (certificates.length === 0) {
+    throw refused(key === undefined ? `a ${frames[0]!.label.toLowerCase()}` : 'a private key without its certificate');
+  }
+  return {
+    certificates: certificates.map(({ content }) => parseCertificate(decodeBase64(content) ?? new Uint8Array())),
+    privateKey: key && readKey(key.text, password),
+  };
+}
+
+function parseCertificate(der: Uint8Array): X509Certificate {
   try {
-    return new X509Certificate(block);
+    return new X509Certificate(der);
   } catch {
-    throw new CredentialError('certificate', 'The certificate is damaged.');
+    throw new CredentialError('certificate', 'The certificate is damaged, or no certificate at all.');
   }
 }
 
-function parseKey(text: string, password: string | undefined): KeyObject {
+function refused(found: string): CredentialError {
+  return new CredentialError('certificate', `This is ${found}; an APNs certificate (PEM or .p12) is needed.`);
+}
+
+function readKey(text: string, password: string | undefined): string {
+  if (!text.includes('ENCRYPTED')) return normalisePrivateKey(text, 'any');
+  if (!password) {
+    throw new CredentialError('password', 'The private key is locked by a password, and none is given.');
+  }
+  const frame = pemFrames(text).find(({ label }) => label === 'ENCRYPTED PRIVATE KEY');
+  const der = frame && decodeBase64(frame.content);
   try {
-    return createPrivateKey({ key: text, ...(password === undefined ? {} : { passphrase: password }) });
+    const locked = der ? ({ key: Buffer.from(der), format: 'der', type: 'pkcs8' } as const) : { key: text };
+    return normalisePrivateKey(exportedKey(createPrivateKey({ ...locked, passphrase: password })), 'any');
   } catch {
     // What the crypto library says may quote the key.
-    throw new CredentialError('private_key', 'There is no usable private key in this file, or its password is wrong.');
+    throw new CredentialError('password', 'The private key does not open: it is damaged, or its password is wrong.');
   }
+}
+
+function exportedKey(key: KeyObject): string {
+  return key.export({ type: 'pkcs8', format: 'pem' }) as string;
 }
 
 function checkValidity(certificate: X509Certificate, now: Date): void {

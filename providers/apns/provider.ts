@@ -1,7 +1,7 @@
-import { createHash } from 'node:crypto';
 import type { ApnsEnvironment } from '../../domain/device.ts';
 import type { Logger } from '../../domain/logger.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
+import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { within } from '../../domain/within.ts';
 import type { Http2Request, Http2Response, Http2Result } from '../../http2/exchange.ts';
 import type { HeaderTemplate } from '../../http2/header-template.ts';
@@ -17,8 +17,8 @@ import type { ProviderTokenStore } from '../provider-token-store.ts';
 import { silentLogger, ThrottledLog } from '../throttled-log.ts';
 import { UnknownAnswers } from '../unknown-answers.ts';
 import { apnsIdSuffix } from './apns-id.ts';
-import type { ApnsCertificate } from './certificate.ts';
-import type { ApnsKey } from './key.ts';
+import { type ApnsCertificate, fingerprintOfCertificate } from './certificate.ts';
+import { type ApnsKey, fingerprintOfKey } from './key.ts';
 import { apnsPushTypeRules, buildApnsContent } from './payload.ts';
 import { PreparedApnsMessage } from './prepared-message.ts';
 import { type ProviderToken, ProviderTokenSource } from './provider-token.ts';
@@ -141,10 +141,7 @@ class ApnsProvider implements PushProvider {
     this.#unknownAnswers = new UnknownAnswers('APNs', this.#logger);
     this.#throttledLog = new ThrottledLog(this.#logger, () => this.#clock.monotonicMs());
     const { credential, providerTokenStore: store } = options;
-    this.credential =
-      credential.kind === 'key'
-        ? `key ${credential.teamId}/${credential.keyId}`
-        : `certificate ${fingerprint(credential)}`;
+    this.credential = nameOf(credential);
     const hostName = (environment: ApnsEnvironment) => this.#url(environment).host;
     this.#hostNames = { production: hostName('production'), sandbox: hostName('sandbox') };
     this.hosts = [...new Set(Object.values(this.#hostNames))];
@@ -235,6 +232,11 @@ class ApnsProvider implements PushProvider {
       if (prepared.isExpired) return expired;
       result = await host.pool.send(request);
     }
+  }
+
+  probe(): Promise<Verdict> {
+    const prepared = this.prepare({ notificationId: uuidV7(), message: { title: 'Probe' } });
+    return this.send(prepared, { deviceId: 0, deviceToken: '0'.repeat(64), apnsEnvironment: null });
   }
 
   async close(): Promise<void> {
@@ -367,9 +369,10 @@ function refusedAgain({ httpStatus }: ProviderAnswer, { reason, reaction }: Apns
   return { kind: 'unsent', reason, afterMs: 1_000 };
 }
 
-/** Short, and made of the certificate's public part. */
-function fingerprint({ certificatePem }: ApnsCertificate): string {
-  return createHash('sha256').update(certificatePem).digest('hex').slice(0, 16);
+/** Made of what is public, and enough of it to tell two credentials apart. */
+function nameOf(credential: ApnsKey | ApnsCertificate): string {
+  if (credential.kind === 'certificate') return `certificate ${fingerprintOfCertificate(credential).slice(0, 16)}`;
+  return `key ${credential.teamId}/${credential.keyId} ${fingerprintOfKey(credential).slice(0, 16)}`;
 }
 
 /** The request's path is built from it, so it is checked on every send; a loop costs less than a pattern here. */

@@ -5,7 +5,7 @@ import { CredentialError } from './credential-error.ts';
  * Private keys in every shape in which people paste them: literal `\n`, quotes around, CRLF, all on one line, base64 of
  * the whole file, or the bare base64 without a PEM frame.
  */
-export type KeyKind = 'ec' | 'rsa';
+export type KeyKind = 'ec' | 'rsa' | 'any';
 
 /** Returns PKCS#8 PEM of a key of the wanted kind, proven by a test signature. @throws {CredentialError} */
 export function normalisePrivateKey(input: string | Uint8Array, wanted: KeyKind, field = 'private_key'): string {
@@ -18,16 +18,17 @@ export function normalisePrivateKey(input: string | Uint8Array, wanted: KeyKind,
 const wantedNames: Record<KeyKind, string> = {
   ec: "an APNs signing key (Apple's .p8 file)",
   rsa: 'the RSA key of a Google service account',
+  any: 'the private key of the certificate',
 };
 
 function readPrivateKey(input: string | Uint8Array, wanted: KeyKind, field: string): KeyObject {
   const text = unwrap(asText(input, wanted, field));
   if (text === '') throw new CredentialError(field, `The key is empty; ${wantedNames[wanted]} is needed.`);
   if (text.startsWith('{')) throw refused(field, 'a JSON file (a Google service account?)', wanted);
-  const frames = [...text.matchAll(/-----BEGIN ([A-Z0-9 ]+)-----([\s\S]*?)(?:-----END|$)/g)];
+  const frames = pemFrames(text);
   // A file may hold curve parameters or certificates beside its key.
-  const framed = frames.find(([, label]) => label!.endsWith('PRIVATE KEY')) ?? frames[0];
-  if (framed !== undefined) return fromFrame(framed[1]!, framed[2]!, wanted, field);
+  const framed = frames.find(({ label }) => label.endsWith('PRIVATE KEY')) ?? frames[0];
+  if (framed !== undefined) return fromFrame(framed, wanted, field);
 
   const bytes = decodeBase64(text);
   if (bytes === undefined) throw refused(field, 'neither PEM nor base64', wanted);
@@ -36,7 +37,7 @@ function readPrivateKey(input: string | Uint8Array, wanted: KeyKind, field: stri
   return fromDer(bytes, wanted, field);
 }
 
-function fromFrame(label: string, content: string, wanted: KeyKind, field: string): KeyObject {
+function fromFrame({ label, content }: PemFrame, wanted: KeyKind, field: string): KeyObject {
   switch (label) {
     case 'PRIVATE KEY':
     case 'EC PRIVATE KEY':
@@ -87,6 +88,7 @@ export function isPkcs12(der: Uint8Array): boolean {
 
 function checkKind(key: KeyObject, wanted: KeyKind, field: string): void {
   const { asymmetricKeyType: type, asymmetricKeyDetails: details } = key;
+  if (wanted === 'any') return;
   if (type !== wanted) {
     const name = type === 'rsa' ? `an RSA key of ${details?.modulusLength} bits` : `a key of type ${type}`;
     throw refused(field, type === 'ec' ? `an EC key on curve ${details?.namedCurve}` : name, wanted);
@@ -121,6 +123,20 @@ function asText(input: string | Uint8Array, wanted: KeyKind, field: string): str
   return input[0] === 0x30 && input[1]! >= 0x30
     ? Buffer.from(input).toString('base64')
     : new TextDecoder().decode(input);
+}
+
+export interface PemFrame {
+  /** `CERTIFICATE`, `PRIVATE KEY`, … */
+  label: string;
+  content: string;
+  /** With its first and last line. */
+  text: string;
+}
+
+/** The last one may have lost its end. */
+export function pemFrames(text: string): PemFrame[] {
+  const found = text.matchAll(/-----BEGIN ([A-Z0-9 ]+)-----([\s\S]*?)(?:-----END [A-Z0-9 ]+-----|$)/g);
+  return [...found].map(([text, label, content]) => ({ text, label: label!, content: content! }));
 }
 
 /** Removes what environment files, shells and YAML leave around a pasted text. */

@@ -20,8 +20,19 @@ export class PreparedFcmMessage implements PreparedMessage {
   #holdsAfterMs = Number.NEGATIVE_INFINITY;
   #holdsUntilMs = Number.POSITIVE_INFINITY;
 
-  /** @throws {PayloadError} */
-  constructor(content: NotificationContent, project: string, nowMs: () => number) {
+  readonly #prefix: string;
+
+  /**
+   * @param aim `validate`: FCM checks all of it and delivers nothing
+   * @throws {PayloadError}
+   */
+  constructor(
+    content: NotificationContent,
+    project: string,
+    nowMs: () => number,
+    aim: 'deliver' | 'validate' = 'deliver',
+  ) {
+    this.#prefix = prefixes[aim];
     this.target = project;
     this.#content = content;
     this.#nowMs = nowMs;
@@ -39,6 +50,7 @@ export class PreparedFcmMessage implements PreparedMessage {
     const now = this.#nowMs();
     if (now <= this.#holdsAfterMs || now > this.#holdsUntilMs) this.#suffix = this.#build(now).suffix;
     const token = JSON.stringify(registrationToken);
+    const prefix = this.#prefix;
     const target = Buffer.allocUnsafe(prefix.length + Buffer.byteLength(token) + this.#suffix.length);
     let at = target.write(prefix, 0, 'latin1');
     at += target.write(token, at);
@@ -59,4 +71,7 @@ export class PreparedFcmMessage implements PreparedMessage {
   }
 }
 
-const prefix = '{"message":{"token":';
+const prefixes = {
+  deliver: '{"message":{"token":',
+  validate: '{"validate_only":true,"message":{"token":',
+};

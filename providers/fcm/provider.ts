@@ -1,5 +1,6 @@
 import type { Logger } from '../../domain/logger.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
+import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { within } from '../../domain/within.ts';
 import type { Http2Request, Http2Result } from '../../http2/exchange.ts';
 import { HeaderTemplate } from '../../http2/header-template.ts';
@@ -16,7 +17,7 @@ import { UnknownAnswers } from '../unknown-answers.ts';
 import { type AccessToken, type AccessTokenResult, AccessTokenSource, maxRefusedInARow } from './access-token.ts';
 import { defaultFcmWaits, type FcmReading, type FcmWaits, fcmVerdict, readFcmAnswer } from './errors.ts';
 import { PreparedFcmMessage } from './prepared-message.ts';
-import type { ServiceAccount } from './service-account.ts';
+import { fingerprintOfAccount, type ServiceAccount } from './service-account.ts';
 
 const fcmUrl = 'https://fcm.googleapis.com';
 
@@ -79,7 +80,7 @@ class FcmProvider implements PushProvider {
     });
     const url = new URL(options.url ?? fcmUrl);
     this.#authority = url.host;
-    this.credential = `account ${account.clientEmail}${account.privateKeyId ? ` ${account.privateKeyId}` : ''}`;
+    this.credential = `account ${account.clientEmail} ${fingerprintOfAccount(account).slice(0, 16)}`;
     this.hosts = [url.host];
     this.#project = options.projectId ?? account.projectId;
     this.#path = `/v1/projects/${this.#project}/messages:send`;
@@ -160,6 +161,12 @@ class FcmProvider implements PushProvider {
     if (next === undefined) return noToken;
     if (next === 'refused_too') return this.#refusedToken(answer, reading);
     return next.ok ? this.#request(message, next.token, refusedTokens) : next.failure;
+  }
+
+  probe(): Promise<Verdict> {
+    const content = { notificationId: uuidV7(), message: { title: 'Probe' } };
+    const prepared = new PreparedFcmMessage(content, this.#project, () => this.#clock.now().getTime(), 'validate');
+    return this.send(prepared, { deviceId: 0, deviceToken: 'probe', apnsEnvironment: null });
   }
 
   async close(): Promise<void> {

@@ -74,6 +74,7 @@ export function createScriptedProvider(
       if (message.title === 'too large') throw new PayloadError('payload', 'is 5000 bytes, at most 4096 are allowed');
       return { provider: name, target: scripted.configuration, payloadBytes: 100 };
     },
+    probe: async () => accepted,
     async send(_prepared, device) {
       const call = { ...device, call: (counts.get(device.deviceId) ?? 0) + 1, number: calls.length + 1 };
       counts.set(device.deviceId, call.call);

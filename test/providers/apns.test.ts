@@ -615,8 +615,11 @@ describe('certificate authentication', () => {
       () => normaliseApnsCertificate({ certificate, privateKey: other.privateKey }, new Date()),
       /does not belong/,
     );
-    assert.throws(() => normaliseApnsCertificate({ certificate }, new Date()), /no usable private key/);
-    assert.throws(() => normaliseApnsCertificate({ certificate: privateKey }, new Date()), /no certificate/);
+    assert.throws(() => normaliseApnsCertificate({ certificate }, new Date()), /holds no private key/);
+    assert.throws(
+      () => normaliseApnsCertificate({ certificate: privateKey }, new Date()),
+      /a private key without its certificate/,
+    );
     const inTwoYears = new Date(Date.now() + 2 * 365 * 86_400_000);
     assert.throws(() => normaliseApnsCertificate({ certificate, privateKey }, inTwoYears), /expired on/);
   });
