@@ -9,6 +9,7 @@ import {
   type LaneClaim,
   leaveLane,
 } from '../db/lanes.ts';
+import { countWaitingOfAnyApp } from '../db/message-counts.ts';
 import { retryDatabase } from '../db/retry-database.ts';
 import { exhausted } from '../domain/exhausted.ts';
 import type { KeepLaneInput, KeepLaneResult, LaneStatus } from '../domain/lane.ts';
@@ -67,6 +68,7 @@ class LaneKeeper {
   /** The latest one. */
   #claim: LaneClaim | undefined;
   #entries: LaneEntries | undefined;
+  #waiting = 0;
   #stopped: string | undefined;
   #shown = { at: performance.now(), answered: 0, perSecond: 0 };
   #onRing: (() => void) | undefined;
@@ -86,9 +88,21 @@ class LaneKeeper {
       const perSecond = Math.round(((answered - this.#shown.answered) * 1000) / (now - this.#shown.at));
       this.#shown = { at: now, answered, perSecond };
     }
-    const { waiting = 0, deferred = 0 } = this.#entries ?? {};
-    const stopped = this.#stopped !== undefined && { stopped: this.#stopped };
-    return { perSecond: this.#shown.perSecond, waiting, deferred, ...stopped };
+    const { perSecond } = this.#shown;
+    const waiting = this.#waiting;
+    const silent = waiting > 0 && perSecond === 0 ? 'no answers lately' : undefined;
+    const stopped = this.#stopped ?? silent;
+    return { perSecond, waiting, deferred: this.#entries?.deferred ?? 0, ...(stopped !== undefined && { stopped }) };
+  }
+
+  /** What waits, also while nothing is read. */
+  async #count(): Promise<void> {
+    const { db, log } = this.#deps;
+    try {
+      this.#waiting = await countWaitingOfAnyApp(db, this.#laneId);
+    } catch (err) {
+      log.debug({ ...this.#names, err }, 'what waits in a lane could not be counted');
+    }
   }
 
   async keep(): Promise<KeepLaneResult> {
@@ -100,6 +114,7 @@ class LaneKeeper {
     });
     const { laneIdleMs = usualIdleMs } = this.#deps;
     const looks = setInterval(this.#idleLook(laneIdleMs), laneIdleMs / idleLooks);
+    const counts = setInterval(() => void this.#count(), rateMs);
     try {
       while (!this.#stop.aborted) {
         const left = await this.#runOnce(giveUp);
@@ -111,6 +126,7 @@ class LaneKeeper {
       return { reason: this.#idle.signal.aborted && (await this.#leave()) ? 'idle' : 'time is over' };
     } finally {
       clearInterval(looks);
+      clearInterval(counts);
       silence();
       release();
     }
@@ -201,7 +217,7 @@ class LaneKeeper {
       ...deps,
       ...{ appId: lane.appId, provider, pending: entries, progress: this.#progress, ...signals },
       books: new LaneBooks(deps, claim, entries),
-      slot: laneSlot((waitMs) => this.#wait(Math.min(waitMs, maxWaitMs))),
+      slot: laneSlot((waitMs, reason) => this.#waitFor(reason, Math.min(waitMs, maxWaitMs))),
       ...{ acceptedBefore: 0, suspectsBefore: 0, random: deps.random ?? Math.random },
     });
     const end = await sender.run();
@@ -214,7 +230,8 @@ class LaneKeeper {
   /** What is in the lane waits, but for what gets too old, until it is tried again or somebody says that the fault is mended. */
   async #halt(claim: LaneClaim, lane: Lane, halt: Halt): Promise<undefined> {
     const { db, log } = this.#deps;
-    this.#stopped = `${halt.reason}: ${halt.detail}`;
+    const since = (lane.halt?.since ?? new Date()).toISOString();
+    this.#stopped = `${halt.reason} since ${since}, tried every ${haltMs / 1000} s: ${halt.detail}`;
     if (lane.halt?.detail !== halt.detail) {
       const { appId, provider, number } = lane;
       log.error({ ...this.#names, appId, provider, lane: number, ...halt }, 'lane halted');
@@ -229,6 +246,12 @@ class LaneKeeper {
       if (now?.halt == null) return undefined;
     }
     return undefined;
+  }
+
+  async #waitFor(reason: string, ms: number): Promise<void> {
+    this.#stopped = reason;
+    await this.#wait(ms);
+    this.#stopped = undefined;
   }
 
   /** Until the time is over, the worker stops, or the bell rings. */
@@ -249,14 +272,12 @@ class LaneKeeper {
 }
 
 /** A lane has a place of its own: it waits there. */
-function laneSlot(wait: (ms: number) => Promise<unknown>): Slot {
+function laneSlot(wait: Slot['waitHere']): Slot {
   return {
     mayWaitForQuota: () => true,
     // Further entries come, and are not kept waiting.
     mayWaitForDeferred: () => false,
-    async waitHere(waitMs) {
-      await wait(waitMs);
-    },
+    waitHere: wait,
     leaveInSilence() {},
     noteAnswer() {},
     takeBack() {},

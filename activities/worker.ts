@@ -101,6 +101,8 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
     namespace,
     activities: createActivities(deps),
     maxHeartbeatThrottleInterval: heartbeatThrottle,
+    // What a dead worker had in its cache is waited for no longer than this; the default of 10 s held up lanes and sends.
+    stickyQueueScheduleToStartTimeout: '2s',
     // Running activities are told at once: each has its own, bounded time to record what is in flight.
     shutdownGraceTime: 0,
     shutdownForceTime: worker.shutdownGraceMs + 10_000,

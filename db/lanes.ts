@@ -1,5 +1,7 @@
 import { type Kysely, sql } from 'kysely';
+import { workerActor } from '../domain/actor.ts';
 import type { ProviderName } from '../domain/device.ts';
+import { auditEntry } from './audit-entries.ts';
 import type { StatementClient } from './prepared-statement.ts';
 import type { Database } from './schema.ts';
 
@@ -10,7 +12,7 @@ export interface Lane {
   provider: ProviderName;
   /** From 0. */
   number: number;
-  halt: { reason: string; detail: string } | null;
+  halt: { reason: string; detail: string; since: Date } | null;
   /** Some without an outcome, or all that it ever had ended a moment ago. */
   hasEntries: boolean;
   /** Milliseconds since a worker last showed that it sends; Infinity: none ever did. */
@@ -50,13 +52,14 @@ interface LaneRow {
   number: number;
   halt_reason: string | null;
   halt_detail: string | null;
+  halted_at: Date | null;
   has_entries: boolean;
   ms_unseen: number;
 }
 
 function laneRows(db: Kysely<Database>, which: ReturnType<typeof sql>) {
   return sql<LaneRow>`
-    select id, app_id, provider, number, halt_reason, halt_detail,
+    select id, app_id, provider, number, halt_reason, halt_detail, halted_at,
       settled < (select next_position from lane_ends where lane_id = id) as has_entries,
       case when isfinite(seen_at) then extract(epoch from clock_timestamp() - seen_at) * 1000 else 'Infinity' end::double precision
         as ms_unseen
@@ -64,8 +67,18 @@ function laneRows(db: Kysely<Database>, which: ReturnType<typeof sql>) {
   `.execute(db);
 }
 
-function toLane({ id, app_id, provider, number, halt_reason, halt_detail, has_entries, ms_unseen }: LaneRow): Lane {
-  const halt = halt_reason === null ? null : { reason: halt_reason, detail: halt_detail! };
+function toLane({
+  id,
+  app_id,
+  provider,
+  number,
+  halt_reason,
+  halt_detail,
+  halted_at,
+  has_entries,
+  ms_unseen,
+}: LaneRow): Lane {
+  const halt = halt_reason === null ? null : { reason: halt_reason, detail: halt_detail!, since: halted_at! };
   return { id, appId: app_id, provider, number, halt, hasEntries: has_entries, msUnseen: ms_unseen };
 }
 
@@ -113,10 +126,18 @@ export async function haltLane(
   { laneId, fence }: LaneClaim,
   { reason, detail }: { reason: string; detail: string },
 ): Promise<void> {
+  const entry = auditEntry(workerActor, {
+    ...{ appId: sql.ref('app_id'), action: 'lane.halt' },
+    ...{ target: { kind: 'lane', id: sql`provider || '-' || number` }, changes: { reason } },
+  });
   await sql`
-    update lanes set halt_reason = ${reason}, halt_detail = ${detail}, halted_at = coalesce(halted_at, clock_timestamp()),
-      seen_at = clock_timestamp()
-    where id = ${laneId} and fence = ${fence}
+    with lane as materialized (select id, halted_at is null as is_new from lanes where id = ${laneId} for no key update),
+    halted as (
+      update lanes set halt_reason = ${reason}, halt_detail = ${detail}, halted_at = coalesce(halted_at, clock_timestamp()),
+        seen_at = clock_timestamp()
+      from lane where lanes.id = lane.id and fence = ${fence} returning app_id, provider, number, is_new
+    )
+    select ${entry} from halted where is_new
   `.execute(db);
 }
 

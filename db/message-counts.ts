@@ -84,3 +84,12 @@ export async function listLanes(db: Kysely<Database>, appId: number): Promise<La
     halt: reason === null ? null : { reason, detail: detail!, since: since! },
   }));
 }
+
+/** Devices of a lane without an outcome. */
+export async function countWaitingOfAnyApp(db: Kysely<Database>, laneId: number): Promise<number> {
+  const { rows } = await sql<{ waiting: number }>`
+    select coalesce(sum(case outcome when 'entered' then devices else -devices end), 0)::bigint as waiting
+    from message_counts where lane_id = ${laneId} and app_id = (select app_id from lanes where id = ${laneId})
+  `.execute(db);
+  return rows[0]!.waiting;
+}

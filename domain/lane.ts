@@ -1,5 +1,8 @@
-/** Temporal hears of a lane's worker every two seconds. A dead one is missed after this time, and another takes the lane over. */
-export const laneHeartbeatTimeoutMs = 4_000;
+/**
+ * Temporal hears of a lane's worker every two seconds. A dead one is missed after this time, and another takes the lane over a second
+ * later.
+ */
+export const laneHeartbeatTimeoutMs = 3_500;
 
 export interface KeepLaneInput {
   laneId: number;
@@ -14,7 +17,7 @@ export interface KeepLaneResult {
 export interface LaneStatus {
   /** Requests, over the last seconds. */
   perSecond: number;
-  /** Entries that wait for their turn or for another attempt. */
+  /** Entries without an outcome, as the books said a few seconds ago. */
   waiting: number;
   /** Entries that wait for another attempt. */
   deferred: number;

@@ -25,7 +25,7 @@ export async function laneWorkflow(input: LaneWorkflowInput): Promise<void> {
     startToCloseTimeout: '2h',
     heartbeatTimeout: laneHeartbeatTimeoutMs,
     cancellationType: ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-    retry: { initialInterval: '100ms', backoffCoefficient: 2, maximumInterval: '10s' },
+    retry: { initialInterval: '100ms', backoffCoefficient: 2, maximumInterval: '1s' },
   });
   setCurrentDetails(
     `**${summary}**\n\nRate, what waits and what stops it: Pending Activities, heartbeat details. Waits for a worker of queue ${taskQueue} otherwise.`,

@@ -102,7 +102,7 @@ export class Sender {
     // Not for each device on its own: those that are due shortly after it are one window with it.
     const waitMs = Math.max(dueMs, gatherMs);
     if (!this.#run.slot.mayWaitForDeferred(waitMs)) return false;
-    await this.#run.slot.waitHere(waitMs);
+    await this.#run.slot.waitHere(waitMs, 'refused for now');
     return this.#end.why === undefined;
   }
 

@@ -4,7 +4,8 @@ export interface Slot {
   mayWaitForQuota(waitMs: number): boolean;
   /** The same for devices that were refused for now. */
   mayWaitForDeferred(waitMs: number): boolean;
-  waitHere(waitMs: number): Promise<void>;
+  /** @param reason for people */
+  waitHere(waitMs: number, reason: string): Promise<void>;
   /** A host that says nothing must not hold a slot either. Asked every `silenceMs`. */
   leaveInSilence(answered: number, inFlight: number): void;
   noteAnswer(): void;

@@ -12,6 +12,8 @@ import type { Slot } from './slot.ts';
 import type { TokenJudgement } from './token-judgement.ts';
 import { nextWindowSize, smallestWindow } from './window-size.ts';
 
+const rateLimit = 'rate limit';
+
 /** The windows of one run: each is reserved in the books before any of its devices is sent to. */
 export class Windows {
   readonly #run: Run;
@@ -83,10 +85,10 @@ export class Windows {
   async #holdBack(reservation: Exclude<Reservation, { answer: 'go' }>): Promise<void> {
     switch (reservation.answer) {
       case 'wait':
-        if (this.#slot.mayWaitForQuota(reservation.waitMs)) await this.#slot.waitHere(reservation.waitMs);
+        if (this.#slot.mayWaitForQuota(reservation.waitMs)) await this.#slot.waitHere(reservation.waitMs, rateLimit);
         else {
           const waitMs = Math.max(reservation.waitMs, maxWaitHereMs);
-          this.#end.stopFor({ kind: 'wait', waitMs, reason: 'rate limit' });
+          this.#end.stopFor({ kind: 'wait', waitMs, reason: rateLimit });
         }
         return;
       case 'changed':

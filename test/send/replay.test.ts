@@ -13,7 +13,7 @@ import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import proto from '@temporalio/proto';
 import { Worker } from '@temporalio/worker';
-import { openLanesOfAllApps } from '../../db/lanes.ts';
+import { sql } from 'kysely';
 import { laneWorkflowId } from '../../domain/ids.ts';
 import { accepted, gate } from '../delivery/harness.ts';
 import { until } from '../support/until.ts';
@@ -138,8 +138,11 @@ describe('the history of', () => {
 
   test('a lane that one worker has left and another has taken', async () => {
     const { temporal } = bench;
-    await openLanesOfAllApps(bench.api.database.db, 'apns', 1);
-    await bench.startLanes();
+    await sql`
+      insert into devices (app_id, external_id, provider, platform, device_token)
+      values (1, 'a phone', 'apns', 'ios', ${'ab'.repeat(32)})
+    `.execute(bench.api.database.db);
+    await bench.api.request('POST', '/v1/messages', { to: { external_id: 'a phone' }, message: { title: 'Hello' } });
     const lane = temporal.client.workflow.getHandle(
       laneWorkflowId(temporal.taskQueuePrefix, { appId: 1, provider: 'apns', number: 0 }),
     );
