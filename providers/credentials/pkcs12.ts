@@ -14,8 +14,10 @@ export interface Pkcs12Contents {
   privateKey: string;
 }
 
-/** A file from outside must not keep a server busy: far above what any tool writes. */
+/** Of all keys that are derived for a file from outside, which must not keep a server busy: about a second. */
 const maxIterations = 2_000_000;
+/** What an iteration of ours costs, in iterations of OpenSSL's PBKDF2. */
+const ownIterationCost = 8;
 
 const oid = {
   data: '1.2.840.113549.1.7.1',
@@ -59,8 +61,8 @@ export function readPkcs12(file: Uint8Array, password: string): Pkcs12Contents {
   try {
     const pfx = readBer(Buffer.from(file));
     const safe = octets(child(child(child(pfx, 1), 1), 0));
-    const secret = checkedSecret(pfx, safe, password);
-    for (const part of readBer(safe).children) collect(contentsOf(part, secret, password), secret, password, found);
+    const lock = openLock(pfx, safe, password);
+    for (const part of readBer(safe).children) collect(contentsOf(part, lock), lock, found);
   } catch (error) {
     if (error instanceof CredentialError) throw error;
     // Range errors of the reader and OpenSSL's own errors would tell a person no more than this.
@@ -79,41 +81,45 @@ export function readPkcs12(file: Uint8Array, password: string): Pkcs12Contents {
   };
 }
 
-/** The password as PKCS#12 wants it, proven by the file's MAC. An empty one is written in two ways; both are tried. */
-function checkedSecret(pfx: BerValue, safe: Buffer, password: string): Buffer {
-  const secret = bmpString(password);
+/** What all parts of a file are opened with. */
+interface Lock {
+  password: string;
+  /** The password as PKCS#12 wants it. */
+  secret: Buffer;
+  iterationsLeft: number;
+}
+
+/** The password is proven by the file's MAC. An empty one is written in two ways; both are tried. */
+function openLock(pfx: BerValue, safe: Buffer, password: string): Lock {
+  const lock = { password, secret: bmpString(password), iterationsLeft: maxIterations };
   const mac = pfx.children[2];
-  if (mac === undefined) return secret;
+  if (mac === undefined) return lock;
   const digestInfo = child(mac, 0);
   const hash = macHashes[objectId(child(child(digestInfo, 0), 0))];
   // A newer kind of MAC (RFC 9579): only the padding of the decrypted text can tell whether the password is right.
-  if (hash === undefined) return secret;
+  if (hash === undefined) return lock;
   const salt = octets(child(mac, 1));
   const iterations = mac.children[2] === undefined ? 1 : integer(mac.children[2]);
   const expected = octets(child(digestInfo, 1));
-  for (const candidate of password === '' ? [secret, Buffer.alloc(0)] : [secret]) {
-    const key = deriveKey(hash, 3, candidate, salt, iterations, expected.length);
+  for (const secret of password === '' ? [lock.secret, Buffer.alloc(0)] : [lock.secret]) {
+    lock.secret = secret;
+    const key = deriveKey(hash, 3, lock, salt, iterations, expected.length);
     const actual = createHmac(hash, key).update(safe).digest();
-    if (actual.length === expected.length && timingSafeEqual(actual, expected)) return candidate;
+    if (actual.length === expected.length && timingSafeEqual(actual, expected)) return lock;
   }
   throw new CredentialError('password', 'The password of the .p12 file is wrong.');
 }
 
-function contentsOf(part: BerValue, secret: Buffer, password: string): BerValue {
+function contentsOf(part: BerValue, lock: Lock): BerValue {
   const type = objectId(child(part, 0));
   const content = child(child(part, 1), 0);
   if (type === oid.data) return readBer(octets(content));
   if (type !== oid.encryptedData) throw new RangeError('protected by something other than a password');
   const info = child(content, 1);
-  return readBer(decrypt(child(info, 1), octets(child(info, 2)), secret, password));
+  return readBer(decrypt(child(info, 1), octets(child(info, 2)), lock));
 }
 
-function collect(
-  bags: BerValue,
-  secret: Buffer,
-  password: string,
-  found: { certificates: Buffer[]; keys: Buffer[] },
-): void {
+function collect(bags: BerValue, lock: Lock, found: { certificates: Buffer[]; keys: Buffer[] }): void {
   for (const bag of bags.children) {
     const value = child(child(bag, 1), 0);
     switch (objectId(child(bag, 0))) {
@@ -121,29 +127,29 @@ function collect(
         found.keys.push(value.raw);
         break;
       case oid.shroudedKeyBag:
-        found.keys.push(decrypt(child(value, 0), octets(child(value, 1)), secret, password));
+        found.keys.push(decrypt(child(value, 0), octets(child(value, 1)), lock));
         break;
       case oid.certificateBag:
         found.certificates.push(octets(child(child(value, 1), 0)));
         break;
       case oid.nestedBag:
-        collect(value, secret, password, found);
+        collect(value, lock, found);
         break;
     }
   }
 }
 
-function decrypt(algorithm: BerValue, encrypted: Buffer, secret: Buffer, password: string): Buffer {
+function decrypt(algorithm: BerValue, encrypted: Buffer, lock: Lock): Buffer {
   const id = objectId(child(algorithm, 0));
   const parameters = child(algorithm, 1);
-  if (id === oid.pbes2) return decryptModern(parameters, encrypted, password);
+  if (id === oid.pbes2) return decryptModern(parameters, encrypted, lock);
   const legacy = legacyCiphers[id];
   if (legacy === undefined)
     throw new CredentialError('certificate', `The .p12 file is locked in a way that is not supported (${id}).`);
   const salt = octets(child(parameters, 0));
   const iterations = integer(child(parameters, 1));
-  let key = deriveKey('sha1', 1, secret, salt, iterations, legacy.keyBytes);
-  const iv = deriveKey('sha1', 2, secret, salt, iterations, 8);
+  let key = deriveKey('sha1', 1, lock, salt, iterations, legacy.keyBytes);
+  const iv = deriveKey('sha1', 2, lock, salt, iterations, 8);
   if (legacy.cipher === 'rc2') {
     const plain = decryptRc2Cbc(key, iv, encrypted);
     if (plain === undefined) throw new RangeError('wrong padding');
@@ -155,7 +161,7 @@ function decrypt(algorithm: BerValue, encrypted: Buffer, secret: Buffer, passwor
 }
 
 /** PBES2 with PBKDF2 (RFC 8018 §6.2). */
-function decryptModern(parameters: BerValue, encrypted: Buffer, password: string): Buffer {
+function decryptModern(parameters: BerValue, encrypted: Buffer, lock: Lock): Buffer {
   const [kdf, encryption] = [child(child(parameters, 0), 1), child(parameters, 1)];
   const scheme = modernCiphers[objectId(child(encryption, 0))];
   const prf = kdf.children.find(({ tag }) => tag === BerTag.sequence);
@@ -163,8 +169,8 @@ function decryptModern(parameters: BerValue, encrypted: Buffer, password: string
   if (scheme === undefined || hash === undefined) {
     throw new CredentialError('certificate', 'The .p12 file is locked in a way that is not supported.');
   }
-  const iterations = checkedIterations(integer(child(kdf, 1)));
-  const key = pbkdf2Sync(password, octets(child(kdf, 0)), iterations, scheme.keyBytes, hash);
+  const iterations = checkedIterations(integer(child(kdf, 1)), lock);
+  const key = pbkdf2Sync(lock.password, octets(child(kdf, 0)), iterations, scheme.keyBytes, hash);
   return decipher(scheme.cipher, key, octets(child(encryption, 1)), encrypted);
 }
 
@@ -173,8 +179,9 @@ function decipher(cipher: string, key: Buffer, iv: Buffer, encrypted: Buffer): B
   return Buffer.concat([decryption.update(encrypted), decryption.final()]);
 }
 
-function checkedIterations(iterations: number): number {
-  if (iterations < 1 || iterations > maxIterations) throw new RangeError('iterations beyond reason');
+function checkedIterations(iterations: number, lock: Lock): number {
+  lock.iterationsLeft -= iterations;
+  if (iterations < 1 || lock.iterationsLeft < 0) throw new RangeError('iterations beyond reason');
   return iterations;
 }
 
@@ -182,17 +189,17 @@ function checkedIterations(iterations: number): number {
 function deriveKey(
   hash: string,
   purpose: number,
-  secret: Buffer,
+  lock: Lock,
   salt: Buffer,
   iterations: number,
   length: number,
 ): Buffer {
-  checkedIterations(iterations);
   const blockBytes = hashBlockBytes[hash]!;
   const diversifier = Buffer.alloc(blockBytes, purpose);
-  const input = Buffer.concat([repeated(salt, blockBytes), repeated(secret, blockBytes)]);
+  const input = Buffer.concat([repeated(salt, blockBytes), repeated(lock.secret, blockBytes)]);
   const derived: Buffer[] = [];
   for (let bytes = 0; bytes < length; ) {
+    checkedIterations(iterations * ownIterationCost, lock);
     let digest = createHash(hash).update(diversifier).update(input).digest();
     for (let i = 1; i < iterations; i++) digest = createHash(hash).update(digest).digest();
     derived.push(digest);
