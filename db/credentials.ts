@@ -13,7 +13,6 @@ import { recordChange } from './audit-entries.ts';
 import { type MasterKeys, sealedBy } from './master-keys.ts';
 import type { Database } from './schema.ts';
 import { SealedTextError } from './sealed-text.ts';
-import { inTransaction } from './transaction.ts';
 
 /** All that is told of a stored credential: its secret is not. */
 export interface CredentialRecord extends Omit<NewCredential, 'secret'> {
@@ -33,28 +32,28 @@ export interface CredentialRecord extends Omit<NewCredential, 'secret'> {
 
 /**
  * Stores a credential that was proven; from now on it is the one in use. One that is stored already, by its fingerprint, stays as
- * it is, except that a secret which no master key opens any more is stored anew.
+ * it is, except that a secret which no master key opens any more is stored anew. Part of a transaction.
  */
 export async function storeCredential(
-  db: Kysely<Database>,
+  trx: Kysely<Database>,
+  actor: Actor,
   appId: number,
   credential: NewCredential,
   masterKeys: MasterKeys,
-  actor: Actor,
 ): Promise<{ credential: CredentialRecord; isNew: boolean }> {
   const { kind, details, fingerprint, secret, expiresAt } = credential;
-  const { id, isNew } = await inTransaction(db, async (trx) => {
-    const existing = await trx
-      .selectFrom('credentials')
-      .select(['id', 'secret_jwe'])
-      .where('app_id', '=', appId)
-      .where('kind', '=', kind)
-      .where('fingerprint', '=', fingerprint)
-      .where('revoked_at', 'is', null)
-      .forUpdate()
-      .executeTakeFirst();
-    if (existing !== undefined && (await opens(masterKeys, existing))) return { id: existing.id, isNew: false };
-    const id = existing?.id ?? uuidV7();
+  const existing = await trx
+    .selectFrom('credentials')
+    .select(['id', 'secret_jwe'])
+    .where('app_id', '=', appId)
+    .where('kind', '=', kind)
+    .where('fingerprint', '=', fingerprint)
+    .where('revoked_at', 'is', null)
+    .forUpdate()
+    .executeTakeFirst();
+  const isNew = existing === undefined;
+  const id = existing?.id ?? uuidV7();
+  if (isNew || !(await opens(masterKeys, existing))) {
     const secretJwe = await masterKeys.seal(secret, contextOf(id));
     await trx
       .insertInto('credentials')
@@ -64,19 +63,18 @@ export async function storeCredential(
         details: JSON.stringify(details),
         secret_jwe: secretJwe,
         expires_at: expiresAt ?? null,
-        activated_at: sql<Date>`now()`,
+        activated_at: sql<Date>`clock_timestamp()`,
       })
       .onConflict((conflict) => conflict.column('id').doUpdateSet({ secret_jwe: secretJwe }))
       .execute();
-    const changes = { kind, fingerprint, details };
     await recordChange(trx, actor, {
       appId,
-      action: existing === undefined ? 'credential.store' : 'credential.reseal',
-      ...{ target: { kind: 'credential', id }, changes },
+      action: isNew ? 'credential.store' : 'credential.reseal',
+      target: { kind: 'credential', id },
+      changes: { kind, fingerprint, details },
     });
-    return { id, isNew: existing === undefined };
-  });
-  const [stored] = await readRecords(db, appId, (query) => query.where('id', '=', id));
+  }
+  const [stored] = await readRecords(trx, appId, (query) => query.where('id', '=', id));
   return { credential: stored!, isNew };
 }
 
@@ -93,39 +91,37 @@ export function listCredentials(
 }
 
 /**
- * Nobody sends with it from now on, and its secret is gone. A repeat changes nothing.
+ * Nobody sends with it from now on, and its secret is gone. A repeat changes nothing. Part of a transaction.
  * @returns false where the app has no such credential
  */
 export async function revokeCredential(
-  db: Kysely<Database>,
+  trx: Kysely<Database>,
+  actor: Actor,
   appId: number,
   id: string,
-  actor: Actor,
 ): Promise<boolean> {
-  return await db.transaction().execute(async (trx) => {
-    const found = await trx
-      .selectFrom('credentials')
-      .select(['kind', 'fingerprint', 'revoked_at'])
-      .where('app_id', '=', appId)
-      .where('id', '=', id)
-      .forUpdate()
-      .executeTakeFirst();
-    if (found === undefined) return false;
-    if (found.revoked_at !== null) return true;
-    await trx
-      .updateTable('credentials')
-      .set({ revoked_at: sql<Date>`now()`, secret_jwe: '' })
-      .where('app_id', '=', appId)
-      .where('id', '=', id)
-      .execute();
-    const changes = { kind: found.kind, fingerprint: found.fingerprint };
-    await recordChange(trx, actor, {
-      appId,
-      action: 'credential.revoke',
-      ...{ target: { kind: 'credential', id }, changes },
-    });
-    return true;
+  const found = await trx
+    .selectFrom('credentials')
+    .select(['kind', 'fingerprint', 'revoked_at'])
+    .where('app_id', '=', appId)
+    .where('id', '=', id)
+    .forUpdate()
+    .executeTakeFirst();
+  if (found === undefined) return false;
+  if (found.revoked_at !== null) return true;
+  await trx
+    .updateTable('credentials')
+    .set({ revoked_at: sql<Date>`clock_timestamp()`, secret_jwe: '' })
+    .where('app_id', '=', appId)
+    .where('id', '=', id)
+    .execute();
+  await recordChange(trx, actor, {
+    appId,
+    action: 'credential.revoke',
+    target: { kind: 'credential', id },
+    changes: { kind: found.kind, fingerprint: found.fingerprint },
   });
+  return true;
 }
 
 /**
@@ -228,8 +224,8 @@ export async function countCredentialsByMasterKeyOfAllApps(db: Kysely<Database>)
 /** Seals by the first master key what another one has sealed. It may be stopped and repeated. */
 export async function reencryptCredentialsOfAllApps(
   db: Kysely<Database>,
-  masterKeys: MasterKeys,
   actor: Actor,
+  masterKeys: MasterKeys,
 ): Promise<{ resealed: number /** Ids. */; unreadable: string[] }> {
   let resealed = 0;
   const unreadable: string[] = [];
@@ -317,10 +313,8 @@ async function readRecords(
   appId: number,
   narrow: (query: ReturnType<typeof selectOfApp>) => ReturnType<typeof selectOfApp>,
 ): Promise<CredentialRecord[]> {
-  const [rows, usable] = await Promise.all([
-    narrow(selectOfApp(db, appId)).execute(),
-    selectUsable(db, appId).select(['id', 'kind']).execute(),
-  ]);
+  const rows = await narrow(selectOfApp(db, appId)).execute();
+  const usable = await selectUsable(db, appId).select(['id', 'kind']).execute();
   const inUse = new Map<ProviderName, string>();
   for (const { id, kind } of usable.reverse()) inUse.set(providerOfCredential[kind], id);
   return rows.map((row) => toRecord(row, inUse.get(providerOfCredential[row.kind]) === row.id));

@@ -10,6 +10,9 @@ export const providerOfCredential: Record<CredentialKind, ProviderName> = {
   fcm_service_account: 'fcm',
 };
 
+/** People are told so long before a certificate expires. */
+export const expiryWarningDays = 30;
+
 /** A credential that was read and proven, and is stored next. */
 export interface NewCredential {
   kind: CredentialKind;

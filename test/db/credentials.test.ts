@@ -15,6 +15,7 @@ import {
 } from '../../db/credentials.ts';
 import { createMasterKeys, type MasterKeys } from '../../db/master-keys.ts';
 import { SealedTextError } from '../../db/sealed-text.ts';
+import { inTransaction } from '../../db/transaction.ts';
 import type { Actor } from '../../domain/actor.ts';
 import type { NewCredential } from '../../domain/credential.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
@@ -40,7 +41,7 @@ function credential(name: string, more: Partial<NewCredential> = {}): NewCredent
 }
 
 const store = async (appId: number, one: NewCredential, masterKeys = ring) =>
-  (await storeCredential(database.db, appId, one, masterKeys, actor)).credential.id;
+  (await inTransaction(database.db, (trx) => storeCredential(trx, actor, appId, one, masterKeys))).credential.id;
 const inUse = (appId: number, provider: 'apns' | 'fcm' = 'apns', masterKeys: MasterKeys | undefined = ring) =>
   findCredentialInUse(database.db, masterKeys, appId, provider);
 const list = (appId: number) => listCredentials(database.db, appId, { limit: 100 });
@@ -128,7 +129,7 @@ describe('of several credentials', () => {
         [former, false],
       ],
     );
-    assert.ok(await revokeCredential(database.db, shop, newer, actor));
+    assert.ok(await revokeCredential(database.db, actor, shop, newer));
     assert.equal((await inUse(shop))?.id, former);
   });
 
@@ -157,7 +158,7 @@ describe('of several credentials', () => {
     assert.ok(stored > before);
     await noteCredentialUsedOfAnyApp(database.db, id);
     assert.equal(await versionOf(shop), stored);
-    await revokeCredential(database.db, shop, id, actor);
+    await revokeCredential(database.db, actor, shop, id);
     assert.ok((await versionOf(shop)) > stored);
   });
 
@@ -176,10 +177,10 @@ describe('of several credentials', () => {
 describe('a revoked credential', () => {
   test('has lost its secret, and a repeat changes nothing', async () => {
     const id = await store(shop, credential('one'));
-    await revokeCredential(database.db, shop, id, actor);
+    await revokeCredential(database.db, actor, shop, id);
     const [first] = await list(shop);
     assert.ok(first?.revokedAt);
-    assert.ok(await revokeCredential(database.db, shop, id, actor));
+    assert.ok(await revokeCredential(database.db, actor, shop, id));
     assert.deepEqual(await list(shop), [first]);
     const row = await database.db.selectFrom('credentials').select('secret_jwe').executeTakeFirstOrThrow();
     assert.equal(row.secret_jwe, '');
@@ -194,13 +195,13 @@ describe('a revoked credential', () => {
 
   test('cannot be told from one that never was by another app', async () => {
     const id = await store(shop, credential('one'));
-    assert.equal(await revokeCredential(database.db, 1, id, actor), false);
+    assert.equal(await revokeCredential(database.db, actor, 1, id), false);
     assert.equal((await inUse(shop))?.id, id);
   });
 
   test('may be stored again, as another one', async () => {
     const id = await store(shop, credential('one'));
-    await revokeCredential(database.db, shop, id, actor);
+    await revokeCredential(database.db, actor, shop, id);
     const again = await store(shop, credential('one'));
     assert.notEqual(again, id);
     assert.equal((await inUse(shop))?.id, again);
@@ -241,21 +242,21 @@ test('a certificate that expires is told of 30 days before, until a newer creden
   assert.equal((await expiring()).length, 1);
   const key = await store(shop, credential('key'));
   assert.deepEqual(await expiring(), []);
-  await revokeCredential(database.db, shop, key, actor);
+  await revokeCredential(database.db, actor, shop, key);
   assert.equal((await expiring()).length, 1);
 });
 
 describe('another first master key', () => {
   test('seals every secret anew, and from then on the former may go', async () => {
     for (let i = 0; i < 120; i++) await store(i % 2 === 0 ? shop : 1, credential(`credential ${i}`));
-    await revokeCredential(database.db, shop, await store(shop, credential('revoked')), actor);
+    await revokeCredential(database.db, actor, shop, await store(shop, credential('revoked')));
     assert.deepEqual([...(await countCredentialsByMasterKeyOfAllApps(database.db))], [['a', 120]]);
 
     const both = ringOf('b', 'a');
-    assert.deepEqual(await reencryptCredentialsOfAllApps(database.db, both, actor), { resealed: 120, unreadable: [] });
+    assert.deepEqual(await reencryptCredentialsOfAllApps(database.db, actor, both), { resealed: 120, unreadable: [] });
     assert.deepEqual([...(await countCredentialsByMasterKeyOfAllApps(database.db))], [['b', 120]]);
     assert.equal((await inUse(shop, 'apns', ringOf('b')))?.secret, 'secret of credential 118');
-    assert.deepEqual(await reencryptCredentialsOfAllApps(database.db, both, actor), { resealed: 0, unreadable: [] });
+    assert.deepEqual(await reencryptCredentialsOfAllApps(database.db, actor, both), { resealed: 0, unreadable: [] });
     const entries = (await audit()).filter(({ action }) => action === 'credentials.reencrypt');
     assert.deepEqual(
       entries.map(({ app_id: appId, target_id: target, changes }) => [appId, target, changes]),
@@ -266,7 +267,7 @@ describe('another first master key', () => {
   test('leaves a secret that nobody can open as it is, and names its credential', async () => {
     const lost = await store(shop, credential('lost'), ringOf('c'));
     await store(shop, credential('kept'));
-    const result = await reencryptCredentialsOfAllApps(database.db, ringOf('b', 'a'), actor);
+    const result = await reencryptCredentialsOfAllApps(database.db, actor, ringOf('b', 'a'));
     assert.deepEqual(result, { resealed: 1, unreadable: [lost] });
     assert.deepEqual(
       [...(await countCredentialsByMasterKeyOfAllApps(database.db))],

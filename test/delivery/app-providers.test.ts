@@ -73,7 +73,7 @@ async function createApp(): Promise<App> {
 async function store(app: App, kind: CredentialKind, fields: JsonObject): Promise<string> {
   const provider = kind === 'fcm_service_account' ? 'fcm' : 'apns';
   const read = options.configured[provider].read(kind, fields, app, new Date());
-  return (await storeCredential(bench.database.db, app.id, read, masterKeys, actor)).credential.id;
+  return (await storeCredential(bench.database.db, actor, app.id, read, masterKeys)).credential.id;
 }
 
 function storeKey(app: App): Promise<string> {
@@ -143,7 +143,7 @@ describe('a provider of an app', () => {
     const after = await lease(providers, app);
     assert.notEqual(after.provider, before.provider);
     after.release();
-    await revokeCredential(bench.database.db, app.id, first, actor);
+    await revokeCredential(bench.database.db, actor, app.id, first);
     await providers.look();
     assert.deepEqual(await providers.lease(app.id, 'apns'), {
       fault: `App ${app.name} has no credential for apns: store one, then resume.`,
@@ -204,7 +204,7 @@ describe('a send', () => {
     const next = await storeCertificate(app);
     await providers.look();
     await until(async () => (await accepted()) > 2_000);
-    await revokeCredential(bench.database.db, app.id, former, actor);
+    await revokeCredential(bench.database.db, actor, app.id, former);
     await providers.look();
     await control.changeSettings({ answersPerSecond: 0 });
     await delivering;
