@@ -1,9 +1,15 @@
 import { authenticate } from './access/authenticate.ts';
 import { enterAsOperator } from './access/enter-as-operator.ts';
+import { limitRequests } from './access/limit-requests.ts';
+import { limitPlaces } from './access/places.ts';
+import { rates } from './apps/rates.ts';
+import { apps } from './apps/routes.ts';
 import { audiences } from './audiences/routes.ts';
+import { audit } from './audit/routes.ts';
 import { deviceDeliveries } from './deliveries/of-device.ts';
 import { notificationDeliveries } from './deliveries/of-notification.ts';
 import type { ApiDependencies } from './dependencies.ts';
+import { DeviceLimit } from './devices/device-limit.ts';
 import { deviceImport } from './devices/import.ts';
 import { devices } from './devices/routes.ts';
 import { docs } from './document/docs.ts';
@@ -35,21 +41,33 @@ export function createApp(deps: ApiDependencies) {
   app.route('/', health(deps));
   app.route('/', docs(deps));
 
+  // HEAD is answered by GET: what would stream its body must not wait for a reader.
+  app.use(async (c, next) => {
+    await next();
+    if (c.req.method === 'HEAD') await c.res.body?.cancel();
+  });
   app.use('/v1/*', deps.operator === undefined ? authenticate(deps) : enterAsOperator(deps, deps.operator));
+  app.use('/v1/*', limitRequests(deps));
+  const imports = limitPlaces(deps.importsPerApp ?? 4, 'too_many_imports', 'imports');
+  const exports = limitPlaces(deps.exportsPerApp ?? 20, 'too_many_exports', 'exports and progress streams');
   // Before devices: "import" would otherwise be the external id of a device.
-  app.route('/', deviceImport(deps));
-  app.route('/', devices(deps));
+  const deviceLimit = new DeviceLimit(deps.db);
+  app.route('/', deviceImport(deps, imports, deviceLimit));
+  app.route('/', devices(deps, deviceLimit));
   app.route('/', deviceDeliveries(deps));
   app.route('/', audiences(deps));
   // Before messages: "stats" would otherwise be the id of a message.
   app.route('/', messageBooks(deps));
   app.route('/', messages(deps));
   app.route('/', notifications(deps));
-  app.route('/', audienceList(deps));
+  app.route('/', audienceList(deps, imports));
   app.route('/', notificationMoves(deps));
-  app.route('/', notificationDeliveries(deps));
-  app.route('/', notificationProgress(deps));
+  app.route('/', notificationDeliveries(deps, exports));
+  app.route('/', notificationProgress(deps, exports));
+  app.route('/', apps(deps));
+  app.route('/', rates(deps));
   app.route('/', keys(deps));
+  app.route('/', audit(deps));
   openApi(app);
   return app;
 }

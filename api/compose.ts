@@ -76,6 +76,7 @@ export async function composeApi(env: Environment, peerAddress: NonNullable<ApiD
     }),
     stopping: stopping.signal,
     peerAddress,
+    ...config.api.limits,
     trustedProxies: config.api.trustedProxies,
   });
   return {

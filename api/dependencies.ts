@@ -34,6 +34,12 @@ export interface ApiDependencies {
   progressIntervalMs?: number | undefined;
   /** How often an import says how far it is, in milliseconds; default 10 000. */
   importProgressIntervalMs?: number | undefined;
+  /** Requests a second of a key that has no such limit of its own; default 0: none. */
+  keyRequestsPerSecond?: number | undefined;
+  /** Imports and uploads of audience lists that an app may have under way at once, in this process; default 4. */
+  importsPerApp?: number | undefined;
+  /** The same of exports and progress streams; default 20. */
+  exportsPerApp?: number | undefined;
   /** How long a key that was found is believed without asking again, in milliseconds; default 10 000. */
   keyCacheTtlMs?: number | undefined;
 }

@@ -42,6 +42,14 @@ export interface ApiConfig {
   jwt: { jwksUrl: string; issuer: string; audience: string; scopeClaim: string; appClaim: string } | undefined;
   /** `CARILLON_TRUSTED_PROXIES`: how many proxies in front add to `X-Forwarded-For`, whose address the audit then tells; default 0. */
   trustedProxies: number;
+  limits: {
+    /** `CARILLON_KEY_REQUESTS_PER_SECOND`: of a key that has no limit of its own, in each process of the API; default 0: none. */
+    keyRequestsPerSecond: number;
+    /** `CARILLON_IMPORTS_PER_APP`: imports and uploads of audience lists at once, in each process of the API; default 4. */
+    importsPerApp: number;
+    /** `CARILLON_EXPORTS_PER_APP`: exports and progress streams at once, in each process of the API; default 20. */
+    exportsPerApp: number;
+  };
 }
 
 export interface WorkerConfig {
@@ -116,6 +124,11 @@ export function readConfig(settings: Settings): Config {
       temporalDeadlineMs: settings.integer('CARILLON_TEMPORAL_DEADLINE_MS', 1_500),
       jwt: jwt && { jwksUrl: jwt[0], issuer: jwt[1], audience: jwt[2], ...jwtClaims },
       trustedProxies: settings.integer('CARILLON_TRUSTED_PROXIES', 0, 0),
+      limits: {
+        keyRequestsPerSecond: settings.integer('CARILLON_KEY_REQUESTS_PER_SECOND', 0, 0),
+        importsPerApp: settings.integer('CARILLON_IMPORTS_PER_APP', 4),
+        exportsPerApp: settings.integer('CARILLON_EXPORTS_PER_APP', 20),
+      },
     },
     worker: {
       roles: settings.someOf('CARILLON_ROLES', workerRoles),

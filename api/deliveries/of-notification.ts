@@ -2,6 +2,7 @@ import { z } from '@hono/zod-openapi';
 import { listDeliveries } from '../../db/deliveries.ts';
 import { findSummary } from '../../db/notifications.ts';
 import { outcomes } from '../../domain/outcome.ts';
+import type { TakePlace } from '../access/places.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { notFound } from '../http/api-error.ts';
 import { toByteStream } from '../http/byte-stream.ts';
@@ -49,7 +50,7 @@ const listRoute = defineRoute({
   },
 });
 
-export function notificationDeliveries({ db, stopping }: ApiDependencies) {
+export function notificationDeliveries({ db, stopping }: ApiDependencies, takePlace: TakePlace) {
   return createRouter().openapi(listRoute, async (c) => {
     const id = checkedId(c.req.valid('param').id);
     const { limit, format = acceptedFormat(c.req.header('accept')), cursor, outcome, reason } = c.req.valid('query');
@@ -64,7 +65,7 @@ export function notificationDeliveries({ db, stopping }: ApiDependencies) {
       return c.json({ deliveries: items.map(fromDelivery), next_cursor }, 200);
     }
     const lines = streamDeliveries(db, appId, id, { format, cursor, outcome, reason }, stopping);
-    return c.body(toByteStream(lines), 200, { 'Content-Type': streamTypes[format] }) as never;
+    return c.body(toByteStream(lines, takePlace(appId)), 200, { 'Content-Type': streamTypes[format] }) as never;
   });
 }
 

@@ -1,10 +1,12 @@
 import { z } from '@hono/zod-openapi';
 import { beginImport } from '../../db/device-import.ts';
+import type { TakePlace } from '../access/places.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { toByteStream } from '../http/byte-stream.ts';
 import { ndjsonBody, ndjsonMediaType } from '../http/ndjson.ts';
 import { problems } from '../http/problem-schema.ts';
 import { createRouter, defineRoute } from '../http/router.ts';
+import type { DeviceLimit } from './device-limit.ts';
 import { runImport } from './import-run.ts';
 import { importRowSchema } from './schemas.ts';
 
@@ -80,11 +82,11 @@ const importRoute = defineRoute({
   },
 });
 
-export function deviceImport(deps: ApiDependencies) {
+export function deviceImport(deps: ApiDependencies, takePlace: TakePlace, limit: DeviceLimit) {
   return createRouter().openapi(importRoute, async (c) => {
     const lines = ndjsonBody(c.req.raw);
     const options = { importId: await beginImport(deps.db), isOwn: c.req.valid('query').register === 'true' };
-    const answers = runImport(deps, c.var.app.id, lines, options);
-    return c.body(toByteStream(answers), 200, { 'Content-Type': ndjsonMediaType }) as never;
+    const answers = runImport({ ...deps, limit }, c.var, lines, options);
+    return c.body(toByteStream(answers, takePlace(c.var.app.id)), 200, { 'Content-Type': ndjsonMediaType }) as never;
   });
 }

@@ -3,18 +3,28 @@ import { ApiError } from './api-error.ts';
 
 /**
  * A body of blocks and of texts in UTF-8: made as the reader asks, ended when the reader goes. An error of `parts` breaks the body
- * off.
+ * off. `onEnd` is called whatever the end is, also where nothing was read.
  */
-export function toByteStream(parts: AsyncGenerator<string | Uint8Array>): ReadableStream<Uint8Array> {
+export function toByteStream(
+  parts: AsyncGenerator<string | Uint8Array>,
+  onEnd: () => void = () => {},
+): ReadableStream<Uint8Array> {
   const encoder = new TextEncoder();
   return new ReadableStream({
     async pull(controller) {
-      const { done, value } = await parts.next();
-      if (done) controller.close();
-      else controller.enqueue(typeof value === 'string' ? encoder.encode(value) : value);
+      try {
+        const { done, value } = await parts.next();
+        if (!done) return controller.enqueue(typeof value === 'string' ? encoder.encode(value) : value);
+        onEnd();
+        controller.close();
+      } catch (error) {
+        onEnd();
+        throw error;
+      }
     },
     async cancel() {
-      await parts.return(undefined);
+      // A generator that did not begin has no `finally` to run.
+      await parts.return(undefined).finally(onEnd);
     },
   });
 }

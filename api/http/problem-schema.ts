@@ -15,6 +15,10 @@ const problemSchema = z
       .optional()
       .openapi({ description: 'With idempotency_key_reused: of the earlier request.' }),
     message_id: z.string().optional().openapi({ description: 'The same, where that was a message.' }),
+    devices: z.int().optional().openapi({ description: 'With app_not_empty: what there is, 10 000 at most.' }),
+    notifications: z.int().optional().openapi({ description: 'The same.' }),
+    messages: z.int().optional().openapi({ description: 'The same.' }),
+    max_devices: z.int().optional().openapi({ description: 'With device_limit_reached.' }),
     max_bytes: z.int().optional().openapi({ description: 'With body_too_large.' }),
     scope: z.string().optional().openapi({ description: 'With scope_missing: what the key lacks.' }),
     state: z.string().optional().openapi({ description: 'With notification_state: the state that forbids it.' }),
@@ -40,6 +44,15 @@ const answers = {
   413: { description: 'The body is too large.' },
   415: { description: 'The body is not of the type that is taken here.' },
   422: { description: 'A field is wrong; `field` and `errors` say which.' },
+  429: {
+    description:
+      'The key asks too often, or the app has too much under way; each process of the API counts for itself. Answers within a limit carry RateLimit and RateLimit-Policy too.',
+    headers: {
+      'Retry-After': { ...text('Seconds.'), required: true },
+      RateLimit: text('draft-ietf-httpapi-ratelimit-headers'),
+      'RateLimit-Policy': text('The same.'),
+    },
+  },
   503: {
     description: 'The database, or the issuer of JWTs, cannot be reached now.',
     headers: { 'Retry-After': text('Seconds.') },
@@ -56,7 +69,7 @@ function describe(statuses: Iterable<Status>) {
 export const urlProblems = describe([400, 422]);
 
 /** What every route behind a key can be refused for, before it is asked. */
-export const accessProblems = describe([401, 403, 404, 409]);
+export const accessProblems = describe([401, 403, 404, 409, 429]);
 
 /** The problem answers of a route behind a key, for its documentation; those for its key and app are added by the router. */
 export function problems(...statuses: Status[]) {

@@ -62,8 +62,11 @@ const apiKeySchema = z
   })
   .openapi('ApiKey');
 
-export const madeKeySchema = apiKeySchema
-  .extend({ key: z.string().openapi({ description: 'The key itself, here and nowhere else.', example: 'ck_…' }) })
+export const madeKeySchema = z
+  .object({
+    ...apiKeySchema.shape,
+    key: z.string().openapi({ description: 'The key itself, here and nowhere else.', example: 'ck_…' }),
+  })
   .openapi('MadeApiKey');
 
 export const keyPageSchema = z.object({ keys: z.array(apiKeySchema), next_cursor: nextCursor }).openapi('ApiKeyPage');

@@ -11,7 +11,9 @@ import { databaseErrorCode } from '../../db/database-error.ts';
 import { findNotification } from '../../db/notifications.ts';
 import type { Database } from '../../db/schema.ts';
 import { inTransaction } from '../../db/transaction.ts';
+import type { Actor } from '../../domain/actor.ts';
 import type { ListedCounts } from '../../domain/notification.ts';
+import type { TakePlace } from '../access/places.ts';
 import { listedCountsSchema } from '../audiences/schemas.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { ApiError, invalidField, notFound } from '../http/api-error.ts';
@@ -19,6 +21,7 @@ import { checkLine, ndjsonBody, parseLine } from '../http/ndjson.ts';
 import type { NdjsonLine } from '../http/ndjson-lines.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
 import { createRouter, defineRoute } from '../http/router.ts';
+import { recordNotificationChange } from './carry-out.ts';
 import { checkedId, notificationParams } from './schemas.ts';
 import { stateConflict } from './state-conflict.ts';
 
@@ -51,24 +54,39 @@ const uploadRoute = defineRoute({
   },
 });
 
-export function audienceList({ db }: ApiDependencies) {
+export function audienceList({ db }: ApiDependencies, takePlace: TakePlace) {
   return createRouter().openapi(uploadRoute, async (c) => {
     const lines = ndjsonBody(c.req.raw);
     const { id: appId } = c.var.app;
     const notificationId = checkedId(c.req.valid('param').id);
-    const refusal = () => whyRefused(db, appId, notificationId);
-    const listId = await beginAudienceList(db, appId, notificationId);
-    if (listId === undefined) throw await refusal();
-    try {
-      const counts = await addAll(lines, (ids) => addToAudienceList(db, appId, listId, ids));
-      const isDone = await inTransaction(db, (trx) => finishAudienceList(trx, appId, notificationId, listId, counts));
-      if (!isDone) throw await refusal();
-      return c.json(counts, 200);
-    } catch (error) {
-      await dropAudienceList(db, listId).catch(() => {});
-      throw isListGone(error) ? await refusal() : error;
-    }
+    const leavePlace = takePlace(appId);
+    return c.json(await upload(db, c.var.actor, appId, notificationId, lines).finally(leavePlace), 200);
   });
+}
+
+async function upload(
+  db: Kysely<Database>,
+  actor: Actor,
+  appId: number,
+  notificationId: string,
+  lines: AsyncIterable<NdjsonLine[]>,
+): Promise<ListedCounts> {
+  const refusal = () => whyRefused(db, appId, notificationId);
+  const listId = await beginAudienceList(db, appId, notificationId);
+  if (listId === undefined) throw await refusal();
+  try {
+    const counts = await addAll(lines, (ids) => addToAudienceList(db, appId, listId, ids));
+    const isDone = await inTransaction(db, async (trx) => {
+      if (!(await finishAudienceList(trx, appId, notificationId, listId, counts))) return false;
+      await recordNotificationChange(trx, actor, 'upload_list', { appId, id: notificationId }, { ...counts });
+      return true;
+    });
+    if (!isDone) throw await refusal();
+    return counts;
+  } catch (error) {
+    await dropAudienceList(db, listId).catch(() => {});
+    throw isListGone(error) ? await refusal() : error;
+  }
 }
 
 async function whyRefused(db: Kysely<Database>, appId: number, notificationId: string): Promise<ApiError> {

@@ -4,6 +4,7 @@ import { findSummary } from '../../db/notifications.ts';
 import type { NotificationSummary } from '../../domain/notification.ts';
 import { notificationStates } from '../../domain/notification-state.ts';
 import { pause } from '../../domain/pause.ts';
+import type { TakePlace } from '../access/places.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { notFound } from '../http/api-error.ts';
 import { answeredInstantOrNull } from '../http/instant.ts';
@@ -39,7 +40,10 @@ const progressRoute = defineRoute({
   },
 });
 
-export function notificationProgress({ db, stopping, progressIntervalMs = 500 }: ApiDependencies) {
+export function notificationProgress(
+  { db, stopping, progressIntervalMs = 500 }: ApiDependencies,
+  takePlace: TakePlace,
+) {
   return createRouter().openapi(progressRoute, async (c) => {
     const id = checkedId(c.req.valid('param').id);
     const find = () => findSummary(db, c.var.app.id, id);
@@ -47,11 +51,12 @@ export function notificationProgress({ db, stopping, progressIntervalMs = 500 }:
     if (!first) throw notFound('notification');
     // Nginx collects answers unless told not to.
     c.header('X-Accel-Buffering', 'no');
+    const leavePlace = takePlace(c.var.app.id);
     return streamSSE(c, (stream) => {
       const gone = new AbortController();
       stream.onAbort(() => gone.abort());
       const ended = AbortSignal.any([gone.signal, ...(stopping ? [stopping] : [])]);
-      return follow(stream, first, find, progressIntervalMs, ended);
+      return follow(stream, first, find, progressIntervalMs, ended).finally(leavePlace);
     }) as never;
   });
 }

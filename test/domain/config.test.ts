@@ -28,6 +28,9 @@ const numbers: NumberRow[] = [
   ['PORT', ({ api }) => api.port, 8_080, 0, 65_535],
   ['CARILLON_TEMPORAL_DEADLINE_MS', ({ api }) => api.temporalDeadlineMs, 1_500, 1],
   ['CARILLON_TRUSTED_PROXIES', ({ api }) => api.trustedProxies, 0, 0],
+  ['CARILLON_KEY_REQUESTS_PER_SECOND', ({ api }) => api.limits.keyRequestsPerSecond, 0, 0],
+  ['CARILLON_IMPORTS_PER_APP', ({ api }) => api.limits.importsPerApp, 4, 1],
+  ['CARILLON_EXPORTS_PER_APP', ({ api }) => api.limits.exportsPerApp, 20, 1],
   ['CARILLON_BATCH_SIZE', ({ worker }) => worker.batchSize, undefined, 1],
   ['CARILLON_WINDOW_SIZE', ({ worker }) => worker.windowSize, 1_000, 1],
   ['CARILLON_MAX_IN_FLIGHT', ({ worker }) => worker.maxInFlight, 2_000, 1],
@@ -58,8 +61,8 @@ const texts: TextRow[] = [
 const jwt = ['CARILLON_JWKS_URL', 'CARILLON_JWT_ISSUER', 'CARILLON_JWT_AUDIENCE'] as const;
 const jwtClaims = ['CARILLON_JWT_SCOPE_CLAIM', 'CARILLON_JWT_APP_CLAIM'];
 const others = ['DATABASE_URL', 'LOG_LEVEL', 'CARILLON_ROLES', 'CARILLON_MESSAGE_IDS', ...jwt, ...jwtClaims];
-/** In `proxy.test.ts`. */
-const proxy = ['https_proxy', 'HTTPS_PROXY', 'no_proxy', 'NO_PROXY'];
+/** In `proxy.test.ts` and `master-keys.test.ts`. */
+const elsewhere = ['https_proxy', 'HTTPS_PROXY', 'no_proxy', 'NO_PROXY', 'CARILLON_MASTER_KEYS'];
 
 test('every setting that is read has its rule here', () => {
   const read = new Set<string>();
@@ -72,7 +75,12 @@ test('every setting that is read has its rule here', () => {
       },
     }),
   );
-  const ruled = [...numbers.map(([variable]) => variable), ...texts.map(([variable]) => variable), ...others, ...proxy];
+  const ruled = [
+    ...numbers.map(([variable]) => variable),
+    ...texts.map(([variable]) => variable),
+    ...others,
+    ...elsewhere,
+  ];
   assert.deepEqual([...read].sort(), ruled.sort());
 });
 
