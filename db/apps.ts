@@ -1,7 +1,7 @@
 import { type Kysely, type Selectable, sql } from 'kysely';
 import type { App, AppSettings } from '../domain/app.ts';
 import { byProvider, type ProviderName } from '../domain/device.ts';
-import { providerScope, setRate } from './rate-limits.ts';
+import { providerScope, setProviderRate } from './rate-limits.ts';
 import type { Database } from './schema.ts';
 
 /** App `default` exists from the first migration on. */
@@ -77,7 +77,7 @@ async function setRates(
   rates: Partial<Record<ProviderName, number | null>> = {},
 ): Promise<void> {
   for (const [provider, rate] of Object.entries(rates)) {
-    await setRate(db, providerScope(appId, provider as ProviderName), rate);
+    await setProviderRate(db, providerScope(appId, provider as ProviderName), rate);
   }
 }
 

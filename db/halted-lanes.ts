@@ -20,13 +20,17 @@ export async function listHaltedLanesOfAllApps(db: Kysely<Database>): Promise<Ha
   return rows;
 }
 
-/** The halted lanes of the app send again at once, and halt again if the fault is still there. A repeat changes nothing. */
-export async function resumeLanes(db: Kysely<Database>, appId: number): Promise<void> {
-  await sql`
+/**
+ * The halted lanes of the app send again at once, and halt again if the fault is still there. A repeat changes nothing.
+ * @returns how many
+ */
+export async function resumeLanes(db: Kysely<Database>, appId: number): Promise<number> {
+  const { rows } = await sql`
     with resumed as (
       update lanes set halt_reason = null, halt_detail = null, halted_at = null, changes = changes + 1
       where app_id = ${appId} and halt_reason is not null returning id
     )
     select pg_notify('carillon_lanes', id::text) from resumed
   `.execute(db);
+  return rows.length;
 }

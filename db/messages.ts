@@ -7,7 +7,6 @@ import type { InDoubtPolicy } from '../domain/notification-state.ts';
 import type { Outcome } from '../domain/outcome.ts';
 import { numberArray, type PreparedStatement, type StatementClient } from './prepared-statement.ts';
 import type { Database } from './schema.ts';
-import { inTransaction } from './transaction.ts';
 
 /** A message to one person or a few, and what became of it so far. */
 export interface DirectMessage {
@@ -168,10 +167,8 @@ export async function findPendingOfAllApps(pool: StatementClient, ids: string[])
  * back for another attempt since.
  */
 export async function cancelMessage(db: Kysely<Database>, appId: number, id: string): Promise<number | undefined> {
-  const { rows } = await inTransaction(db, (trx) =>
-    sql<{ cancelled: number }>`
-      select cancel_message(id, device_ids) as cancelled from messages where id = ${id} and app_id = ${appId}
-    `.execute(trx),
-  );
+  const { rows } = await sql<{ cancelled: number }>`
+    select cancel_message(id, device_ids) as cancelled from messages where id = ${id} and app_id = ${appId}
+  `.execute(db);
   return rows[0]?.cancelled;
 }

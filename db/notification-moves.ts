@@ -1,15 +1,17 @@
 import { type Kysely, type RawBuilder, sql } from 'kysely';
+import { workerActor } from '../domain/actor.ts';
 import type { Notification, NotificationSummary } from '../domain/notification.ts';
 import { isRepeat, type NotificationVerb, statesThatAllow } from '../domain/notification-state.ts';
 import { forgetLists } from './audience-lists.ts';
+import { auditEntry } from './audit-entries.ts';
 import { findNotification } from './notifications.ts';
 import type { Database } from './schema.ts';
 
 /**
- * A state change is one conditional UPDATE. `ok` is also true when the notification already was where the caller wants it:
+ * A state change is one conditional UPDATE: `isChanged` where it was made. `ok` is also true when the notification already was where the caller wants it:
  * a repeat is harmless. Not `ok`: the state does not allow it. Undefined: not found.
  */
-export type Move = { ok: boolean; notification: Notification };
+export type Move = { ok: boolean; isChanged: boolean; notification: Notification };
 
 /** `draft | scheduled → sending`, or `→ scheduled` with a time. Freezes the audience's ceiling when sending begins. */
 export async function launchNotification(
@@ -21,10 +23,12 @@ export async function launchNotification(
   if (!scheduledAt) {
     return move(db, appId, id, 'launch', { state: 'sending', ...launchValues(sql`clock_timestamp()`) });
   }
-  const moved = await move(db, appId, id, 'launch', { state: 'scheduled', scheduled_at: scheduledAt });
-  if (!moved?.ok || moved.notification.state === 'scheduled') return moved;
-  // It has begun: the time that it had is a repeat, another one comes too late.
-  return { ...moved, ok: moved.notification.scheduledAt?.getTime() === scheduledAt.getTime() };
+  const isSame = sql<boolean>`state = 'scheduled' and scheduled_at = ${scheduledAt}`;
+  const moved = await move(db, appId, id, 'launch', { state: 'scheduled', scheduled_at: scheduledAt }, isSame);
+  if (!moved || moved.isChanged) return moved;
+  // The time that it has, or had before it began, is a repeat; another one comes too late.
+  const isRepeated = moved.notification.scheduledAt?.getTime() === scheduledAt.getTime();
+  return { ...moved, ok: isRepeated && (moved.ok || moved.notification.state === 'scheduled') };
 }
 
 /** `scheduled → draft`. Of this and the schedule's own begin the first one wins. */
@@ -77,14 +81,19 @@ export async function haltNotificationOfAnyApp(
   { id, version }: Pick<NotificationSummary, 'id' | 'version'>,
   { reason, detail }: NonNullable<NotificationSummary['halt']>,
 ): Promise<boolean> {
-  const result = await db
-    .updateTable('notifications')
-    .set({ state: 'halted', halt_reason: reason, halt_detail: detail, ...nextVersion })
-    .where('id', '=', id)
-    .where('version', '=', version)
-    .where('state', '=', 'sending')
-    .executeTakeFirst();
-  return result.numUpdatedRows > 0n;
+  const entry = auditEntry(workerActor, {
+    ...{ appId: sql.ref('app_id'), action: 'notification.halt' },
+    ...{ target: { kind: 'notification', id: sql`id::text` }, changes: { reason } },
+  });
+  const { rows } = await sql`
+    with halted as (
+      update notifications set state = 'halted', halt_reason = ${reason}, halt_detail = ${detail}, version = version + 1,
+        updated_at = clock_timestamp()
+      where id = ${id} and version = ${version} and state = 'sending' returning id, app_id
+    )
+    select ${entry} from halted
+  `.execute(db);
+  return rows.length > 0;
 }
 
 /** Changes the rate of a notification that has not ended; workers obey it from their next window on. */
@@ -120,6 +129,7 @@ async function move(
   id: string,
   verb: NotificationVerb,
   values: Record<string, unknown>,
+  isSame: RawBuilder<boolean> = sql`false`,
 ): Promise<Move | undefined> {
   const result = await db
     .updateTable('notifications')
@@ -127,8 +137,10 @@ async function move(
     .where('app_id', '=', appId)
     .where('id', '=', id)
     .where('state', 'in', statesThatAllow(verb))
+    .where(sql<boolean>`not (${isSame})`)
     .executeTakeFirst();
+  const isChanged = result.numUpdatedRows > 0n;
   const notification = await findNotification(db, appId, id);
   if (!notification) return undefined;
-  return { ok: result.numUpdatedRows > 0n || isRepeat(verb, notification.state), notification };
+  return { ok: isChanged || isRepeat(verb, notification.state), isChanged, notification };
 }

@@ -11,7 +11,11 @@ export function providerScope(appId: number, provider: ProviderName): string {
  * Devices per second over all workers, null: no limit. Obeyed from the next window of every send and lane on. What somebody blocked by
  * hand stays blocked.
  */
-export async function setRate(db: Kysely<Database>, scope: string, ratePerSecond: number | null): Promise<void> {
+export async function setProviderRate(
+  db: Kysely<Database>,
+  scope: string,
+  ratePerSecond: number | null,
+): Promise<void> {
   await db
     .insertInto('rate_limits')
     .values({ scope, rate_per_second: ratePerSecond })

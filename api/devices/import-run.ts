@@ -1,9 +1,13 @@
+import { recordChange } from '../../db/audit-entries.ts';
 import type { ImportOptions } from '../../db/device-import.ts';
+import { followApp } from '../apps/follow-app.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { ApiError } from '../http/api-error.ts';
+import type { AppEnv } from '../http/env.ts';
 import { toNdjson } from '../http/ndjson.ts';
 import type { NdjsonLine } from '../http/ndjson-lines.ts';
 import { toApiError } from '../http/to-api-error.ts';
+import { type DeviceLimit, limitReached } from './device-limit.ts';
 import { type ImportFailure, type ImportRow, readRow } from './import-row.ts';
 import { type StoredRows, storeRows } from './store-rows.ts';
 
@@ -15,11 +19,13 @@ const rowsPerStatement = 5_000;
  * Never throws: an answer that has begun can only end.
  */
 export async function* runImport(
-  { db, log, stopping, now, importProgressIntervalMs = 10_000 }: ApiDependencies,
-  appId: number,
+  { db, log, stopping, now, limit, importProgressIntervalMs = 10_000 }: ApiDependencies & { limit: DeviceLimit },
+  { app: from, actor }: Pick<AppEnv['Variables'], 'app' | 'actor'>,
   lines: AsyncIterable<NdjsonLine[]>,
   options: ImportOptions,
 ): AsyncGenerator<string> {
+  const appNow = followApp(db, from);
+  const appId = from.id;
   const counts = { imported: 0, superseded: 0, failed: 0, warnings: 0, lines: 0 };
   let progressAt = performance.now();
   let rows: ImportRow[] = [];
@@ -27,11 +33,38 @@ export async function* runImport(
   let underWay: { rows: number; stored: Promise<StoredRows> } | undefined;
 
   function beginStatement(): void {
-    const stored = storeRows(db, appId, rows, options);
+    const stored = storeAdmitted(rows);
     // endStatement() waits for it; a rejection before that is not an unhandled one.
     stored.catch(() => {});
     underWay = { rows: rows.length, stored };
     rows = [];
+  }
+
+  async function storeAdmitted(rows: ImportRow[]): Promise<StoredRows> {
+    const app = await appNow();
+    const refused = await limit.findRefused(
+      app,
+      rows.map(({ registration }) => registration.externalId),
+    );
+    if (refused.size === 0) return storeRows(db, appId, rows, options);
+    const isRefused = ({ registration: { externalId } }: ImportRow) => refused.has(externalId);
+    const admitted = rows.filter((row) => !isRefused(row));
+    const stored =
+      admitted.length > 0 ? await storeRows(db, appId, admitted, options) : { failures: [], superseded: 0 };
+    const error = limitReached(app);
+    const failures = rows
+      .filter(isRefused)
+      .map(({ line, registration: { externalId } }): ImportFailure => ({ line, externalId, error }));
+    return { ...stored, failures: [...stored.failures, ...failures] };
+  }
+
+  /** Many transactions: recorded once, at the end, with what they came to. */
+  async function record(isComplete: boolean): Promise<void> {
+    const target = { kind: 'import', id: String(options.importId) };
+    const changes = { ...counts, complete: isComplete };
+    await recordChange(db, actor, { appId, action: 'devices.import', target, changes }).catch((err) =>
+      log.error({ err, appId, ...counts }, 'an import was not recorded in the audit'),
+    );
   }
 
   async function endStatement(): Promise<string> {
@@ -78,12 +111,14 @@ export async function* runImport(
     const failures = await endStatement();
     if (rows.length > 0) beginStatement();
     yield failures + (await endStatement());
+    await record(true);
     yield toNdjson({ ...counts, complete: true });
   } catch (cause) {
     const { code, message } = toApiError(cause);
     log.warn({ err: cause, appId, lines: counts.lines }, 'an import ended early');
     // What was under way may still be stored: it is counted before the last word.
     const failures = await endStatement().catch(() => '');
+    await record(false);
     yield failures + toNdjson({ ...counts, complete: false, code, message });
   }
 }

@@ -10,6 +10,7 @@ import { limitProblem } from '../http/json-object.ts';
 import { limitInBody, readPage, rowCursor } from '../http/paging.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
 import { createRouter, defineRoute } from '../http/router.ts';
+import { type DeviceLimit, limitReached } from './device-limit.ts';
 import {
   devicePageSchema,
   deviceRegistrationSchema,
@@ -42,7 +43,7 @@ const putRoute = defineRoute({
   responses: {
     200: { description: 'Registered again.', ...registeredDevice },
     201: { description: 'Registered for the first time.', ...registeredDevice },
-    ...problems(...bodyProblems),
+    ...problems(409, ...bodyProblems),
   },
 });
 
@@ -114,12 +115,15 @@ const searchRoute = defineRoute({
   },
 });
 
-export function devices({ db, pool }: ApiDependencies) {
+export function devices({ db, pool }: ApiDependencies, limit: DeviceLimit) {
   const register = deviceRegistrar({ db, pool });
   return createRouter()
     .openapi(putRoute, async (c) => {
       const { registration, warnings } = toRegistration(c.req.valid('param').external_id, c.req.valid('json'));
-      const { device, isNew } = await register(c.var.app.id, registration);
+      const { app } = c.var;
+      const refused = await limit.findRefused(app, [registration.externalId]);
+      if (refused.size > 0) throw limitReached(app);
+      const { device, isNew } = await register(app.id, registration);
       return c.json({ ...fromDevice(device), ...(warnings.length > 0 && { warnings }) }, isNew ? 201 : 200);
     })
     .openapi(getRoute, async (c) => {

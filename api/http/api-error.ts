@@ -14,6 +14,8 @@ type ProblemCode =
   | 'app_deleting'
   | 'app_exists'
   | 'app_not_empty'
+  | 'default_app'
+  | 'device_limit_reached'
   | 'key_ended'
   | 'rate_limited'
   | 'too_many_imports'

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { z } from '@hono/zod-openapi';
+import type { InDoubtPolicy } from '../../domain/notification-state.ts';
 import { ApiError } from './api-error.ts';
 
 export const idempotencyKey = z
@@ -7,6 +8,11 @@ export const idempotencyKey = z
   .regex(/^[\x21-\x7e]{1,255}$/, 'Must be 1 to 255 visible ASCII characters.')
   .optional()
   .openapi({ description: 'A repeat of the same request under the same key creates nothing new.' });
+
+/** What is left to the app is the same request, also where the app says something else by now; as before there were defaults of apps. */
+export function withPolicy<B extends { in_doubt_policy?: InDoubtPolicy | undefined }>(body: B): B {
+  return { ...body, in_doubt_policy: body.in_doubt_policy ?? 'redeliver' };
+}
 
 /** The same for every order of keys. */
 export function hashOf(body: object): string {

@@ -1,6 +1,8 @@
 import { z } from '@hono/zod-openapi';
+import { recordChange } from '../../db/audit-entries.ts';
 import { resumeLanes } from '../../db/halted-lanes.ts';
 import { listLanes, listMessageDays, type MessageDay } from '../../db/message-counts.ts';
+import { inTransaction } from '../../db/transaction.ts';
 import { providerNames } from '../../domain/device.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { invalidField } from '../http/api-error.ts';
@@ -84,7 +86,12 @@ export function messageBooks({ db, now }: ApiDependencies) {
     })
     .openapi(resumeRoute, async (c) => {
       const { id: appId } = c.var.app;
-      await resumeLanes(db, appId);
+      await inTransaction(db, async (trx) => {
+        const lanes = await resumeLanes(trx, appId);
+        if (lanes === 0) return;
+        const target = { kind: 'app', id: c.var.app.name };
+        await recordChange(trx, c.var.actor, { appId, action: 'lanes.resume', target, changes: { lanes } });
+      });
       return c.json({ lanes: (await listLanes(db, appId)).map(fromLane) }, 200);
     });
   // Other methods: neither is the id of a message.

@@ -1,5 +1,7 @@
 import { acceptMessages, maxMessagesOfGroup } from '../../db/accept-messages.ts';
+import type { App } from '../../domain/app.ts';
 import type { NewDirectMessage } from '../../domain/direct-message.ts';
+import { followApp } from '../apps/follow-app.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { ApiError } from '../http/api-error.ts';
 import { checkLine, parseLine, toNdjson } from '../http/ndjson.ts';
@@ -20,10 +22,12 @@ type Block = { lines: NdjsonLine[] } | { lines: undefined; failure?: unknown };
  * end.
  */
 export async function* runIntake(
-  { pool, log, stopping }: ApiDependencies,
-  appId: number,
+  { db, pool, log, stopping }: ApiDependencies,
+  from: App,
   lines: AsyncGenerator<NdjsonLine[]>,
 ): AsyncGenerator<string> {
+  const appNow = followApp(db, from);
+  const appId = from.id;
   const counts = { accepted: 0, repeated: 0, failed: 0, lines: 0 };
   const taken: TakenLine[] = [];
   let isOpen = true;
@@ -87,7 +91,8 @@ export async function* runIntake(
       nextBlock = undefined;
       if (event.lines) {
         counts.lines += event.lines.length;
-        taken.push(...event.lines.map((line) => takeLine(line, appId)));
+        const app = await appNow();
+        taken.push(...event.lines.map((line) => takeLine(line, app)));
       } else {
         isOpen = false;
         failure = event.failure;
@@ -108,11 +113,11 @@ export async function* runIntake(
   }
 }
 
-function takeLine(source: NdjsonLine, appId: number): TakenLine {
+function takeLine(source: NdjsonLine, app: App): TakenLine {
   const { line } = source;
   try {
     const { idempotency_key: key, ...body } = checkLine(parseLine(source), messageLineSchema);
-    return { line, message: toNewMessage(appId, body, key) };
+    return { line, message: toNewMessage(app, body, key) };
   } catch (cause) {
     return { line, error: toApiError(cause) };
   }

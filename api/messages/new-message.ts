@@ -1,26 +1,25 @@
 import type { AcceptedMessage } from '../../db/accept-messages.ts';
 import type { DirectMessage } from '../../db/messages.ts';
+import type { App } from '../../domain/app.ts';
 import { maxDevicesOfMessage, type NewDirectMessage } from '../../domain/direct-message.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { type ApiError, invalidField } from '../http/api-error.ts';
-import { hashOf, keyReused } from '../http/idempotency.ts';
+import { hashOf, keyReused, withPolicy } from '../http/idempotency.ts';
 import { toApiError } from '../http/to-api-error.ts';
 import { checkPayload } from '../notifications/check-payload.ts';
 import { toMessage } from '../notifications/message-schema.ts';
 import { type NewMessageBody, toRecipients } from './schemas.ts';
 
 /** @throws {ApiError} 422 payload_invalid where a provider would not take it: its devices are not known yet. */
-export function toNewMessage(
-  appId: number,
-  body: NewMessageBody,
-  idempotencyKey: string | undefined,
-): NewDirectMessage {
-  const message = toMessage(body.message);
-  checkPayload(message, {});
+export function toNewMessage(app: App, body: NewMessageBody, idempotencyKey: string | undefined): NewDirectMessage {
+  const message = toMessage(body.message, app);
+  checkPayload(message, {}, app);
   return {
-    ...{ id: uuidV7(), appId, message, to: toRecipients(body.to), inDoubtPolicy: body.in_doubt_policy },
+    ...{ id: uuidV7(), appId: app.id, message, to: toRecipients(body.to) },
+    inDoubtPolicy: body.in_doubt_policy ?? app.defaultInDoubtPolicy,
     unknownRecipient: body.unknown_recipient,
-    idempotency: idempotencyKey === undefined ? undefined : { key: idempotencyKey, requestHash: hashOf(body) },
+    idempotency:
+      idempotencyKey === undefined ? undefined : { key: idempotencyKey, requestHash: hashOf(withPolicy(body)) },
   };
 }
 

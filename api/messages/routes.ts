@@ -1,6 +1,7 @@
 import { z } from '@hono/zod-openapi';
 import type { MiddlewareHandler } from 'hono';
 import { messageIntake } from '../../db/accept-messages.ts';
+import { recordChange } from '../../db/audit-entries.ts';
 import {
   cancelMessage,
   type DirectMessage,
@@ -8,6 +9,7 @@ import {
   listMessages,
   messageReader,
 } from '../../db/messages.ts';
+import { inTransaction } from '../../db/transaction.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { invalidField, notFound } from '../http/api-error.ts';
 import { toByteStream } from '../http/byte-stream.ts';
@@ -84,7 +86,7 @@ const takesLines =
     if (c.req.header('idempotency-key') !== undefined) {
       throw invalidField('idempotency-key', 'Each line has an idempotency_key of its own.');
     }
-    const answers = runIntake(deps, c.var.app.id, ndjsonBody(c.req.raw));
+    const answers = runIntake(deps, c.var.app, ndjsonBody(c.req.raw));
     return c.body(toByteStream(answers), 200, { 'Content-Type': ndjsonMediaType });
   };
 
@@ -203,7 +205,7 @@ export function messages(deps: ApiDependencies) {
     .openapi({ ...postRoute, middleware: takesLines(deps) }, async (c) => {
       const { id: appId } = c.var.app;
       const { 'idempotency-key': key, prefer } = c.req.valid('header');
-      const asked = toNewMessage(appId, c.req.valid('json'), key);
+      const asked = toNewMessage(c.var.app, c.req.valid('json'), key);
       const answer = await accept(asked);
       const refusal = refusalOf(asked, answer);
       if (refusal) throw refusal;
@@ -240,8 +242,14 @@ export function messages(deps: ApiDependencies) {
     .openapi(deleteRoute, async (c) => {
       const { id: appId } = c.var.app;
       const id = checkedMessageId(c.req.valid('param').id);
-      const cancelled = await cancelMessage(db, appId, id);
-      if (cancelled === undefined) throw notFound('message');
+      const cancelled = await inTransaction(db, async (trx) => {
+        const devices = await cancelMessage(trx, appId, id);
+        if (devices === undefined) throw notFound('message');
+        const target = { kind: 'message', id };
+        if (devices > 0)
+          await recordChange(trx, c.var.actor, { appId, action: 'message.cancel', target, changes: { devices } });
+        return devices;
+      });
       return c.json({ ...fromDirectMessage(await get(appId, id)), cancelled }, 200);
     });
 }

@@ -46,7 +46,7 @@ export const newMessageSchema = z
   .strictObject({
     to: recipientsSchema,
     message: messageSchema.openapi({ description: 'ttl counts from the moment at which the message is accepted.' }),
-    in_doubt_policy: inDoubtPolicy.default('redeliver'),
+    in_doubt_policy: inDoubtPolicy.optional(),
     unknown_recipient: z.enum(unknownRecipientRules).default('skip').openapi({
       description:
         'error: refuse the message where an external id has no device, or a user none. A device that is known and cannot be sent to is skipped all the same.',

@@ -9,8 +9,9 @@ import { requireScope } from '../access/require-scope.ts';
 import { toAudience } from '../audiences/schemas.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { invalidField } from '../http/api-error.ts';
-import type { Caller } from '../http/env.ts';
-import { hashOf, keyReused } from '../http/idempotency.ts';
+import type { AppEnv } from '../http/env.ts';
+import { hashOf, keyReused, withPolicy } from '../http/idempotency.ts';
+import { recordNotificationChange } from './carry-out.ts';
 import { checkPayload } from './check-payload.ts';
 import { toMessage } from './message-schema.ts';
 import { toScheduledAt } from './schedule.ts';
@@ -23,20 +24,20 @@ import type { NewNotificationBody } from './schemas.ts';
  */
 export async function createNotification(
   deps: ApiDependencies,
-  caller: Caller,
-  appId: number,
+  { caller, app, actor }: Pick<AppEnv['Variables'], 'caller' | 'app' | 'actor'>,
   body: NewNotificationBody,
   idempotencyKey: string | undefined,
 ): Promise<{ notification: Notification; isNew: boolean }> {
   if (body.launch || body.scheduled_at !== undefined) requireScope(caller, 'notifications:send');
-  const message = toMessage(body.message);
+  const message = toMessage(body.message, app);
   const audience = toAudience(body.audience);
-  checkPayload(message, audience);
+  checkPayload(message, audience, app);
   if (body.launch && body.scheduled_at !== undefined) {
     throw invalidField('scheduled_at', 'Give either launch or scheduled_at.');
   }
+  const appId = app.id;
   const id = uuidV7();
-  const requestHash = idempotencyKey === undefined ? undefined : hashOf(body);
+  const requestHash = idempotencyKey === undefined ? undefined : hashOf(withPolicy(body));
 
   const created = await inTransaction(deps.db, async (trx) => {
     const stored = await insertNotification(trx, {
@@ -45,7 +46,7 @@ export async function createNotification(
       title: body.title ?? (message.title === undefined ? null : cutText(message.title, 255)),
       message,
       audience,
-      inDoubtPolicy: body.in_doubt_policy,
+      inDoubtPolicy: body.in_doubt_policy ?? app.defaultInDoubtPolicy,
       ratePerSecond: body.rate_per_second,
       idempotencyKey,
       requestHash,
@@ -59,6 +60,10 @@ export async function createNotification(
     const launched = isDue ? await launchNotification(trx, appId, id, scheduledAt) : undefined;
     const notification = launched?.notification ?? (await findNotification(trx, appId, stored.isNew ? id : stored.id));
     if (!notification) throw new Error('a notification vanished within the transaction that stored it');
+    if (stored.isNew) {
+      const changes = { state: notification.state, scheduled_at: notification.scheduledAt?.toISOString() ?? null };
+      await recordNotificationChange(trx, actor, 'create', notification, changes);
+    }
     return { notification, isNew: stored.isNew };
   });
   if (created.isNew && created.notification.state !== 'draft') await deps.waker.wake(created.notification);

@@ -1,4 +1,5 @@
 import { z } from '@hono/zod-openapi';
+import type { App } from '../../domain/app.ts';
 import type { Audience, Condition } from '../../domain/audience.ts';
 import { byProvider, type Platform, type ProviderName, providerNames } from '../../domain/device.ts';
 import type { JsonObject } from '../../domain/json.ts';
@@ -92,8 +93,11 @@ const renamed = [
   ['push_type', 'pushType'],
 ] as const;
 
-export function toMessage(body: MessageBody): Message {
-  return rename(body, renamed) as Message;
+/** With the app's time to live, where the message names none. */
+export function toMessage(body: MessageBody, { defaultTtlSeconds }: Pick<App, 'defaultTtlSeconds'>): Message {
+  const message = rename(body, renamed) as Message;
+  if (message.ttlSeconds !== undefined || defaultTtlSeconds === undefined) return message;
+  return { ...message, ttlSeconds: defaultTtlSeconds };
 }
 
 export function fromMessage(message: Message): MessageBody {

@@ -1,3 +1,4 @@
+import type { Kysely } from 'kysely';
 import {
   cancelNotification,
   launchNotification,
@@ -6,13 +7,14 @@ import {
   unscheduleNotification,
 } from '../../db/notification-moves.ts';
 import { findNotification } from '../../db/notifications.ts';
+import type { Database } from '../../db/schema.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { notFound } from '../http/api-error.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
 import { createRouter, defineRoute } from '../http/router.ts';
+import { carryOut } from './carry-out.ts';
 import { toScheduledAt } from './schedule.ts';
 import { checkedId, fromNotification, launchSchema, notificationParams, notificationSchema } from './schemas.ts';
-import { wakeAfter } from './wake-after.ts';
 
 /**
  * Launch, unschedule, pause, resume, cancel: one conditional change in PostgreSQL, which every worker obeys from its next window
@@ -86,35 +88,36 @@ const cancelRoute = defineRoute(
 );
 
 export function notificationMoves(deps: ApiDependencies) {
-  const { db } = deps;
   return createRouter()
     .openapi(launchRoute, async (c) => {
-      const { id: appId } = c.var.app;
       const id = checkedId(c.req.valid('param').id);
-      const scheduledAt = await toLaunchTime(deps, appId, id, c.req.valid('json')?.scheduled_at);
-      const notification = await wakeAfter(deps, 'launch', await launchNotification(db, appId, id, scheduledAt));
-      return c.json(fromNotification(notification), 202);
+      const scheduledAt = await toLaunchTime(deps, c.var.app.id, id, c.req.valid('json')?.scheduled_at);
+      const changes = scheduledAt && { scheduled_at: scheduledAt.toISOString() };
+      const launch = (db: Kysely<Database>, appId: number) => launchNotification(db, appId, id, scheduledAt);
+      return c.json(fromNotification(await carryOut(deps, c.var, 'launch', launch, changes)), 202);
     })
     .openapi(unscheduleRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await wakeAfter(deps, 'unschedule', await unscheduleNotification(db, c.var.app.id, id));
+      const unschedule = (db: Kysely<Database>, appId: number) => unscheduleNotification(db, appId, id);
+      const notification = await carryOut(deps, c.var, 'unschedule', unschedule);
       // Its workflow sleeps until the time that was taken back. Without this word it does, and ends when it looks.
       await deps.waker.wake(notification);
       return c.json(fromNotification(notification), 200);
     })
     .openapi(pauseRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await wakeAfter(deps, 'pause', await pauseNotification(db, c.var.app.id, id));
-      return c.json(fromNotification(notification), 200);
+      const pause = (db: Kysely<Database>, appId: number) => pauseNotification(db, appId, id);
+      return c.json(fromNotification(await carryOut(deps, c.var, 'pause', pause)), 200);
     })
     .openapi(resumeRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await wakeAfter(deps, 'resume', await resumeNotification(db, c.var.app.id, id));
-      return c.json(fromNotification(notification), 202);
+      const resume = (db: Kysely<Database>, appId: number) => resumeNotification(db, appId, id);
+      return c.json(fromNotification(await carryOut(deps, c.var, 'resume', resume)), 202);
     })
     .openapi(cancelRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      const notification = await wakeAfter(deps, 'cancel', await cancelNotification(db, c.var.app.id, id));
+      const cancel = (db: Kysely<Database>, appId: number) => cancelNotification(db, appId, id);
+      const notification = await carryOut(deps, c.var, 'cancel', cancel);
       return c.json(fromNotification(notification), notification.finishedAt ? 200 : 202);
     });
 }

@@ -1,6 +1,7 @@
 import { z } from '@hono/zod-openapi';
 import { deleteDraft } from '../../db/notification-drafts.ts';
 import { findNotification, listNotifications } from '../../db/notifications.ts';
+import { inTransaction } from '../../db/transaction.ts';
 import { notificationStates } from '../../domain/notification-state.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { notFound } from '../http/api-error.ts';
@@ -8,6 +9,7 @@ import { idempotencyKey } from '../http/idempotency.ts';
 import { limitInQuery, readPage, uuidCursor } from '../http/paging.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
 import { createRouter, defineRoute } from '../http/router.ts';
+import { recordNotificationChange } from './carry-out.ts';
 import { createNotification } from './create.ts';
 import { editNotification } from './edit.ts';
 import {
@@ -108,14 +110,7 @@ export function notifications(deps: ApiDependencies) {
   return createRouter()
     .openapi(createNotificationRoute, async (c) => {
       const idempotencyKey = c.req.valid('header')['idempotency-key'];
-      const { id: appId } = c.var.app;
-      const { notification, isNew } = await createNotification(
-        deps,
-        c.var.caller,
-        appId,
-        c.req.valid('json'),
-        idempotencyKey,
-      );
+      const { notification, isNew } = await createNotification(deps, c.var, c.req.valid('json'), idempotencyKey);
       c.header('Location', `/v1/notifications/${notification.id}`);
       return c.json(fromNotification(notification), isNew ? 201 : 200);
     })
@@ -135,17 +130,18 @@ export function notifications(deps: ApiDependencies) {
     })
     .openapi(patchRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      return c.json(
-        fromNotification(await editNotification(deps, c.var.caller, c.var.app.id, id, c.req.valid('json'))),
-        200,
-      );
+      return c.json(fromNotification(await editNotification(deps, c.var, id, c.req.valid('json'))), 200);
     })
     .openapi(deleteRoute, async (c) => {
       const id = checkedId(c.req.valid('param').id);
-      if (!(await deleteDraft(db, c.var.app.id, id))) {
-        const notification = await findNotification(db, c.var.app.id, id);
-        throw notification ? stateConflict('deletion', notification) : notFound('notification');
-      }
+      const { app, actor } = c.var;
+      await inTransaction(db, async (trx) => {
+        if (!(await deleteDraft(trx, app.id, id))) {
+          const notification = await findNotification(trx, app.id, id);
+          throw notification ? stateConflict('deletion', notification) : notFound('notification');
+        }
+        await recordNotificationChange(trx, actor, 'delete', { appId: app.id, id });
+      });
       return c.body(null, 204);
     });
 }

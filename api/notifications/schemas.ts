@@ -24,7 +24,7 @@ const title = z
   .openapi({ description: "For people, in listings and in Temporal's UI; default: the title of the message." });
 export const inDoubtPolicy = z.enum(inDoubtPolicies).openapi({
   description:
-    'What to do with a device that may have got the message although no answer was recorded. redeliver: send again with the same ids, marked in_doubt; skip: record it as unknown.',
+    'What to do with a device that may have got the message although no answer was recorded. redeliver: send again with the same ids, marked in_doubt; skip: record it as unknown. Default: as the app says.',
 });
 const ratePerSecond = z
   .int()
@@ -39,7 +39,7 @@ export const newNotificationSchema = z
     title: title.optional(),
     message: messageSchema,
     audience: notificationAudienceSchema,
-    in_doubt_policy: inDoubtPolicy.default('redeliver'),
+    in_doubt_policy: inDoubtPolicy.optional(),
     rate_per_second: ratePerSecond.default(null),
     launch: z.boolean().default(false).openapi({ description: 'Send at once.' }),
     scheduled_at: scheduledAt.optional(),

@@ -1,5 +1,5 @@
 import type { Settings } from '../../domain/settings.ts';
-import { apnsPushTypeRules } from './payload.ts';
+import { topicProblem } from './topic.ts';
 
 export interface ApnsSettings {
   /** `APNS_KEY_FILE` (p8), `APNS_KEY_ID`, `APNS_TEAM_ID`; all three or none. */
@@ -22,7 +22,8 @@ export function readApnsSettings(settings: Settings): ApnsSettings {
   if ((key || certificateFile) && topic === undefined) {
     settings.problems.push('APNS_TOPIC is not set (it belongs to the APNs credential)');
   }
-  if (topic !== undefined) settings.problems.push(...topicProblems(topic));
+  const problem = topic === undefined ? undefined : topicProblem(topic);
+  if (problem !== undefined) settings.problems.push(`APNS_TOPIC ${problem}`);
   return {
     key: key && { file: key[0], keyId: key[1], teamId: key[2] },
     certificate:
@@ -39,16 +40,4 @@ export function readApnsSettings(settings: Settings): ApnsSettings {
 /** Whether there is a credential in files. */
 export function namesFiles({ key, certificate }: ApnsSettings): boolean {
   return key !== undefined || certificate !== undefined;
-}
-
-/** The provider adds the suffix of a push type to the bundle id: a topic that already ends in one would have it twice. */
-function topicProblems(topic: string): string[] {
-  const suffixes = Object.values(apnsPushTypeRules).map(({ topicSuffix }) => topicSuffix);
-  const suffix = suffixes.find((text) => text !== '' && topic.endsWith(text));
-  if (suffix !== undefined) {
-    const bundleId = topic.slice(0, -suffix.length);
-    return [`APNS_TOPIC must be the bundle id "${bundleId}", not "${topic}": "${suffix}" is added by the push type`];
-  }
-  if (/^[A-Za-z0-9._-]+$/.test(topic)) return [];
-  return [`APNS_TOPIC must be a bundle id (letters, digits, ".", "-", "_"), not "${topic}"`];
 }

@@ -39,7 +39,6 @@ const excused: Record<string, string> = {
   returnReservedEntries: 'of a claimed lane',
   noteLaneSeen: 'of a claimed lane',
   leaveLane: 'of a claimed lane',
-  haltLane: 'of a claimed lane',
   migrations: 'makes the tables',
   providerMigrations: 'makes the tables',
   migrate: 'makes the tables',
