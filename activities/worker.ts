@@ -3,6 +3,7 @@ import { Client } from '@temporalio/client';
 import { loadClientConnectConfig } from '@temporalio/envconfig';
 import { DefaultLogger, NativeConnection, Runtime, Worker, type WorkerOptions } from '@temporalio/worker';
 import { pino } from 'pino';
+import { dropAuditMonths } from '../db/audit-entries.ts';
 import { connect } from '../db/connect.ts';
 import { listExpiringCredentialsOfAllApps } from '../db/credentials.ts';
 import { createDeliveryPartitions } from '../db/delivery-partitions.ts';
@@ -158,6 +159,7 @@ async function keepHouse(): Promise<void> {
   while (!stopping.signal.aborted) {
     await createDeliveryPartitions(db).catch((err: unknown) => log.error({ err }, 'partitions could not be made'));
     await openLanes();
+    await forgetOldAudit().catch((err: unknown) => log.error({ err }, 'old months of the audit could not be dropped'));
     await forgetOldMessages().catch((err: unknown) => log.error({ err }, 'old messages could not be dropped'));
     await warnOfExpiry().catch((err: unknown) => log.error({ err }, 'expiring certificates could not be looked for'));
     await forgetOldEvidenceOfAllApps(db).catch((err: unknown) =>
@@ -180,6 +182,12 @@ async function warnOfExpiry(): Promise<void> {
     const names = { credential: id, app: appName, kind, fingerprint, expiresAt };
     log.warn(names, 'a credential expires soon: store another one');
   }
+}
+
+async function forgetOldAudit(): Promise<void> {
+  if (config.worker.auditMonths === 0) return;
+  const months = await dropAuditMonths(db, config.worker.auditMonths);
+  if (months.length > 0) log.info({ months }, 'old months of the audit dropped');
 }
 
 async function forgetOldMessages(): Promise<void> {

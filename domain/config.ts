@@ -75,6 +75,8 @@ export interface WorkerConfig {
   lanes: number;
   /** `CARILLON_MESSAGE_DAYS`: how long messages and their outcomes are kept at least, by weeks; default 30, 0: for ever. */
   messageDays: number;
+  /** `CARILLON_AUDIT_MONTHS`: how long the audit is kept at least, by months; default 0: for ever. */
+  auditMonths: number;
   /** `CARILLON_HEARTBEAT_TIMEOUT_MS`: how long a worker may be silent before another takes over its batch; default 10 000. */
   heartbeatTimeoutMs: number;
   /** `CARILLON_RETRY_BASE_MS`: the first wait after a transient refusal, doubled each time; default 10 000. */
@@ -142,6 +144,7 @@ export function readConfig(settings: Settings): Config {
       smallAudience: settings.integer('CARILLON_SMALL_AUDIENCE', 1_000, 0),
       lanes: settings.integer('CARILLON_LANES', 1, 1, 64),
       messageDays: settings.integer('CARILLON_MESSAGE_DAYS', 30, 0),
+      auditMonths: settings.integer('CARILLON_AUDIT_MONTHS', 0, 0, 1_200),
       heartbeatTimeoutMs: settings.integer('CARILLON_HEARTBEAT_TIMEOUT_MS', 10_000),
       retryBaseMs: settings.integer('CARILLON_RETRY_BASE_MS', 10_000),
       retryMaxMs: settings.integer('CARILLON_RETRY_MAX_MS', 3_600_000),
