@@ -2,6 +2,7 @@
 #   node api/serve.node.ts      the API (the default)
 #   node activities/worker.ts   a worker
 #   node db/migrate.ts          brings the database up to date, then ends
+#   node admin/main.ts          the command for operators (npm run admin)
 # The sources run as they are: Node strips the types.
 
 FROM node:24-slim AS dependencies
@@ -36,6 +37,7 @@ COPY db ./db
 COPY workflows ./workflows
 COPY activities ./activities
 COPY api ./api
+COPY admin ./admin
 USER node
 EXPOSE 8080
 CMD ["node", "api/serve.node.ts"]

@@ -1,27 +1,13 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { type Kysely, type Selectable, sql, type Transaction } from 'kysely';
 import type { Actor } from '../domain/actor.ts';
 import { type App, defaultAppName } from '../domain/app.ts';
-import { readCommandLine } from '../domain/command-line.ts';
-import { loadConfig } from '../domain/config.ts';
 import { appScopes, type Scope } from '../domain/scopes.ts';
 import { uuidV7 } from '../domain/uuid-v7.ts';
 import { findAppByName, findAppOfAnyApp } from './apps.ts';
 import { recordChange } from './audit-entries.ts';
 import { databaseNow } from './clock.ts';
-import { connect } from './connect.ts';
-import { describeDatabaseError } from './database-error.ts';
 import type { Database } from './schema.ts';
-
-/** Run as a program (`npm run api-key -- [name]`), this file makes one more key and prints it. */
-
-/**
- * Where `npm start` says which database it runs on, so that a lost key can be replaced without looking for the database's
- * address and password.
- */
-export const localDatabaseFile = fileURLToPath(new URL('../.carillon/database-url', import.meta.url));
 
 /** Never with the key itself. */
 export interface ApiKey {
@@ -107,13 +93,13 @@ async function insert(db: Kysely<Database>, input: NewApiKey) {
   return { row, plainKey };
 }
 
-/** Newest first, also those that are revoked or have expired; `cursor` is the last id of the page before. */
+/** Of an app or, with null, of administrators. Newest first, also those that are revoked or have expired; `cursor` is the last id of the page before. */
 export async function listApiKeys(
   db: Kysely<Database>,
-  appId: number,
+  appId: number | null,
   page: { cursor?: string | undefined; limit: number },
 ): Promise<ApiKey[]> {
-  let query = db.selectFrom('api_keys').select(apiKeyColumns).where('app_id', '=', appId);
+  let query = db.selectFrom('api_keys').select(apiKeyColumns).where(isOfApp(appId));
   if (page.cursor !== undefined) query = query.where('id', '<', page.cursor);
   const rows = await query.orderBy('id', 'desc').limit(page.limit).execute();
   return rows.map(toApiKey);
@@ -123,7 +109,7 @@ export async function listApiKeys(
 export async function revokeApiKey(
   trx: Transaction<Database>,
   actor: Actor,
-  appId: number,
+  appId: number | null,
   id: string,
 ): Promise<boolean> {
   const key = await lockApiKey(trx, appId, id);
@@ -141,7 +127,7 @@ export async function revokeApiKey(
 export async function rotateApiKey(
   trx: Transaction<Database>,
   actor: Actor,
-  appId: number,
+  appId: number | null,
   id: string,
   overlapSeconds: number,
 ): Promise<{ kind: 'rotated'; key: ApiKey; plainKey: string } | { kind: 'unknown' } | { kind: 'ended' }> {
@@ -163,11 +149,16 @@ export async function rotateApiKey(
   return { kind: 'rotated', key: toApiKey(row), plainKey };
 }
 
-async function lockApiKey(trx: Transaction<Database>, appId: number, id: string): Promise<ApiKey | undefined> {
+/** Null: of no app. */
+function isOfApp(appId: number | null) {
+  return appId === null ? sql<boolean>`app_id is null` : sql<boolean>`app_id = ${appId}`;
+}
+
+async function lockApiKey(trx: Transaction<Database>, appId: number | null, id: string): Promise<ApiKey | undefined> {
   const row = await trx
     .selectFrom('api_keys')
     .select(apiKeyColumns)
-    .where('app_id', '=', appId)
+    .where(isOfApp(appId))
     .where('id', '=', id)
     .forNoKeyUpdate()
     .executeTakeFirst();
@@ -239,25 +230,4 @@ export async function findApiKey(db: Kysely<Database>, plainKey: string): Promis
 
 function hashApiKey(plainKey: string): Buffer {
   return createHash('sha256').update(plainKey).digest();
-}
-
-if (import.meta.main) {
-  const usage = `npm run api-key -- [name]
-
-  Makes one more key of the API and prints it, in the database of DATABASE_URL, or of \`npm start\` while that runs.`;
-  const { positionals, refuse } = readCommandLine(usage, {}, 1);
-  const [name = 'made by hand'] = positionals;
-  const isLocal = !process.env.DATABASE_URL && existsSync(localDatabaseFile);
-  if (!isLocal && !process.env.DATABASE_URL) refuse('DATABASE_URL is not set, and `npm start` does not run here.');
-  const url = isLocal ? readFileSync(localDatabaseFile, 'utf8') : loadConfig(process.env).databaseUrl;
-  const { db } = connect(url, { maxConnections: 1, applicationName: 'carillon-api-keys' });
-  try {
-    const app = await findAppByName(db, defaultAppName);
-    console.log(await insertApiKey(db, { appId: app!.id, name, scopes: appScopes }));
-  } catch (error) {
-    console.error(`No key was made: ${describeDatabaseError(error)}.`);
-    process.exitCode = 1;
-  } finally {
-    await db.destroy();
-  }
 }

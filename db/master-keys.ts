@@ -17,6 +17,11 @@ export class MasterKeys {
     return this.#first.id;
   }
 
+  /** Of all keys, that one first. */
+  get ids(): string[] {
+    return [...this.#keys.keys()];
+  }
+
   seal(text: string, context: string): Promise<string> {
     return sealText(text, this.#first.key, context, this.#first.id);
   }

@@ -1,6 +1,7 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { ensureFirstApiKey, insertApiKey, localDatabaseFile } from '../db/api-keys.ts';
+import { localDatabaseFile } from '../admin/local-files.ts';
+import { ensureFirstApiKey, insertApiKey } from '../db/api-keys.ts';
 import { findAppByName } from '../db/apps.ts';
 import { connect } from '../db/connect.ts';
 import { migrate } from '../db/migrate.ts';
@@ -154,7 +155,7 @@ async function all<T extends readonly unknown[]>(starts: { [K in keyof T]: T[K] 
   return (await Promise.all(starts)) as unknown as T;
 }
 
-/** For `npm run api-key`, which looks into the folder of `npm start`. */
+/** For `npm run admin`, which looks into the folder of `npm start`. */
 function sayDatabase(context: StackContext, databaseUrl: string): void {
   const file = path.join(context.directory, path.basename(localDatabaseFile));
   writeFileSync(file, databaseUrl, { mode: 0o600 });

@@ -48,7 +48,7 @@ try {
   console.log(`\nCarillon is running.\n\n${describeStack(stack)}`);
   if (stack.apiKey) {
     console.log(
-      `\n  API key            ${stack.apiKey}\n  (made by this first start; only its hash is kept, so note it down. Another one: npm run api-key)`,
+      `\n  API key            ${stack.apiKey}\n  (made by this first start; only its hash is kept, so note it down. Another one: npm run admin -- keys create --help)`,
     );
   }
   console.log('\nCtrl-C stops everything in order.');

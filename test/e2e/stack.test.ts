@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
-import { localDatabaseFile } from '../../db/api-keys.ts';
+import { localDatabaseFile } from '../../admin/local-files.ts';
 import { runDemoSend } from '../../local/demo-send.ts';
 import { isRunning } from '../../local/signals.ts';
 import { startStack } from '../../local/stack.ts';
@@ -25,7 +25,7 @@ test('a send through the whole stack ends with books that balance and a ledger t
   });
   t.after(() => stack.stop());
   const said = path.join(stack.logDirectory, '..', path.basename(localDatabaseFile));
-  assert.equal(readFileSync(said, 'utf8'), stack.databaseUrl, 'npm run api-key finds the database');
+  assert.equal(readFileSync(said, 'utf8'), stack.databaseUrl, 'npm run admin finds the database');
 
   const { report, problems } = await runDemoSend(stack, {
     devices: 5_000,

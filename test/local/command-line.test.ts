@@ -52,7 +52,6 @@ test('every program of the README checks its arguments', () => {
     ['bench/main.ts', '--only', 'engine,'],
     ['test/chaos/main.ts', '--seed', 'x'],
     ['simulator/main.ts', '--settings', '{'],
-    ['db/api-keys.ts', '--name=one'],
     ['db/migrate.ts', '--dry-run'],
     ['workflows/build.ts', 'a.js', 'b.js'],
     ['api/serve.node.ts', '--port', '9000'],

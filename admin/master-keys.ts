@@ -1,0 +1,67 @@
+import { randomBytes } from 'node:crypto';
+import type { Command } from 'commander';
+import { countCredentialsByMasterKeyOfAllApps, reencryptCredentialsOfAllApps } from '../db/credentials.ts';
+import type { MasterKeys } from '../db/master-keys.ts';
+import type { JsonObject } from '../domain/json.ts';
+import { operate, show } from './operate.ts';
+import { shown, table } from './output.ts';
+import { Refusal } from './refusal.ts';
+
+export function addMasterKeys(program: Command): void {
+  const masterKeys = program
+    .command('master-keys')
+    .description('the keys of CARILLON_MASTER_KEYS, which seal the credentials in the database');
+
+  masterKeys
+    .command('generate')
+    .description('print a new key; in front of CARILLON_MASTER_KEYS it seals, behind it only opens')
+    .addHelpText('after', '\nExample: npm run admin -- master-keys generate')
+    .action((_options, command: Command) => {
+      const id = `${new Date().toISOString().slice(0, 10)}-${randomBytes(3).toString('hex')}`;
+      const key = `${id}:${randomBytes(32).toString('base64')}`;
+      const note =
+        'Put it in front of CARILLON_MASTER_KEYS, for the API and every worker; keep the others behind a comma.';
+      show(command, shown({ id, key }, key, note));
+    });
+
+  masterKeys
+    .command('status')
+    .description('how many credentials each key has sealed: a key with none may go')
+    .addHelpText('after', '\nExample: npm run admin -- master-keys status')
+    .action(
+      operate(async ({ db, masterKeys }) => {
+        const counts = await countCredentialsByMasterKeyOfAllApps(db);
+        const ids = new Set([...(masterKeys?.ids ?? []), ...counts.keys()]);
+        const rows = [...ids].map((id) => ({ id, credentials: counts.get(id) ?? 0, state: stateOf(id, masterKeys) }));
+        return shown(rows, table(rows, columns, 'CARILLON_MASTER_KEYS is not set, and nothing is sealed.'));
+      }),
+    );
+
+  masterKeys
+    .command('reencrypt')
+    .description('seal by the first key what others have sealed; it may be stopped and repeated')
+    .addHelpText('after', '\nExample: npm run admin -- master-keys reencrypt')
+    .action(
+      operate(async ({ db, masterKeys, actor }) => {
+        if (!masterKeys) throw new Refusal('CARILLON_MASTER_KEYS is not set: `npm run admin -- master-keys generate`.');
+        const { resealed, unreadable } = await reencryptCredentialsOfAllApps(db, actor, masterKeys);
+        if (unreadable.length > 0) {
+          throw new Refusal(
+            `${resealed} credentials are sealed anew. No key opens these; store them again: ${unreadable.join(', ')}.`,
+          );
+        }
+        return shown({ resealed }, `${resealed} credentials are sealed anew, by ${masterKeys.currentId}.`);
+      }),
+    );
+}
+
+const columns = {
+  id: ({ id }: JsonObject) => id!,
+  credentials: ({ credentials }: JsonObject) => credentials!,
+  state: ({ state }: JsonObject) => state!,
+};
+
+function stateOf(id: string, masterKeys: MasterKeys | undefined): string {
+  if (id === masterKeys?.currentId) return 'seals';
+  return masterKeys?.ids.includes(id) ? 'opens' : 'missing';
+}
