@@ -6,6 +6,7 @@ import { rates } from './apps/rates.ts';
 import { apps } from './apps/routes.ts';
 import { audiences } from './audiences/routes.ts';
 import { audit } from './audit/routes.ts';
+import { credentials } from './credentials/routes.ts';
 import { deviceDeliveries } from './deliveries/of-device.ts';
 import { notificationDeliveries } from './deliveries/of-notification.ts';
 import type { ApiDependencies } from './dependencies.ts';
@@ -67,6 +68,7 @@ export function createApp(deps: ApiDependencies) {
   app.route('/', apps(deps));
   app.route('/', rates(deps));
   app.route('/', keys(deps));
+  app.route('/', credentials(deps));
   app.route('/', audit(deps));
   openApi(app);
   return app;

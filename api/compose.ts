@@ -3,11 +3,14 @@ import type { Kysely } from 'kysely';
 import { pino } from 'pino';
 import { connect } from '../db/connect.ts';
 import { databaseFault, describeDatabaseError, probeDatabase } from '../db/database-error.ts';
+import { createMasterKeys } from '../db/master-keys.ts';
 import type { Database } from '../db/schema.ts';
-import { loadConfig } from '../domain/config.ts';
+import { readConfig } from '../domain/config.ts';
 import type { Logger } from '../domain/logger.ts';
-import type { Environment } from '../domain/settings.ts';
+import { chooseProxy } from '../domain/proxy.ts';
+import { type Environment, readSettings } from '../domain/settings.ts';
 import { within } from '../domain/within.ts';
+import { configureProviders } from '../providers/open.ts';
 import { createJwtVerifier } from './access/jwt.ts';
 import { createApp } from './app.ts';
 import type { ApiDependencies } from './dependencies.ts';
@@ -45,7 +48,10 @@ export function endWithReason(error: Error): never {
  * @throws {ConfigError} and where PostgreSQL says that DATABASE_URL is wrong.
  */
 export async function composeApi(env: Environment, peerAddress: NonNullable<ApiDependencies['peerAddress']>) {
-  const config = loadConfig(env);
+  const { config, providers } = readSettings(env, (settings) => ({
+    config: readConfig(settings),
+    providers: configureProviders(settings),
+  }));
   const log = pino({
     name: 'carillon-api',
     level: config.logLevel,
@@ -74,6 +80,9 @@ export async function composeApi(env: Environment, peerAddress: NonNullable<ApiD
       log.warn({ err }, 'Swagger UI is not installed: /docs is off');
       return undefined;
     }),
+    masterKeys: createMasterKeys(config.masterKeys),
+    providers,
+    providerNetwork: { proxyFor: (url) => chooseProxy(config.proxy, url) },
     stopping: stopping.signal,
     peerAddress,
     ...config.api.limits,

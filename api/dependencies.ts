@@ -1,8 +1,11 @@
 import type { Context } from 'hono';
 import type { Kysely } from 'kysely';
+import type { MasterKeys } from '../db/master-keys.ts';
 import type { StatementClient } from '../db/prepared-statement.ts';
 import type { Database } from '../db/schema.ts';
 import type { Logger } from '../domain/logger.ts';
+import type { ProviderSurroundings } from '../providers/description.ts';
+import type { ConfiguredProviders } from '../providers/open.ts';
 import type { JwtVerifier } from './access/jwt.ts';
 import type { DocsAssets } from './document/docs-assets.ts';
 import type { NotificationWaker } from './notifications/waker.ts';
@@ -18,6 +21,12 @@ export interface ApiDependencies {
   verifyJwt?: JwtVerifier | undefined;
   /** Who asks, where it is the command for operators and no server: no key is asked for. The name that the audit tells. */
   operator?: string | undefined;
+  /** Seal the credentials of apps; without them none is stored. */
+  masterKeys?: MasterKeys | undefined;
+  /** What the environment says of the providers; default: nothing. */
+  providers?: ConfiguredProviders | undefined;
+  /** How they are reached when they are asked about a credential; default: at once. */
+  providerNetwork?: Partial<Pick<ProviderSurroundings, 'proxyFor' | 'ca' | 'requestDeadlineMs'>> | undefined;
   /** Files under `/docs/assets/`; without them `/docs` answers 404. */
   docsAssets?: DocsAssets | undefined;
   /** Aborted when the process is asked to stop: streams that would run on end themselves. */

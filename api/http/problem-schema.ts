@@ -54,7 +54,7 @@ const answers = {
     },
   },
   503: {
-    description: 'The database, or the issuer of JWTs, cannot be reached now.',
+    description: 'The database, the issuer of JWTs, or a provider that was to be asked, cannot be reached now.',
     headers: { 'Retry-After': text('Seconds.') },
   },
 };

@@ -1,12 +1,9 @@
 import { z } from '@hono/zod-openapi';
-import type { Transaction } from 'kysely';
 import { createApiKey, listApiKeys, revokeApiKey, rotateApiKey } from '../../db/api-keys.ts';
-import { lockAppByName } from '../../db/apps.ts';
 import { databaseNow } from '../../db/clock.ts';
-import type { Database } from '../../db/schema.ts';
 import { inTransaction } from '../../db/transaction.ts';
 import { appParams } from '../access/app-params.ts';
-import { refuseDeleted } from '../access/enter-route.ts';
+import { keepApp } from '../access/keep-app.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { ApiError, invalidField, notFound } from '../http/api-error.ts';
 import { limitInQuery, readPage, uuidCursor } from '../http/paging.ts';
@@ -122,12 +119,4 @@ export function keys({ db, now }: ApiDependencies) {
       if (!isThere) throw notFound('key');
       return c.body(null, 204);
     });
-}
-
-/** An app that is about to be deleted gets no key that its deletion would not see. */
-async function keepApp(trx: Transaction<Database>, name: string): Promise<number> {
-  const app = await lockAppByName(trx, name);
-  if (!app) throw notFound('app');
-  refuseDeleted(app);
-  return app.id;
 }
