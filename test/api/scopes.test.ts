@@ -302,4 +302,3 @@ describe('sending needs notifications:send, by whatever route', () => {
     assert.equal((await ask(stopper, 'POST', `${path}/cancel`)).status, 202);
   });
 });
-});
