@@ -2,19 +2,20 @@ import { type Command, Option } from 'commander';
 import { apnsEnvironments } from '../domain/device.ts';
 import type { JsonObject } from '../domain/json.ts';
 import { inDoubtPolicies } from '../domain/notification-state.ts';
-import { orNone, wholeNumber, word, words } from './arguments.ts';
+import { none, orNone, wholeNumber, word, words } from './arguments.ts';
 import { operate } from './operate.ts';
 import { fields, shown, table } from './output.ts';
 import { listItems, pathOf } from './pages.ts';
 
+/** As typed; `none` clears. */
 interface Settings {
-  apnsTopic?: string | null;
-  apnsTopics?: string[] | null;
+  apnsTopic?: string;
+  apnsTopics?: string[] | typeof none;
   apnsEnvironment?: string;
-  fcmProject?: string | null;
-  ttl?: number | null;
+  fcmProject?: string;
+  ttl?: number | typeof none;
   inDoubtPolicy?: string;
-  maxDevices?: number | null;
+  maxDevices?: number | typeof none;
 }
 
 const optionNames = {
@@ -109,7 +110,7 @@ function withSettings(command: Command): Command {
 
 /** What is not given is left out. */
 function bodyOf(settings: Settings): object {
-  return {
+  const body = {
     apns_topic: settings.apnsTopic,
     apns_topics: settings.apnsTopics,
     apns_environment: settings.apnsEnvironment,
@@ -118,6 +119,7 @@ function bodyOf(settings: Settings): object {
     default_in_doubt_policy: settings.inDoubtPolicy,
     max_devices: settings.maxDevices,
   };
+  return Object.fromEntries(Object.entries(body).map(([field, value]) => [field, value === none ? null : value]));
 }
 
 const columns = {

@@ -10,9 +10,11 @@ export function wholeNumber(text: string): number {
   return number;
 }
 
-/** The word `none` clears what was set. */
-export function orNone<T>(read: (text: string) => T): (text: string) => T | null {
-  return (text) => (text === 'none' ? null : read(text));
+/** Clears what was set. The parser takes null for an option without a value. */
+export const none = 'none';
+
+export function orNone<T>(read: (text: string) => T): (text: string) => T | typeof none {
+  return (text) => (text === none ? none : read(text));
 }
 
 export function word(text: string): string {

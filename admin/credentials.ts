@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander';
-import type { CredentialKind } from '../domain/credential.ts';
 import type { JsonObject } from '../domain/json.ts';
 import { word } from './arguments.ts';
+import { needMasterKeys } from './master-keys.ts';
 import { operate } from './operate.ts';
 import { plain, shown, table } from './output.ts';
 import { listItems, pathOf } from './pages.ts';
@@ -53,7 +53,8 @@ export function addCredentials(program: Command): void {
       '\nExample: npm run admin -- credentials add --app shop --apns-key AuthKey_ABC123DEFG.p8 --key-id ABC123DEFG --team-id DEF123GHIJ',
     )
     .action(
-      operate(async ({ ask }, { app, verify, ...files }: Files & { app: string; verify?: boolean }) => {
+      operate(async ({ ask, masterKeys }, { app, verify, ...files }: Files & { app: string; verify?: boolean }) => {
+        needMasterKeys(masterKeys);
         const path = `${pathOf(app, 'credentials')}${verify ? '?verify=provider' : ''}`;
         const credential = await ask('POST', path, await bodyOf(files), optionNames);
         return shown(credential, `${credential.id}`, `The app ${app} sends by this ${credential.kind} from now on.`);
@@ -86,15 +87,14 @@ const optionNames = {
 
 /** What does not go together the intake of credentials refuses, which knows each kind. */
 async function bodyOf(files: Files): Promise<JsonObject> {
-  const kind = kindOf(files);
-  if (kind === undefined)
-    throw new Refusal('--apns-key, --apns-certificate or --fcm-service-account: one of them is needed.', 2);
   const { apnsKey, apnsCertificate, passwordFile, fcmServiceAccount, ...texts } = files;
+  if ([apnsKey, apnsCertificate, fcmServiceAccount].every((file) => file === undefined)) {
+    throw new Refusal('--apns-key, --apns-certificate or --fcm-service-account: one of them is needed.', 2);
+  }
   if (apnsCertificate === '-' && passwordFile === '-') {
     throw new Refusal('--password-file: standard input holds the certificate already.', 2);
   }
   return {
-    kind,
     ...(apnsKey && { private_key: await readSecret('--apns-key', apnsKey) }),
     ...(texts.keyId && { key_id: texts.keyId }),
     ...(texts.teamId && { team_id: texts.teamId }),
@@ -104,12 +104,6 @@ async function bodyOf(files: Files): Promise<JsonObject> {
     ...(fcmServiceAccount && { service_account: await readSecret('--fcm-service-account', fcmServiceAccount) }),
     ...(texts.fcmProject && { project_id: texts.fcmProject }),
   };
-}
-
-function kindOf({ apnsKey, apnsCertificate, fcmServiceAccount }: Files): CredentialKind | undefined {
-  if (apnsKey !== undefined) return 'apns_key';
-  if (apnsCertificate !== undefined) return 'apns_certificate';
-  return fcmServiceAccount === undefined ? undefined : 'fcm_service_account';
 }
 
 const columns = {

@@ -8,10 +8,12 @@ import { describeDatabaseError, probeDatabase } from '../db/database-error.ts';
 import { createMasterKeys, type MasterKeys } from '../db/master-keys.ts';
 import type { Database } from '../db/schema.ts';
 import type { Actor } from '../domain/actor.ts';
-import { loadConfig } from '../domain/config.ts';
+import { readConfig } from '../domain/config.ts';
 import type { JsonObject } from '../domain/json.ts';
 import type { Logger } from '../domain/logger.ts';
-import type { Environment } from '../domain/settings.ts';
+import { chooseProxy } from '../domain/proxy.ts';
+import { ConfigError, type Environment, readSettings } from '../domain/settings.ts';
+import { configureProviders } from '../providers/open.ts';
 import { localDatabaseFile } from './local-files.ts';
 import { type OptionNames, type Problem, Refusal, toRefusal } from './refusal.ts';
 
@@ -31,7 +33,7 @@ export interface Installation {
 
 /** @throws {Refusal} where the database is away, was not migrated, or the environment does not say which one */
 export async function openInstallation(name: string | undefined): Promise<Installation> {
-  const config = readConfig(environment());
+  const { config, providers } = readEnvironment(environment());
   const { db, pool } = connect(config.databaseUrl, { maxConnections: 2, applicationName: 'carillon-admin' });
   try {
     await probeDatabase(db);
@@ -48,7 +50,10 @@ export async function openInstallation(name: string | undefined): Promise<Instal
     },
   };
   const masterKeys = createMasterKeys(config.masterKeys);
-  const app = createApp({ db, pool, log, operator, waker });
+  const app = createApp({
+    ...{ db, pool, log, operator, waker, masterKeys, providers },
+    providerNetwork: { proxyFor: (url) => chooseProxy(config.proxy, url) },
+  });
   return {
     ...{ db, masterKeys, actor: { kind: 'operator', id: operator, requestId: null, address: null } },
     async ask(method, path, body, names = {}) {
@@ -59,12 +64,16 @@ export async function openInstallation(name: string | undefined): Promise<Instal
       const text = await answer.text();
       const value = text === '' ? {} : JSON.parse(text);
       if (answer.ok) return value;
-      if (fault !== undefined) throw new Refusal(`${(value as Problem).detail} ${describeDatabaseError(fault)}.`);
-      throw toRefusal(value as Problem, names);
+      const problem = value as Problem;
+      if (!ofThisProcess.has(problem.code)) throw toRefusal(problem, names);
+      throw new Refusal(`${problem.detail} (${describeDatabaseError(fault)})`);
     },
     close: () => db.destroy(),
   };
 }
+
+/** Their reason the API tells its log alone. */
+const ofThisProcess = new Set(['database_unavailable', 'internal']);
 
 /** Nobody is woken: what this command changes, the workers' reconciler sees within seconds. */
 const waker: Parameters<typeof createApp>[0]['waker'] = {
@@ -82,11 +91,12 @@ function environment(): Environment {
   return { ...process.env, DATABASE_URL: readFileSync(localDatabaseFile, 'utf8') };
 }
 
-function readConfig(env: Environment) {
+function readEnvironment(env: Environment) {
   try {
-    return loadConfig(env);
+    return readSettings(env, (settings) => ({ config: readConfig(settings), providers: configureProviders(settings) }));
   } catch (error) {
-    throw new Refusal((error as Error).message);
+    if (error instanceof ConfigError) throw new Refusal(error.message);
+    throw error;
   }
 }
 

@@ -42,17 +42,25 @@ export function addMasterKeys(program: Command): void {
     .description('seal by the first key what others have sealed; it may be stopped and repeated')
     .addHelpText('after', '\nExample: npm run admin -- master-keys reencrypt')
     .action(
-      operate(async ({ db, masterKeys, actor }) => {
-        if (!masterKeys) throw new Refusal('CARILLON_MASTER_KEYS is not set: `npm run admin -- master-keys generate`.');
-        const { resealed, unreadable } = await reencryptCredentialsOfAllApps(db, actor, masterKeys);
+      operate(async ({ db, actor, masterKeys }) => {
+        const ring = needMasterKeys(masterKeys);
+        const { resealed, unreadable } = await reencryptCredentialsOfAllApps(db, actor, ring);
         if (unreadable.length > 0) {
           throw new Refusal(
             `${resealed} credentials are sealed anew. No key opens these; store them again: ${unreadable.join(', ')}.`,
           );
         }
-        return shown({ resealed }, `${resealed} credentials are sealed anew, by ${masterKeys.currentId}.`);
+        return shown({ resealed }, `${resealed} credentials are sealed anew, by ${ring.currentId}.`);
       }),
     );
+}
+
+/** @throws {Refusal} that says how to get some */
+export function needMasterKeys(masterKeys: MasterKeys | undefined): MasterKeys {
+  if (masterKeys !== undefined) return masterKeys;
+  throw new Refusal(
+    'CARILLON_MASTER_KEYS is not set: set what `npm run admin -- master-keys generate` prints, here, for the API and for every worker.',
+  );
 }
 
 const columns = {

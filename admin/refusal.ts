@@ -13,6 +13,7 @@ export class Refusal extends Error {
 /** What the API makes of an error; `field` and `errors` are named as in its bodies. */
 export interface Problem {
   status: number;
+  code: string;
   detail: string;
   field?: string | undefined;
   errors?: { field: string; message: string }[] | undefined;
@@ -22,7 +23,7 @@ export interface Problem {
 export type OptionNames = Record<string, string>;
 
 /** A line for each field at fault, by the name of its option. */
-export function toRefusal({ status, detail, field, errors }: Problem, names: OptionNames): Refusal {
+export function toRefusal({ status, detail, field, errors }: Omit<Problem, 'code'>, names: OptionNames): Refusal {
   const exitCode = status === 400 || status === 422 ? 2 : 1;
   if (errors !== undefined && errors.length > 0) {
     const lines = errors.map(({ field, message }) => `${optionOf(field, names)}${message}`);

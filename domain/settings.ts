@@ -1,9 +1,6 @@
 export type Environment = Record<string, string | undefined>;
 
-/**
- * All wrong or missing settings at once, each by its variable's name.
- * @internal
- */
+/** All wrong or missing settings at once, each by its variable's name. */
 export class ConfigError extends Error {
   readonly code = 'config_invalid';
 
