@@ -1,6 +1,7 @@
 /**
  * Device tokens that say how the simulator must treat them, so that ten million devices need no table. A token made here is
- * unique per number, the same on every run, and looks like a real one; any other token behaves as `accept`.
+ * unique per number, the same on every run, and looks like a real one; any other token behaves as `accept`, but an APNs token of
+ * zeros, which no device has.
  *
  * APNs, 64 hex digits:   24 mixed · 12 number · 12 mixed · 8 mark · 2 behaviour · 1 environment · 5 parameter
  * FCM, 163 characters:   22 mixed · `:APA91b` · 115 filler · 8 number · 6 mark · 1 behaviour · 4 parameter
@@ -92,9 +93,12 @@ export function apnsDeviceToken(
   );
 }
 
-/** Reads a token of `apnsDeviceToken` in either case; undefined for any other. */
+const ofNoDevice = '0'.repeat(64);
+
+/** Reads a token of `apnsDeviceToken` in either case, or the one of zeros; undefined for any other. */
 export function readApnsDeviceToken(deviceToken: string): MarkedDeviceToken | undefined {
   if (deviceToken.length !== 64) return undefined;
+  if (deviceToken === ofNoDevice) return { n: 0, behaviour: 'badToken', environment: null, parameter: undefined };
   const token = deviceToken.toLowerCase();
   if (!token.startsWith(apnsMark, apnsMarkAt)) return undefined;
   const behaviour = deviceBehaviours[Number.parseInt(token.slice(56, 58), 16)];
