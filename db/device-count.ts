@@ -4,7 +4,7 @@ import type { Database } from './schema.ts';
 /** Devices of the app, counted up to `limit`. */
 export async function countDevices(db: Kysely<Database>, appId: number, limit: number): Promise<number> {
   const { rows } = await sql<{ devices: number }>`
-    select count(*) as devices from (select from devices where app_id = ${appId} limit ${limit}) as some
+    select count(*) as devices from (select from devices where app_id = ${appId} limit ${limit}) as counted
   `.execute(db);
   return rows[0]!.devices;
 }
