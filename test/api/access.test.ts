@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { Hono } from 'hono';
 import {
   createLocalJWKSet,
   exportJWK,
@@ -8,6 +9,7 @@ import {
   type JWTVerifyGetKey,
   SignJWT,
 } from 'jose';
+import { clientAddress } from '../../api/access/client-address.ts';
 import { createJwtVerifier, type JwtVerifier } from '../../api/access/jwt.ts';
 import { ensureFirstApiKey } from '../../db/api-keys.ts';
 import { connect } from '../../db/connect.ts';
@@ -41,6 +43,31 @@ describe('access', () => {
     await api.database.pool.query('update api_keys set revoked_at = now()');
     assert.equal((await ask(api.app, api.key)).status, 401);
     await api.database.pool.query('update api_keys set revoked_at = null');
+  });
+
+  test('a caller has the address that the outermost of our own proxies saw', async () => {
+    const forwarded = { 'x-forwarded-for': '203.0.113.1, 198.51.100.2,2001:db8::3', forwarded: 'for=192.0.2.4' };
+    type Row = {
+      peer: string | undefined;
+      trustedProxies: number;
+      headers: Record<string, string>;
+      address: string | null;
+    };
+    const rows: Row[] = [
+      { peer: '10.0.0.9', trustedProxies: 0, headers: forwarded, address: '10.0.0.9' },
+      { peer: '::ffff:10.0.0.9', trustedProxies: 0, headers: {}, address: '10.0.0.9' },
+      { peer: '10.0.0.9', trustedProxies: 1, headers: forwarded, address: '2001:db8::3' },
+      { peer: '10.0.0.9', trustedProxies: 2, headers: forwarded, address: '198.51.100.2' },
+      { peer: '10.0.0.9', trustedProxies: 9, headers: forwarded, address: '203.0.113.1' },
+      { peer: '10.0.0.9', trustedProxies: 1, headers: {}, address: '10.0.0.9' },
+      { peer: '10.0.0.9', trustedProxies: 1, headers: { 'x-forwarded-for': '<script>' }, address: '10.0.0.9' },
+      { peer: undefined, trustedProxies: 0, headers: forwarded, address: null },
+    ];
+    for (const { peer, headers, address, ...options } of rows) {
+      const addressOf = clientAddress({ peerAddress: () => peer, ...options });
+      const app = new Hono().get('/', (c) => c.json(addressOf(c)));
+      assert.equal(await (await app.request('/', { headers })).json(), address);
+    }
   });
 
   describe('JWTs of the outside issuer', () => {
