@@ -14,7 +14,7 @@ import type { Logger } from '../domain/logger.ts';
 import { chooseProxy } from '../domain/proxy.ts';
 import { ConfigError, type Environment, readSettings } from '../domain/settings.ts';
 import { configureProviders } from '../providers/open.ts';
-import { localDatabaseFile } from './local-files.ts';
+import { localDatabaseFile, localMasterKeysFile } from './local-files.ts';
 import { type OptionNames, type Problem, Refusal, toRefusal } from './refusal.ts';
 
 /** Where a command works: the database, the keys that seal what is secret in it, and the rules of the API. */
@@ -88,7 +88,10 @@ function environment(): Environment {
   if (!existsSync(localDatabaseFile)) {
     throw new Refusal('DATABASE_URL is not set, and `npm start` does not run here.');
   }
-  return { ...process.env, DATABASE_URL: readFileSync(localDatabaseFile, 'utf8') };
+  const masterKeys = existsSync(localMasterKeysFile) && {
+    CARILLON_MASTER_KEYS: readFileSync(localMasterKeysFile, 'utf8'),
+  };
+  return { ...masterKeys, ...process.env, DATABASE_URL: readFileSync(localDatabaseFile, 'utf8') };
 }
 
 function readEnvironment(env: Environment) {

@@ -1,7 +1,6 @@
-import { randomBytes } from 'node:crypto';
 import type { Command } from 'commander';
 import { countCredentialsByMasterKeyOfAllApps, reencryptCredentialsOfAllApps } from '../db/credentials.ts';
-import type { MasterKeys } from '../db/master-keys.ts';
+import { generateMasterKey, type MasterKeys } from '../db/master-keys.ts';
 import type { JsonObject } from '../domain/json.ts';
 import { operate, show } from './operate.ts';
 import { shown, table } from './output.ts';
@@ -17,8 +16,7 @@ export function addMasterKeys(program: Command): void {
     .description('print a new key; in front of CARILLON_MASTER_KEYS it seals, behind it only opens')
     .addHelpText('after', '\nExample: npm run admin -- master-keys generate')
     .action((_options, command: Command) => {
-      const id = `${new Date().toISOString().slice(0, 10)}-${randomBytes(3).toString('hex')}`;
-      const key = `${id}:${randomBytes(32).toString('base64')}`;
+      const { id, key } = generateMasterKey();
       const note =
         'Put it in front of CARILLON_MASTER_KEYS, for the API and every worker; keep the others behind a comma.';
       show(command, shown({ id, key }, key, note));

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { decodeProtectedHeader } from 'jose';
 import type { MasterKey } from '../domain/master-keys.ts';
 import { openText, SealedTextError, sealText } from './sealed-text.ts';
@@ -38,6 +39,12 @@ export class MasterKeys {
 /** Undefined: there are none, so nothing secret is stored. */
 export function createMasterKeys([first, ...others]: readonly MasterKey[]): MasterKeys | undefined {
   return first && new MasterKeys(first, others);
+}
+
+/** A new key, as `CARILLON_MASTER_KEYS` takes it. Its id begins with the day. */
+export function generateMasterKey(): { id: string; key: string } {
+  const id = `${new Date().toISOString().slice(0, 10)}-${randomBytes(3).toString('hex')}`;
+  return { id, key: `${id}:${randomBytes(32).toString('base64')}` };
 }
 
 /** The id of the key that sealed a text; undefined for any other text. */

@@ -9,6 +9,7 @@ import { defaultAppName } from '../domain/app.ts';
 import { appScopes } from '../domain/scopes.ts';
 import { withoutSettings } from './environment.ts';
 import { startLeash } from './leash-holder.ts';
+import { keptMasterKeys } from './master-keys.ts';
 import type { LocalSimulator } from './simulator.ts';
 import { openStackContext, type StackContext, type StackPorts } from './stack-context.ts';
 import {
@@ -113,6 +114,7 @@ async function startParts(options: StackOptions, context: StackContext): Promise
     ...(options.usesOuterParts ? process.env : withoutSettings(process.env, ownPrefixes)),
     ...engine.env,
     DATABASE_URL: database.url,
+    CARILLON_MASTER_KEYS: outer.CARILLON_MASTER_KEYS || keptMasterKeys(context.directory),
     ...providers?.simulator.env,
     CARILLON_WORKFLOW_BUNDLE: workflowBundle,
     ...options.env,
