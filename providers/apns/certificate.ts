@@ -62,7 +62,8 @@ export function normaliseApnsCertificate(
     kind: 'certificate',
     certificatePem: [own, ...file.certificates.filter((one) => one !== own)].map(String).join(''),
     privateKeyPem: key,
-    apnsTopic: /^UID=(.+)$/m.exec(own.subject)?.[1],
+    // Node writes it in capitals, Deno does not.
+    apnsTopic: /^uid=(.+)$/im.exec(own.subject)?.[1],
     environments: environmentsOf(own),
     expiresAt: new Date(own.validTo),
   };
