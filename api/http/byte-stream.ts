@@ -23,8 +23,9 @@ export function toByteStream(
       }
     },
     async cancel() {
-      // A generator that did not begin has no `finally` to run.
-      await parts.return(undefined).finally(onEnd);
+      // Deno does not end the body of a caller who has gone: a generator that reads it ends a minute later.
+      onEnd();
+      await parts.return(undefined);
     },
   });
 }

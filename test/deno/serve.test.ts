@@ -29,12 +29,13 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
     let temporal: TestTemporal;
     let child: ChildProcess;
     let port: number;
+    let key: string;
     let ask: (method: string, path: string, body?: object) => Promise<Response>;
 
     before(async () => {
       database = await createTestDatabase();
       temporal = await connectTestTemporal();
-      const key = await insertApiKey(database.db, { appId: 1, name: 'test', scopes: appScopes });
+      key = await insertApiKey(database.db, { appId: 1, name: 'test', scopes: appScopes });
       port = await freePort();
       child = spawn(command, args(port), {
         cwd: root,
@@ -45,6 +46,7 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
           TEMPORAL_ADDRESS: temporal.address,
           CARILLON_TASK_QUEUE_PREFIX: temporal.taskQueuePrefix,
           CARILLON_TEMPORAL_DEADLINE_MS: '5000',
+          CARILLON_IMPORTS_PER_APP: '1',
           LOG_LEVEL: 'error',
           HOST: '127.0.0.1',
           PORT: String(port),
@@ -143,6 +145,33 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
         socket.on('error', reject).on('close', () => resolve(text));
       });
       assert.match(answer, /^HTTP\/1\.1 400 /);
+    });
+
+    test('what was done is recorded with the address that it came from', async () => {
+      const answer = await ask('POST', '/v1/notifications', { message: { title: 'x' }, audience: {} });
+      const { id } = (await answer.json()) as { id: string };
+      const sql = 'select actor_kind, address, request_id from audit_entries where target_id = $1';
+      const { rows } = await database.pool.query(sql, [id]);
+      const request_id = answer.headers.get('x-request-id');
+      assert.deepEqual(rows, [{ actor_kind: 'key', address: '127.0.0.1', request_id }]);
+    });
+
+    test('an import whose caller has gone makes room for the next', async () => {
+      const socket = connect(port, '127.0.0.1');
+      const fields = `Authorization: Bearer ${key}\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked`;
+      socket.write(`POST /v1/devices/import HTTP/1.1\r\nHost: localhost\r\n${fields}\r\n\r\n1\r\n\n\r\n`);
+      const [head] = await once(socket, 'data');
+      assert.match(String(head), /^HTTP\/1\.1 200 /);
+      const statusOfImport = async () => {
+        const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/x-ndjson' };
+        const url = `http://127.0.0.1:${port}/v1/devices/import`;
+        const answer = await fetch(url, { method: 'POST', headers, body: '\n', signal: AbortSignal.timeout(20_000) });
+        await answer.text();
+        return answer.status;
+      };
+      assert.equal(await statusOfImport(), 429, 'the only place is taken');
+      socket.destroy();
+      await until(async () => (await statusOfImport()) === 200, 'the place is free again');
     });
 
     test('SIGTERM ends open streams and the process', async () => {
