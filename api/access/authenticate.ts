@@ -2,72 +2,78 @@ import type { MiddlewareHandler } from 'hono';
 import { findApiKey } from '../../db/api-keys.ts';
 import { findAppByName } from '../../db/apps.ts';
 import type { ApiDependencies } from '../dependencies.ts';
-import { ApiError } from '../http/api-error.ts';
 import type { ApiEnv, Caller } from '../http/env.ts';
 import { clientAddress } from './client-address.ts';
+import { unauthorized } from './unauthorized.ts';
 
-const maxCachedKeys = 1_000;
+/** What a key or JWT says, for as long as it is valid. */
+export interface Credential {
+  caller: Caller;
+  /** Undefined: it does not expire. From when it was asked for. */
+  expiresInMs: number | undefined;
+}
+
+const maxCached = 1_000;
 
 /**
- * Every route behind it needs `Authorization: Bearer <API key or JWT>`. A key is looked up by its hash, so timing tells nothing;
- * a key that was found is believed for `keyCacheTtlMs`, which is also how long a revoked key may live on; an expired one does not.
+ * Every route behind it needs `Authorization: Bearer <API key or JWT>`. A key is looked up by its hash, so timing tells nothing.
+ * What was found is believed for `keyCacheTtlMs`, but not beyond its expiry: so long may a revoked key live on, and old settings of
+ * its app. `isStillValid` asks in the same way.
  */
 export const authenticate = (deps: ApiDependencies): MiddlewareHandler<ApiEnv> => {
   const ttlMs = deps.keyCacheTtlMs ?? 10_000;
   const elapsedMs = deps.elapsedMs ?? (() => performance.now());
-  const known = new Map<string, KnownKey>();
+  const known = new Map<string, KnownCredential>();
   const findApp = (name: string) => findAppByName(deps.db, name);
   const addressOf = clientAddress(deps);
 
-  /** Requests that come at the same time share one query; an unknown key or a failed query is not kept. */
-  function findByKey(plainKey: string): Promise<Caller | undefined> {
-    const cached = known.get(plainKey);
-    if (cached && cached.until > elapsedMs()) return cached.caller;
-    if (known.size >= maxCachedKeys) known.clear();
-    const entry: KnownKey = { caller: askDatabase(), until: elapsedMs() + ttlMs };
-    known.set(plainKey, entry);
-    return entry.caller;
-
-    async function askDatabase(): Promise<Caller | undefined> {
-      const askedAt = elapsedMs();
-      let isKept = false;
-      try {
-        const key = await findApiKey(deps.db, plainKey);
-        if (!key) return undefined;
-        isKept = true;
-        const { id, app, scopes, requestsPerSecond, expiresInMs = Number.POSITIVE_INFINITY } = key;
-        entry.until = Math.min(entry.until, askedAt + expiresInMs);
-        return { kind: 'key', subject: id, app, scopes, requestsPerSecond };
-      } finally {
-        if (!isKept) known.delete(plainKey);
-      }
-    }
+  async function findByKey(plainKey: string): Promise<Credential | undefined> {
+    const key = await findApiKey(deps.db, plainKey);
+    if (!key) return undefined;
+    const { id, app, scopes, requestsPerSecond, expiresInMs } = key;
+    return { caller: { kind: 'key', subject: id, app, scopes, requestsPerSecond }, expiresInMs };
   }
 
-  function findCaller(credential: string): Promise<Caller | undefined> {
-    if (deps.verifyJwt && credential.split('.').length === 3) return deps.verifyJwt(credential);
-    return findByKey(credential);
+  async function find(text: string, entry: KnownCredential, askedAt: number): Promise<Caller | undefined> {
+    let found: Credential | undefined;
+    try {
+      const isJwt = text.split('.').length === 3;
+      found = await (isJwt && deps.verifyJwt ? deps.verifyJwt(text) : findByKey(text));
+    } finally {
+      if (!found) known.delete(text);
+    }
+    entry.until = Math.min(entry.until, askedAt + (found?.expiresInMs ?? ttlMs));
+    return found?.caller;
+  }
+
+  /** Requests that come at the same time share one query; what is not known and a failed query are not kept. */
+  function findCaller(text: string): Promise<Caller | undefined> {
+    const now = elapsedMs();
+    const cached = known.get(text);
+    if (cached && cached.until > now) return cached.caller;
+    if (known.size >= maxCached) known.clear();
+    const entry = { until: now + ttlMs } as KnownCredential;
+    known.set(text, entry);
+    entry.caller = find(text, entry, now);
+    return entry.caller;
   }
 
   return async function authenticate(c, next) {
     const header = c.req.header('authorization');
-    if (header === undefined) throw unauthorized('Send Authorization: Bearer <key>.', 'Bearer realm="carillon"');
-    const credential = /^Bearer +([\x21-\x7e]{1,8192})$/i.exec(header.trim())?.[1];
-    const caller = credential === undefined ? undefined : await findCaller(credential);
-    if (!caller) throw unauthorized('The key is not known.', 'Bearer realm="carillon", error="invalid_token"');
+    if (header === undefined) throw unauthorized('Send Authorization: Bearer <key>.');
+    const text = /^Bearer +([\x21-\x7e]{1,8192})$/i.exec(header.trim())?.[1];
+    const caller = text === undefined ? undefined : await findCaller(text);
+    if (text === undefined || !caller) throw unauthorized('The key is not known.', 'invalid_token');
     c.set('caller', caller);
     c.set('actor', { kind: caller.kind, id: caller.subject, requestId: c.var.requestId, address: addressOf(c) });
     c.set('findApp', findApp);
+    c.set('isStillValid', async () => (await findCaller(text)) !== undefined);
     await next();
   };
 };
 
-interface KnownKey {
+interface KnownCredential {
   caller: Promise<Caller | undefined>;
   /** On the clock that only grows. */
   until: number;
-}
-
-function unauthorized(message: string, challenge: string): ApiError {
-  return new ApiError(401, 'unauthorized', message, { headers: { 'WWW-Authenticate': challenge } });
 }

@@ -11,6 +11,7 @@ export function enterAsOperator({ db }: ApiDependencies, name: string): Middlewa
     c.set('caller', caller);
     c.set('actor', { kind: 'operator', id: name, requestId: null, address: null });
     c.set('findApp', (name) => findAppByName(db, name));
+    c.set('isStillValid', async () => true);
     await next();
   };
 }

@@ -5,10 +5,10 @@ import type { Database } from '../../db/schema.ts';
 import { defaultAppName } from '../../domain/app.ts';
 import { type Scope, scopes } from '../../domain/scopes.ts';
 import { ApiError } from '../http/api-error.ts';
-import type { Caller } from '../http/env.ts';
+import type { Credential } from './authenticate.ts';
 
 /** Undefined: the JWT is not valid here. @throws {ApiError} 503 when the issuer's keys cannot be fetched. */
-export type JwtVerifier = (jwt: string) => Promise<Caller | undefined>;
+export type JwtVerifier = (jwt: string) => Promise<Credential | undefined>;
 
 interface JwtOptions {
   /** Where the issuer publishes its keys. */
@@ -33,11 +33,15 @@ export function createJwtVerifier(db: Kysely<Database>, options: JwtOptions, key
     if (!claims) return undefined;
     const granted = scopesOf(claims[options.scopeClaim]);
     const name = claims[options.appClaim] ?? undefined;
+    const expiresInMs = (claims.exp! + clockToleranceSeconds) * 1_000 - Date.now();
     const caller = { kind: 'jwt' as const, subject: claims.sub ?? 'jwt', requestsPerSecond: undefined };
-    if (name === undefined && granted.includes('admin')) return { ...caller, scopes: granted, app: undefined };
+    if (name === undefined && granted.includes('admin')) {
+      return { caller: { ...caller, scopes: granted, app: undefined }, expiresInMs };
+    }
     if (name !== undefined && typeof name !== 'string') return undefined;
     const app = await findAppByName(db, name ?? defaultAppName);
-    return app && { ...caller, scopes: granted.filter((scope) => scope !== 'admin'), app };
+    const ofApp = granted.filter((scope) => scope !== 'admin');
+    return app && { caller: { ...caller, scopes: ofApp, app }, expiresInMs };
   };
 }
 
@@ -46,6 +50,8 @@ function scopesOf(claim: unknown): Scope[] {
   const words = typeof claim === 'string' ? claim.split(' ') : Array.isArray(claim) ? claim : [];
   return scopes.filter((scope) => words.includes(scope));
 }
+
+const clockToleranceSeconds = 30;
 
 const algorithms = [
   'RS256',
@@ -70,7 +76,7 @@ async function verifiedClaims(
   { issuer, audience }: JwtOptions,
 ): Promise<JWTPayload | undefined> {
   try {
-    const required = { algorithms, requiredClaims: ['exp'], clockTolerance: 30 };
+    const required = { algorithms, requiredClaims: ['exp'], clockTolerance: clockToleranceSeconds };
     return (await jwtVerify(jwt, getKey, { issuer, audience, ...required })).payload;
   } catch (cause) {
     if (cause instanceof errors.JOSEError && !keySetErrors.has(cause.code)) return undefined;

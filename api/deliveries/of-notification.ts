@@ -3,6 +3,7 @@ import { listDeliveries } from '../../db/deliveries.ts';
 import { findSummary } from '../../db/notifications.ts';
 import { outcomes } from '../../domain/outcome.ts';
 import type { TakePlace } from '../access/places.ts';
+import { whileValid } from '../access/while-valid.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { notFound } from '../http/api-error.ts';
 import { toByteStream } from '../http/byte-stream.ts';
@@ -65,7 +66,9 @@ export function notificationDeliveries({ db, stopping }: ApiDependencies, takePl
       return c.json({ deliveries: items.map(fromDelivery), next_cursor }, 200);
     }
     const lines = streamDeliveries(db, appId, id, { format, cursor, outcome, reason }, stopping);
-    return c.body(toByteStream(lines, takePlace(appId)), 200, { 'Content-Type': streamTypes[format] }) as never;
+    return c.body(toByteStream(whileValid(lines, c.var.isStillValid), takePlace(appId)), 200, {
+      'Content-Type': streamTypes[format],
+    }) as never;
   });
 }
 

@@ -1,6 +1,7 @@
 import { z } from '@hono/zod-openapi';
 import { beginImport } from '../../db/device-import.ts';
 import type { TakePlace } from '../access/places.ts';
+import { whileValid } from '../access/while-valid.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { toByteStream } from '../http/byte-stream.ts';
 import { ndjsonBody, ndjsonMediaType } from '../http/ndjson.ts';
@@ -84,7 +85,7 @@ const importRoute = defineRoute({
 
 export function deviceImport(deps: ApiDependencies, takePlace: TakePlace, limit: DeviceLimit) {
   return createRouter().openapi(importRoute, async (c) => {
-    const lines = ndjsonBody(c.req.raw);
+    const lines = whileValid(ndjsonBody(c.req.raw), c.var.isStillValid);
     const options = { importId: await beginImport(deps.db), isOwn: c.req.valid('query').register === 'true' };
     const answers = runImport({ ...deps, limit }, c.var, lines, options);
     return c.body(toByteStream(answers, takePlace(c.var.app.id)), 200, { 'Content-Type': ndjsonMediaType }) as never;

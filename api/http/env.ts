@@ -24,6 +24,8 @@ export interface ApiEnv {
     /** The caller, as the audit tells it. */
     actor: Actor;
     findApp(name: string): Promise<App | undefined>;
+    /** For what takes longer than a key is believed. */
+    isStillValid(): Promise<boolean>;
     hasBody: boolean;
   };
 }

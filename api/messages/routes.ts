@@ -10,6 +10,7 @@ import {
   messageReader,
 } from '../../db/messages.ts';
 import { inTransaction } from '../../db/transaction.ts';
+import { whileValid } from '../access/while-valid.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { invalidField, notFound } from '../http/api-error.ts';
 import { toByteStream } from '../http/byte-stream.ts';
@@ -86,7 +87,7 @@ const takesLines =
     if (c.req.header('idempotency-key') !== undefined) {
       throw invalidField('idempotency-key', 'Each line has an idempotency_key of its own.');
     }
-    const answers = runIntake(deps, c.var.app, ndjsonBody(c.req.raw));
+    const answers = runIntake(deps, c.var.app, whileValid(ndjsonBody(c.req.raw), c.var.isStillValid));
     return c.body(toByteStream(answers), 200, { 'Content-Type': ndjsonMediaType });
   };
 

@@ -14,6 +14,7 @@ import { inTransaction } from '../../db/transaction.ts';
 import type { Actor } from '../../domain/actor.ts';
 import type { ListedCounts } from '../../domain/notification.ts';
 import type { TakePlace } from '../access/places.ts';
+import { whileValid } from '../access/while-valid.ts';
 import { listedCountsSchema } from '../audiences/schemas.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { ApiError, invalidField, notFound } from '../http/api-error.ts';
@@ -56,7 +57,7 @@ const uploadRoute = defineRoute({
 
 export function audienceList({ db }: ApiDependencies, takePlace: TakePlace) {
   return createRouter().openapi(uploadRoute, async (c) => {
-    const lines = ndjsonBody(c.req.raw);
+    const lines = whileValid(ndjsonBody(c.req.raw), c.var.isStillValid);
     const { id: appId } = c.var.app;
     const notificationId = checkedId(c.req.valid('param').id);
     const leavePlace = takePlace(appId);

@@ -47,6 +47,7 @@ export function notificationProgress(
   return createRouter().openapi(progressRoute, async (c) => {
     const id = checkedId(c.req.valid('param').id);
     const find = () => findSummary(db, c.var.app.id, id);
+    const findForCaller = async () => ((await c.var.isStillValid()) ? find() : undefined);
     const first = await find();
     if (!first) throw notFound('notification');
     // Nginx collects answers unless told not to.
@@ -56,12 +57,12 @@ export function notificationProgress(
       const gone = new AbortController();
       stream.onAbort(() => gone.abort());
       const ended = AbortSignal.any([gone.signal, ...(stopping ? [stopping] : [])]);
-      return follow(stream, first, find, progressIntervalMs, ended).finally(leavePlace);
+      return follow(stream, first, findForCaller, progressIntervalMs, ended).finally(leavePlace);
     }) as never;
   });
 }
 
-/** Until the send has ended, or `ended`: the client has gone or the process is asked to stop. */
+/** Until the send has ended, `find` finds it no more, or `ended`: the client has gone or the process is asked to stop. */
 async function follow(
   stream: SSEStreamingApi,
   first: NotificationSummary,

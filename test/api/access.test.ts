@@ -90,13 +90,13 @@ describe('access', () => {
         .setExpirationTime(expires)
         .sign(key);
     const granted = async (claims: object) => {
-      const caller = await verify(await jwt(claims));
-      return caller && [caller.app?.name, ...caller.scopes];
+      const found = await verify(await jwt(claims));
+      return found && [found.caller.app?.name, ...found.caller.scopes];
     };
 
     test('its signature, issuer, audience and time are checked', async () => {
       const stranger = await generateKeyPair('ES256');
-      assert.deepEqual((await verify(await jwt({})))?.subject, 'ci');
+      assert.deepEqual((await verify(await jwt({})))?.caller.subject, 'ci');
       assert.equal(await verify(await jwt({ iss: 'https://other.example' })), undefined);
       assert.equal(await verify(await jwt({ aud: 'other' })), undefined);
       assert.equal(await verify(await jwt({}, stranger.privateKey)), undefined);
@@ -135,8 +135,8 @@ describe('access', () => {
         { ...options, scopeClaim: 'permissions', appClaim: 'app' },
         jwks,
       );
-      const caller = await other(await jwt({ permissions: ['devices:read'], app: 'default', scope: 'admin' }));
-      assert.deepEqual([caller?.app?.name, caller?.scopes], ['default', ['devices:read']]);
+      const found = await other(await jwt({ permissions: ['devices:read'], app: 'default', scope: 'admin' }));
+      assert.deepEqual([found?.caller.app?.name, found?.caller.scopes], ['default', ['devices:read']]);
     });
 
     test('they work beside keys; while the keys of the issuer cannot be had, the answer is 503', async () => {

@@ -3,6 +3,7 @@ import { after, before, describe, test } from 'node:test';
 import { createApp } from '../../api/app.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { appScopes } from '../../domain/scopes.ts';
+import { until } from '../support/until.ts';
 import { createTestApi, type TestApi } from './harness.ts';
 
 describe('keys of an app', () => {
@@ -215,5 +216,45 @@ describe('a key that ends', () => {
     await pool.query("update api_keys set expires_at = now() - interval '1 ms' where name = 'short'");
     elapsedMs += 5_000;
     assert.deepEqual(await statuses(apps, key), [401, 401]);
+  });
+
+  test('is not believed in the middle of a stream either, whichever way it goes', async () => {
+    const { db, pool } = api.database;
+    const key = await insertApiKey(db, { appId: 1, name: 'streams', scopes: appScopes });
+    const draft = { message: { title: 't' }, audience: { uploaded: true } };
+    const { id } = (await api.request('POST', '/v1/notifications', draft)).body;
+    const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/x-ndjson' };
+    const lines = {
+      'POST /v1/devices/import': { external_id: 'd', platform: 'ios' },
+      'POST /v1/messages': { to: { external_id: 'd' }, message: { title: 't' } },
+      [`PUT /v1/notifications/${id}/audience-list`]: { external_id: 'd' },
+    };
+    const started = Object.entries(lines).map(([route, line]) => {
+      const [method, path] = route.split(' ');
+      let sendLine = () => {};
+      const body = new ReadableStream({
+        start(controller) {
+          sendLine = () => controller.enqueue(new TextEncoder().encode(`${JSON.stringify(line)}\n`));
+        },
+      });
+      sendLine();
+      return { sendLine, answer: api.app.request(path!, { method, headers, body, duplex: 'half' } as RequestInit) };
+    });
+    const progress = await api.app.request(`/v1/notifications/${id}/progress`, { headers });
+    const streams = await Promise.all(started.slice(0, 2).map(({ answer }) => answer));
+    await until(async () => (await pool.query("select from messages where message->>'title' = 't'")).rows.length === 1);
+
+    await pool.query("update api_keys set revoked_at = now() where name = 'streams'");
+    elapsedMs += 10_000;
+    for (const { sendLine } of started) sendLine();
+    for (const stream of streams) {
+      assert.match(
+        await stream.text(),
+        /"complete":false,"code":"unauthorized","message":"The key is no longer valid\."/,
+      );
+    }
+    assert.equal((await started[2]!.answer).status, 401);
+    assert.doesNotMatch(await progress.text(), /event: end/);
+    assert.equal((await pool.query("select from messages where message->>'title' = 't'")).rows.length, 1);
   });
 });
