@@ -5,7 +5,7 @@ import { needMasterKeys } from './master-keys.ts';
 import { operate } from './operate.ts';
 import { plain, shown, table } from './output.ts';
 import { listItems, pathOf } from './pages.ts';
-import { Refusal } from './refusal.ts';
+import { type OptionNames, Refusal } from './refusal.ts';
 import { readSecret } from './secret-file.ts';
 
 interface Files {
@@ -56,7 +56,7 @@ export function addCredentials(program: Command): void {
       operate(async ({ ask, masterKeys }, { app, verify, ...files }: Files & { app: string; verify?: boolean }) => {
         needMasterKeys(masterKeys);
         const path = `${pathOf(app, 'credentials')}${verify ? '?verify=provider' : ''}`;
-        const credential = await ask('POST', path, await bodyOf(files), optionNames);
+        const credential = await ask('POST', path, await bodyOf(files), optionNames(files));
         return shown(credential, `${credential.id}`, `The app ${app} sends by this ${credential.kind} from now on.`);
       }),
     );
@@ -78,12 +78,16 @@ export function addCredentials(program: Command): void {
     );
 }
 
-const optionNames = {
-  certificate: '--apns-certificate',
-  password: '--password-file',
-  service_account: '--fcm-service-account',
-  project_id: '--fcm-project',
-};
+/** A certificate has its key in the same file. */
+function optionNames({ apnsCertificate }: Files): OptionNames {
+  return {
+    private_key: apnsCertificate === undefined ? '--apns-key' : '--apns-certificate',
+    certificate: '--apns-certificate',
+    password: '--password-file',
+    service_account: '--fcm-service-account',
+    project_id: '--fcm-project',
+  };
+}
 
 /** What does not go together the intake of credentials refuses, which knows each kind. */
 async function bodyOf(files: Files): Promise<JsonObject> {
