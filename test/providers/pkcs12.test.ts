@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { X509Certificate } from 'node:crypto';
+import { createCipheriv, pbkdf2Sync, X509Certificate } from 'node:crypto';
 import { describe, test } from 'node:test';
 import { normaliseApnsCertificate } from '../../providers/apns/certificate.ts';
 import { CredentialError } from '../../providers/credentials/credential-error.ts';
 import { readPkcs12 } from '../../providers/credentials/pkcs12.ts';
 import { decryptRc2Cbc } from '../../providers/credentials/rc2.ts';
+import { derContext, derInteger, derNull, derObjectId, derOctetString, derSequence } from '../../simulator/der.ts';
 import { legacyPkcs12, modernPkcs12 } from './pkcs12-fixtures.ts';
 
 describe('a .p12 file', () => {
@@ -45,6 +46,60 @@ describe('a .p12 file', () => {
     const [one, other] = [legacyPkcs12, modernPkcs12].map((file) => readPkcs12(file, 'secret'));
     assert.deepEqual(one, other);
     assert.match(new X509Certificate(one!.certificates).subject, /UID=com\.example\.app/);
+  });
+
+  test('asks for no more work than a second of it, in one key or in many', () => {
+    const rounds = (count: number) => {
+      const size = Buffer.alloc(4);
+      size.writeUInt32BE(count);
+      return derInteger(size.subarray(size.findIndex((byte) => byte !== 0)));
+    };
+    const pbes2 = (count: number) =>
+      derSequence(
+        derObjectId('1.2.840.113549.1.5.13'),
+        derSequence(
+          derSequence(
+            derObjectId('1.2.840.113549.1.5.12'),
+            derSequence(derOctetString(Buffer.alloc(8)), rounds(count)),
+          ),
+          derSequence(derObjectId('2.16.840.1.101.3.4.1.42'), derOctetString(Buffer.alloc(16))),
+        ),
+      );
+    const encrypted = (count: number, content = Buffer.alloc(16)) =>
+      derSequence(
+        derObjectId('1.2.840.113549.1.12.10.1.2'),
+        derContext(0, derSequence(pbes2(count), derOctetString(content))),
+      );
+    const safeOf = (bags: Buffer[]) =>
+      derSequence(
+        derSequence(derObjectId('1.2.840.113549.1.7.1'), derContext(0, derOctetString(derSequence(...bags)))),
+      );
+    const fileOf = (bags: Buffer[], ...mac: Buffer[]) =>
+      derSequence(
+        derInteger(3),
+        derSequence(derObjectId('1.2.840.113549.1.7.1'), derContext(0, derOctetString(safeOf(bags)))),
+        ...mac,
+      );
+    const macOf = (count: number) =>
+      derSequence(
+        derSequence(derSequence(derObjectId('1.3.14.3.2.26'), derNull()), derOctetString(Buffer.alloc(20))),
+        derOctetString(Buffer.alloc(8)),
+        rounds(count),
+      );
+    const key = pbkdf2Sync('secret', Buffer.alloc(8), 600_000, 32, 'sha1');
+    const cipher = createCipheriv('aes-256-cbc', key, Buffer.alloc(16));
+    const readable = Buffer.concat([cipher.update('x'), cipher.final()]);
+    const files = [
+      fileOf([], macOf(100_000_000)),
+      fileOf([encrypted(100_000_000)]),
+      fileOf(Array.from({ length: 1_000 }, () => encrypted(600_000, readable))),
+    ];
+    for (const file of files) {
+      const startedAt = performance.now();
+      assert.throws(() => readPkcs12(file, 'secret'), { code: 'credential_invalid' });
+      const ms = performance.now() - startedAt;
+      assert.ok(ms < 10_000, `${ms} ms`);
+    }
   });
 });
 
