@@ -11,6 +11,7 @@ import { type Deferral, listDeferrals, noteDoubts, storeDeferrals } from '../../
 import { insertNotification } from '../../db/notification-drafts.ts';
 import { launchNotification } from '../../db/notification-moves.ts';
 import { planNextPage } from '../../db/plan.ts';
+import { setProviderRate } from '../../db/rate-limits.ts';
 import { recordDeliveries } from '../../db/record-deliveries.ts';
 import { settleBatch } from '../../db/settle-batch.ts';
 import { reserveWindow, returnReserved } from '../../db/windows.ts';
@@ -18,7 +19,6 @@ import { outcomes } from '../../domain/outcome.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { groupsOf, type OutcomeOf } from '../support/outcomes.ts';
-import { setRateLimit } from '../support/rate-limits.ts';
 
 let database: TestDatabase;
 before(async () => {
@@ -256,7 +256,7 @@ describe('a window', () => {
   });
 
   test('under a rate limit shared by many: never more than the rate is granted, and all of it is', async () => {
-    await setRateLimit(database.db, 'shared', 100);
+    await setProviderRate(database.db, 'shared', 100);
     const claims = await Promise.all(Array.from({ length: 4 }, () => claimed(400)));
     let granted = 0;
     const startedAt = performance.now();
@@ -281,7 +281,7 @@ describe('a window', () => {
   });
 
   test('that waits for a rate limit reserves nothing', async () => {
-    await setRateLimit(database.db, 'slow', 1);
+    await setProviderRate(database.db, 'slow', 1);
     const claim = await claimed(10);
     assert.deepEqual(await reserve(claim, [0, 1, 2], [], 'slow'), { answer: 'go', granted: 1, hosts: [] });
     const reservation = await reserve(claim, [1, 2], [], 'slow');
@@ -300,7 +300,7 @@ describe('a window', () => {
   });
 
   test('of deferred devices marks those that were granted, giving back unmarks them', async () => {
-    await setRateLimit(database.db, 'ten', 20);
+    await setProviderRate(database.db, 'ten', 20);
     const claim = await claimed(10);
     const ids = claim.deviceIds.slice(0, 5);
     await reserve(claim, [0, 1, 2, 3, 4]);

@@ -4,9 +4,8 @@ import { OverloadWatch } from '../../activities/delivery/overload-watch.ts';
 import { SendingSlots } from '../../activities/sending-slots.ts';
 import { setRate } from '../../db/notification-moves.ts';
 import { blockHost } from '../../db/provider-hosts.ts';
-import { providerScope } from '../../db/rate-limits.ts';
+import { providerScope, setProviderRate } from '../../db/rate-limits.ts';
 import type { Verdict } from '../../providers/provider.ts';
-import { setRateLimit } from '../support/rate-limits.ts';
 import { until } from '../support/until.ts';
 import { accepted, createDeliveryBench, createScriptedProvider, type DeliveryBench, gate } from './harness.ts';
 
@@ -56,7 +55,7 @@ describe('a rate limit', () => {
   });
 
   test('of app and provider is shared by two notifications and two workers', async () => {
-    await setRateLimit(bench.database.db, apns, 400);
+    await setProviderRate(bench.database.db, apns, 400);
     const sends = [await bench.launch({ devices: 120 }), await bench.launch({ devices: 120 })];
     const { provider, at } = createClockedProvider();
     await Promise.all(sends.map((send) => bench.worker({ provider }).deliverToEnd(send.batches[0]!)));
@@ -65,7 +64,7 @@ describe('a rate limit', () => {
   });
 
   test('of one provider does not slow the other', async () => {
-    await setRateLimit(bench.database.db, apns, 1);
+    await setProviderRate(bench.database.db, apns, 1);
     const send = await bench.launch({ devices: 300, provider: 'fcm' });
     const provider = createScriptedProvider(() => accepted, 'fcm');
     const result = await bench.worker({ provider }).deliver(send.batches[0]!);
@@ -74,7 +73,7 @@ describe('a rate limit', () => {
   });
 
   test('the stricter of two holds', async () => {
-    await setRateLimit(bench.database.db, apns, 10_000);
+    await setProviderRate(bench.database.db, apns, 10_000);
     const send = await bench.launch({ devices: 100, ratePerSecond: 200 });
     const { provider, at } = createClockedProvider();
     await bench.worker({ provider }).deliverToEnd(send.batches[0]!);
