@@ -73,7 +73,7 @@ const changeable = {
   rates: rates.optional(),
 };
 
-export const appName = z
+const appName = z
   .string()
   .regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'Must be 1 to 63 of a-z, 0-9 and -, and not begin with -.')
   .openapi({ description: 'In URLs and claims: it cannot be changed.', example: 'shop' });
