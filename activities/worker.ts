@@ -10,9 +10,10 @@ import { createDeliveryPartitions } from '../db/delivery-partitions.ts';
 import { openLanesOfAllApps } from '../db/lanes.ts';
 import { createMasterKeys } from '../db/master-keys.ts';
 import { dropMessageWeeks } from '../db/message-partitions.ts';
-import { createProviderTokenStore } from '../db/provider-tokens.ts';
+import { createProviderTokenStore, forgetOldProviderTokensOfAllApps } from '../db/provider-tokens.ts';
 import { forgetOldEvidenceOfAllApps } from '../db/token-evidence.ts';
 import type { Config } from '../domain/config.ts';
+import { expiryWarningDays } from '../domain/credential.ts';
 import { providerNames } from '../domain/device.ts';
 import type { Logger } from '../domain/logger.ts';
 import { pause } from '../domain/pause.ts';
@@ -41,8 +42,6 @@ const smallSendsAtOnce = 20;
 const lanesAtOnce = 1_000;
 /** On Temporal Cloud every heartbeat that reaches the server is billed; pause and cancel do not wait for one. */
 const heartbeatThrottle = '2s';
-/** Before a certificate expires, days on which the log says so. */
-const expiryDays = 30;
 const dayMs = 24 * 60 * 60_000;
 
 const { config, configured } = loadWorkerSettings(process.env);
@@ -162,6 +161,9 @@ async function keepHouse(): Promise<void> {
     await forgetOldAudit().catch((err: unknown) => log.error({ err }, 'old months of the audit could not be dropped'));
     await forgetOldMessages().catch((err: unknown) => log.error({ err }, 'old messages could not be dropped'));
     await warnOfExpiry().catch((err: unknown) => log.error({ err }, 'expiring certificates could not be looked for'));
+    await forgetOldProviderTokensOfAllApps(db).catch((err: unknown) =>
+      log.error({ err }, 'old provider tokens could not be deleted'),
+    );
     await forgetOldEvidenceOfAllApps(db).catch((err: unknown) =>
       log.error({ err }, 'old evidence could not be deleted'),
     );
@@ -178,7 +180,10 @@ async function openLanes(): Promise<void> {
 }
 
 async function warnOfExpiry(): Promise<void> {
-  for (const { id, appName, kind, fingerprint, expiresAt } of await listExpiringCredentialsOfAllApps(db, expiryDays)) {
+  for (const { id, appName, kind, fingerprint, expiresAt } of await listExpiringCredentialsOfAllApps(
+    db,
+    expiryWarningDays,
+  )) {
     const names = { credential: id, app: appName, kind, fingerprint, expiresAt };
     log.warn(names, 'a credential expires soon: store another one');
   }

@@ -11,9 +11,6 @@ export function notificationWorkflowId(notificationId: string): string {
 
 export const laneWorkflowType = 'laneWorkflow';
 
-/** Tells `laneWorkflow` that something was accepted after its worker had left the lane. */
-export const ringSignalName = 'ringSignal';
-
 /** Two installations in one namespace may both have such a lane: their prefix tells them apart. */
 export function laneWorkflowId(
   taskQueuePrefix: string,

@@ -1,22 +1,14 @@
 import {
   ActivityCancellationType,
   continueAsNew,
-  defineSignal,
   proxyActivities,
   setCurrentDetails,
-  setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
 import type { Activities } from '../activities/activities.ts';
-import { ringSignalName } from '../domain/ids.ts';
 import { type LaneWorkflowInput, laneHeartbeatTimeoutMs } from '../domain/lane.ts';
 
-const ringSignal = defineSignal(ringSignalName);
-
-/**
- * Keeps one worker at the lane for as long as anything comes. What the lane does is told by the heartbeats of its activity. A signal that
- * comes while the workflow ends keeps Temporal from ending it.
- */
+/** Keeps one worker at the lane for as long as anything comes. What the lane does is told by the heartbeats of its activity. */
 export async function laneWorkflow(input: LaneWorkflowInput): Promise<void> {
   const { laneId, summary, taskQueue } = input;
   const { keepLane } = proxyActivities<Activities>({
@@ -30,14 +22,9 @@ export async function laneWorkflow(input: LaneWorkflowInput): Promise<void> {
   setCurrentDetails(
     `**${summary}**\n\nRate, what waits and what stops it: Pending Activities, heartbeat details. Waits for a worker of queue ${taskQueue} otherwise.`,
   );
-  let isRung = false;
-  setHandler(ringSignal, () => {
-    isRung = true;
-  });
   do {
-    isRung = false;
     const { reason } = await keepLane({ laneId });
-    if (reason === 'gone' || (reason === 'idle' && !isRung)) return;
+    if (reason === 'gone' || reason === 'idle') return;
   } while (!workflowInfo().continueAsNewSuggested);
   await continueAsNew<typeof laneWorkflow>(input);
 }
