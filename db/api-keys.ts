@@ -193,7 +193,7 @@ function toApiKey(row: Pick<Selectable<Database['api_keys']>, (typeof apiKeyColu
  * The key and its app; undefined for keys that never were, are revoked or have expired. Found by hash, so the time it takes says
  * nothing about the key. Notes that the key was used, once a minute at most.
  */
-export async function findApiKey(db: Kysely<Database>, plainKey: string): Promise<ValidApiKey | undefined> {
+export async function findApiKeyOfAnyApp(db: Kysely<Database>, plainKey: string): Promise<ValidApiKey | undefined> {
   const row = await db
     .with('found', (qb) =>
       qb

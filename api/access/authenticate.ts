@@ -1,5 +1,5 @@
 import type { MiddlewareHandler } from 'hono';
-import { findApiKey } from '../../db/api-keys.ts';
+import { findApiKeyOfAnyApp } from '../../db/api-keys.ts';
 import { findAppByName } from '../../db/apps.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import type { ApiEnv, Caller } from '../http/env.ts';
@@ -28,7 +28,7 @@ export const authenticate = (deps: ApiDependencies): MiddlewareHandler<ApiEnv> =
   const addressOf = clientAddress(deps);
 
   async function findByKey(plainKey: string): Promise<Credential | undefined> {
-    const key = await findApiKey(deps.db, plainKey);
+    const key = await findApiKeyOfAnyApp(deps.db, plainKey);
     if (!key) return undefined;
     const { id, app, scopes, requestsPerSecond, expiresInMs } = key;
     return { caller: { kind: 'key', subject: id, app, scopes, requestsPerSecond }, expiresInMs };

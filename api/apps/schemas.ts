@@ -17,7 +17,7 @@ const topic = z
     const problem = topicProblem(text);
     if (problem !== undefined) context.addIssue({ code: 'custom', message: `It ${problem}.` });
   })
-  .openapi({ example: 'com.example.shop' });
+  .openapi({ pattern: '^[A-Za-z0-9._-]+$', example: 'com.example.shop' });
 
 export const ratePerSecond = z
   .int()
@@ -35,6 +35,7 @@ const settings = {
     .max(50)
     .refine((topics) => new Set(topics).size === topics.length, 'Names a topic twice.')
     .openapi({
+      uniqueItems: true,
       description:
         'Further bundle ids that a message may name by apns.headers.apns-topic, with the suffix of its push type.',
     }),

@@ -1,5 +1,6 @@
 import { z } from '@hono/zod-openapi';
 import { type AuditEntry, type AuditSearch, listAuditEntriesOfAllApps } from '../../db/audit-entries.ts';
+import { whileValid } from '../access/while-valid.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { toByteStream } from '../http/byte-stream.ts';
 import { answeredInstant, instant } from '../http/instant.ts';
@@ -90,7 +91,7 @@ export function audit({ db, stopping }: ApiDependencies) {
       ...{ until: until === undefined ? undefined : new Date(until) },
     };
     if (c.req.header('accept')?.split(',').some(isNdjson)) {
-      const lines = toByteStream(stream(search, cursor));
+      const lines = toByteStream(whileValid(stream(search, cursor), c.var.isStillValid));
       return c.body(lines, 200, { 'Content-Type': ndjsonMediaType }) as never;
     }
     const { items, next_cursor } = await readPage(

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { after, before, test } from 'node:test';
-import { findApiKey } from '../../db/api-keys.ts';
+import { findApiKeyOfAnyApp } from '../../db/api-keys.ts';
 import { scopes } from '../../domain/scopes.ts';
 import { projectRoot } from '../../local/paths.ts';
 import { createOperator, type Operator } from './operator.ts';
@@ -23,7 +23,7 @@ test('npm run admin prints a new key alone, which may do what its scopes say and
   });
   assert.match(made.stdout, /^ck_[\w-]{43}\n$/, made.stderr);
   const plainKey = made.stdout.trim();
-  const key = await findApiKey(database.db, plainKey);
+  const key = await findApiKeyOfAnyApp(database.db, plainKey);
   assert.deepEqual([key?.app?.name, key?.scopes], ['default', ['devices:write', 'messages:send']]);
   const days = key!.expiresInMs! / 86_400_000;
   assert.ok(days > 89 && days <= 90, `${days}`);
@@ -39,12 +39,12 @@ test('a key is replaced and both live on for the overlap; a revoked one is refus
   const old = await json(['keys', 'create', '--app', 'default', '--name', 'old', '--scopes', 'devices:read']);
   const next = await json(['keys', 'rotate', '--app', 'default', old.id, '--overlap', '1h']);
   assert.deepEqual([next.name, next.scopes, next.expires_at], ['old', ['devices:read'], null]);
-  const overlap = (await findApiKey(database.db, old.key))!.expiresInMs!;
+  const overlap = (await findApiKeyOfAnyApp(database.db, old.key))!.expiresInMs!;
   assert.ok(overlap > 3_000_000 && overlap <= 3_600_000, `${overlap}`);
   for (let i = 0; i < 2; i++) {
     assert.deepEqual(await json(['keys', 'revoke', '--app', 'default', next.id]), { id: next.id });
   }
-  assert.equal(await findApiKey(database.db, next.key), undefined);
+  assert.equal(await findApiKeyOfAnyApp(database.db, next.key), undefined);
   assert.match(
     (await run(['keys', 'rotate', '--app', 'default', next.id])).stderr,
     /^The key is revoked or has expired/,
@@ -54,7 +54,7 @@ test('a key is replaced and both live on for the overlap; a revoked one is refus
 test("an administrator's key is of no app, and is looked after as the others are", async () => {
   const { json, database } = operator;
   const made = await json(['keys', 'create', '--admin', '--name', 'root', '--as', 'ada']);
-  const found = await findApiKey(database.db, made.key);
+  const found = await findApiKeyOfAnyApp(database.db, made.key);
   assert.deepEqual([found?.app, found?.scopes], [undefined, scopes]);
   const narrow = await json(['keys', 'create', '--admin', '--name', 'narrow', '--scopes', 'devices:read']);
   assert.deepEqual(narrow.scopes, ['devices:read', 'admin']);

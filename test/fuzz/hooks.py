@@ -23,7 +23,11 @@ RULES = [
     # What PostgreSQL or a double cannot hold.
     r"NUL|surrogate|number is too large|exact",
     # The clock, and what the state of the notification makes of a time.
-    r"^scheduled_at:",
+    r"^(scheduled_at|expires_at):",
+    # It repeats what the path says.
+    r"^confirm:",
+    # The suffix of a push type; further topics beside none.
+    r"^apns_topics?(\[\d+\])?: (It must be the bundle id|An app without apns_topic)",
     # A list is taken by a draft that asks for one.
     r"^audience\.uploaded:",
     # The devices of a recipient are in the database, and what one query parameter may be depends on another.

@@ -11,7 +11,7 @@ import { acceptMessages } from '../../db/accept-messages.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { connect } from '../../db/connect.ts';
 import { insertNotification } from '../../db/notification-drafts.ts';
-import { appScopes } from '../../domain/scopes.ts';
+import { scopes } from '../../domain/scopes.ts';
 import { stopSignal } from '../../domain/stop-signal.ts';
 import { startReadyChild } from '../../local/child.ts';
 import { projectRoot, stateDirectory } from '../../local/paths.ts';
@@ -81,7 +81,7 @@ async function startApi(run: TestRun): Promise<{ url: string; key: string }> {
   ]);
   const database = databaseUrl(postgres.adminUrl, templateDatabase);
   const { db, pool } = connect(database, { maxConnections: 1 });
-  const key = await insertApiKey(db, { appId: 1, name: 'fuzz', scopes: appScopes });
+  const key = await insertApiKey(db, { appId: null, name: 'fuzz', scopes });
   // The objects that the document's examples name, so that the examples meet something.
   await insertNotification(db, {
     id: '019c0000-0000-7000-8000-000000000000',
@@ -138,6 +138,8 @@ function fuzz(run: TestRun, url: string, key: string): Promise<number> {
     `${url}/openapi.json`,
     '--header',
     `Authorization: Bearer ${key}`,
+    '--header',
+    'Carillon-App: default',
     '--checks=all',
     ...fixed,
   ];
