@@ -148,11 +148,12 @@ describe('the history of', () => {
     );
     const times = async (event: 'activityTaskStartedEventAttributes' | 'activityTaskCompletedEventAttributes') =>
       (await lane.fetchHistory()).events!.filter((one) => one[event]).length;
-    await until(async () => (await lane.describe()).raw.pendingActivities?.[0]?.lastStartedTime != null);
+    const isHeld = async () => (await lane.describe()).raw.pendingActivities?.[0]?.lastStartedTime != null;
+    await until(() => isHeld().catch(() => false));
     await worker.stop();
     worker = await startWorker();
     await until(async () => (await times('activityTaskCompletedEventAttributes')) === 1);
-    await until(async () => (await lane.describe()).raw.pendingActivities?.[0]?.lastStartedTime != null);
+    await until(isHeld);
     const history = await lane.fetchHistory();
     await replay(lane.workflowId, history);
     if (isRecording) record('lane-handed-over', history);
