@@ -43,6 +43,8 @@ export async function blame(db: Kysely<Database>, { credentialId }: ProviderLeas
 
 /** How soon a change is followed, … */
 const lookMs = 2_000;
+/** … how often it is noted that a credential is in use, … */
+const noteMs = 60_000;
 /** … and how long the connections of an app that sends nothing stay open. */
 const usualIdleMs = 60_000;
 
@@ -61,6 +63,10 @@ interface Entry {
   leases: number;
   idleSince: number;
   isRetired: boolean;
+  /** By a run since it was last noted, … */
+  isUsed: boolean;
+  /** … which was then. */
+  notedAt: number;
   replaced: AbortController;
 }
 
@@ -107,6 +113,7 @@ export class AppProviders implements ProviderSource {
 
   #leaseOf(entry: Entry): ProviderLease {
     entry.leases += 1;
+    entry.isUsed = true;
     let isReleased = false;
     const { provider, credentialId } = entry.opened;
     return {
@@ -138,7 +145,17 @@ export class AppProviders implements ProviderSource {
       };
       const idleSince = performance.now();
       const replaced = new AbortController();
-      return { appId, version: app.version, opened, leases: 0, idleSince, isRetired: false, replaced };
+      return {
+        appId,
+        version: app.version,
+        opened,
+        leases: 0,
+        idleSince,
+        isRetired: false,
+        isUsed: false,
+        notedAt: Number.NEGATIVE_INFINITY,
+        replaced,
+      };
     } catch (error) {
       if (error instanceof CredentialError || error instanceof SealedTextError)
         return { fault: `${name} of app ${app.name}: ${error.message}` };
@@ -171,10 +188,16 @@ export class AppProviders implements ProviderSource {
       const isReplaced = versions.get(appId) !== version || opened.expiresAtMs <= Date.now();
       const isIdle = leases === 0 && performance.now() - idleSince >= idleMs;
       if (isReplaced || isIdle) this.#retire(key, entry);
-      else if (leases > 0 && opened.credentialId !== undefined) {
-        await noteCredentialUsedOfAnyApp(db, opened.credentialId);
-      }
+      else if (entry.isUsed || leases > 0) await this.#noteUse(entry);
     }
+  }
+
+  async #noteUse(entry: Entry): Promise<void> {
+    const { credentialId } = entry.opened;
+    if (credentialId === undefined || performance.now() - entry.notedAt < noteMs) return;
+    entry.notedAt = performance.now();
+    entry.isUsed = false;
+    await noteCredentialUsedOfAnyApp(this.#options.db, credentialId);
   }
 
   #retire(key: string, entry: Entry): void {

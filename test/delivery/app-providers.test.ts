@@ -212,6 +212,7 @@ describe('a send', () => {
     assert.equal((await send.rows()).filter((row) => row.inDoubt).length, 0);
     assert.equal((await control.ledgerSummary(send.id)).repeats, 0);
     const used = await listCredentials(bench.database.db, app.id, { limit: 10 });
+    assert.ok(used.every(({ lastUsedAt }) => lastUsedAt !== undefined));
     assert.deepEqual(
       used.map(({ id, isInUse }) => [id, isInUse]),
       [
