@@ -184,11 +184,11 @@ export class AppProviders implements ProviderSource {
     if (known.size === 0) return;
     const versions = await listAppVersionsOfAllApps(db, [...new Set([...known.values()].map(({ appId }) => appId))]);
     for (const [key, entry] of known) {
+      if (entry.isUsed || entry.leases > 0) await this.#noteUse(entry);
       const { appId, version, opened, leases, idleSince } = entry;
       const isReplaced = versions.get(appId) !== version || opened.expiresAtMs <= Date.now();
       const isIdle = leases === 0 && performance.now() - idleSince >= idleMs;
       if (isReplaced || isIdle) this.#retire(key, entry);
-      else if (entry.isUsed || leases > 0) await this.#noteUse(entry);
     }
   }
 
