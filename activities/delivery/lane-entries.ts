@@ -71,6 +71,8 @@ export class LaneEntries implements Pending {
   #held: DeferredEntry[] = [];
   /** Every entry read that has no stored outcome, ascending where they were fresh. */
   readonly #open = new Map<number, EntryKey>();
+  /** Given up before they were reserved, to be read again. */
+  readonly #unread = new Set<number>();
   #isOver = false;
   /** Something may have come since the latest page; … */
   #isRung = true;
@@ -188,7 +190,10 @@ export class LaneEntries implements Pending {
     for (const entry of this.#ready.splice(0)) {
       this.#free(entry);
       if (entry.wasDeferred) this.#wait({ ...entry, notBefore: new Date(0), reason: '', httpStatus: null });
-      else this.#cursor = Math.min(this.#cursor, entry.position);
+      else {
+        this.#cursor = Math.min(this.#cursor, entry.position);
+        this.#unread.add(entry.position);
+      }
     }
     this.#isRung = true;
   }
@@ -226,6 +231,8 @@ export class LaneEntries implements Pending {
         continue;
       }
       this.#cursor = row.position + 1;
+      // Read before, and under way, waiting, or answered and not recorded yet: an entry that waited behind another was taken ahead of these.
+      if (this.#open.has(row.position) && !this.#unread.delete(row.position)) continue;
       this.#open.set(row.position, { messageId: row.messageId, deviceId: row.deviceId });
       // Kept back by a run that gave it back with the rest.
       if (row.notBefore !== null) this.#wait(deferralOf(entry, row.notBefore, row.reason ?? ''));
@@ -238,7 +245,14 @@ export class LaneEntries implements Pending {
         found.push(...this.#replacedBy(entry), entry);
       }
     }
+    // All that there is was read, whatever has ended of it.
+    if (!this.#isMore) this.#cursor = Math.max(this.#cursor, nextPosition);
     // Cancelled meanwhile.
+    for (const position of this.#unread) {
+      if (position >= this.#cursor) continue;
+      this.#unread.delete(position);
+      this.#open.delete(position);
+    }
     for (const position of isDue) {
       this.#busy.delete(this.#open.get(position)!.deviceId);
       this.#open.delete(position);

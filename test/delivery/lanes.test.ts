@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import type { MockActivityEnvironment } from '@temporalio/testing';
 import { sql } from 'kysely';
+import { DatabaseClock } from '../../activities/delivery/database-clock.ts';
+import { LaneEntries } from '../../activities/delivery/lane-entries.ts';
 import { keepLane } from '../../activities/keep-lane.ts';
 import { acceptMessages } from '../../db/accept-messages.ts';
 import { claimLane, openLanesOfAllApps } from '../../db/lanes.ts';
@@ -313,6 +315,52 @@ describe('a lane', () => {
     await send('d2');
     assert.deepEqual(summary(await untilEnded()), ['d1 accepted', 'd1 cancelled', 'd2 accepted']);
     assert.equal(provider.callsFor(1), 1);
+  });
+
+  test('one under way that waited behind another is not sent again when the lane must read again', async () => {
+    await registerDevices(2);
+    for (const device of ['d1', 'd2', 'd1']) await send(device);
+    const provider = createScriptedProvider();
+    const { db, pool } = bench.database;
+    const claim = (await claimLane(db, 1))!;
+    const lane = await LaneEntries.load({ db, pool, claim, provider, clock: new DatabaseClock() });
+    const positions = async () => (await lane.peek(10)).map(({ position }) => position);
+    assert.deepEqual(await positions(), [0, 1]);
+    const [first] = await lane.peek(10);
+    lane.take(1);
+    lane.noteDone(first!);
+    assert.deepEqual(await positions(), [2, 1]);
+    const [behind] = await lane.peek(10);
+    lane.take(1);
+    // As after a cancel of any message of the lane.
+    lane.readAgain();
+    assert.deepEqual(await positions(), [1]);
+    // Answered, and not recorded yet.
+    lane.noteDone(behind!);
+    lane.ring();
+    assert.deepEqual(await positions(), [1]);
+  });
+
+  test('what was cancelled before it was reserved is settled: nothing waits in the lane', async () => {
+    await registerDevices(2);
+    await send('d1');
+    const cancelled = await send('d2');
+    const { db, pool } = bench.database;
+    const claim = (await claimLane(db, 1))!;
+    const lane = await LaneEntries.load({
+      ...{ db, pool, claim, provider: createScriptedProvider(), clock: new DatabaseClock() },
+    });
+    const [first] = await lane.peek(10);
+    lane.take(1);
+    await sql`select cancel_message(${cancelled}, device_ids) from messages where id = ${cancelled}`.execute(db);
+    lane.readAgain();
+    const looking = lane.peek(10);
+    lane.noteDone(first!);
+    lane.noteStored([0]);
+    await until(() => lane.settled === 2);
+    assert.equal(lane.waiting, 0);
+    lane.end();
+    assert.deepEqual(await looking, []);
   });
 
   test('a database that fails in between loses none that waits behind another', async () => {
