@@ -32,6 +32,8 @@ const haltMs = 30_000;
 const lookMs = 1_000;
 /** A lane that nothing came to for so long is left: the next message wakes it, a few hundred milliseconds later than the ones after it. */
 const usualIdleMs = 5 * 60_000;
+/** Where a worker has more than so many, a tenth of that: each costs Temporal a heartbeat that it stores, every two seconds. */
+const manyLanes = 20;
 /** How often that is looked at, in that time. */
 const idleLooks = 30;
 /** The longest wait for a host before the books are asked again. */
@@ -140,7 +142,10 @@ class LaneKeeper {
       const isBusy = this.#progress.dispatched !== dispatched || (this.#entries?.waiting ?? 0) > 0;
       ({ dispatched } = this.#progress);
       if (isBusy) busyAt = performance.now();
-      else if (performance.now() - busyAt >= idleMs) this.#idle.abort();
+      else {
+        const patienceMs = this.#deps.bell.lanes > manyLanes ? idleMs / 10 : idleMs;
+        if (performance.now() - busyAt >= patienceMs) this.#idle.abort();
+      }
     };
   }
 

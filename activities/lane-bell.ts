@@ -18,6 +18,11 @@ export class LaneBell {
     this.#onUnheard = onUnheard;
   }
 
+  /** How many lanes are listened for. */
+  get lanes(): number {
+    return this.#listeners.size;
+  }
+
   /** @returns a function that ends it */
   onRing(laneId: number, listener: () => void): () => void {
     const listeners = this.#listeners.get(laneId) ?? new Set();

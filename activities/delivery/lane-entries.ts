@@ -274,6 +274,8 @@ export class LaneEntries implements Pending {
     const due = new Map<number, number>();
     for (const [position, { deviceId, notBefore }] of this.#deferred) {
       if (due.size >= count) break;
+      // Given up with those before it: it is read again with them, in order.
+      if (position >= this.#cursor) continue;
       if (notBefore.getTime() <= now && !this.#busy.has(deviceId) && !due.has(deviceId)) due.set(deviceId, position);
     }
     return [...due.values()];

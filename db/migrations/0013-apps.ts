@@ -10,6 +10,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await keysMayDoSoMuch(db);
   await changesAreRecorded(db);
   await appsCanBeDeleted(db);
+  await claimsMarkAllThatWasSent(db);
 }
 
 async function appsHaveSettings(db: Kysely<unknown>): Promise<void> {
@@ -182,4 +183,61 @@ async function appsCanBeDeleted(db: Kysely<unknown>): Promise<void> {
     end
     $$
   `.execute(db);
+}
+
+/** `claim_lane` of 0012, which left out what was dispatched above the horizon. */
+async function claimsMarkAllThatWasSent(db: Kysely<unknown>): Promise<void> {
+  // Of the few that were deferred: recording an outcome writes no index.
+  await sql`
+    create index message_entries_dispatched_idx on message_entries (lane_id, position) where dispatched
+  `.execute(db);
+  await sql`
+    create or replace function claim_lane(p_lane_id integer, p_own integer default null, out fence integer, out horizon bigint, out settled bigint, out changes integer)
+    returns setof record language plpgsql as $$
+    declare
+      lane lanes%rowtype;
+      parent lanes%rowtype;
+    begin
+      select * into lane from lanes where id = p_lane_id for no key update;
+      if not found or lane.fence <> p_own then return; end if;
+      if lane.opens_after is not null then
+        select * into parent from lanes p
+          where p.app_id = lane.app_id and p.provider = lane.provider
+            and p.number = lane.number - (2 ^ floor(log(2, lane.number::numeric)))::integer;
+        if parent.opens_after is not null or parent.horizon < lane.opens_after or exists (
+          select from message_entries e where e.lane_id = parent.id and e.position >= parent.settled and e.position < lane.opens_after
+            and e.outcome is null and (e.not_before is null or e.dispatched or e.reason = 'behind_another')
+        ) then return; end if;
+      end if;
+      update lanes set fence = lanes.fence + 1, opens_after = null, seen_at = clock_timestamp() where id = p_lane_id returning * into lane;
+      -- One that waited behind another is sent ahead of the fresh ones before it, so above the horizon too.
+      update message_entries e set attempts = e.attempts + 1, doubts = e.doubts + 1, dispatched = false, reason = 'in_doubt', not_before = to_timestamp(0)
+        where e.lane_id = p_lane_id and e.dispatched and e.outcome is null;
+      update message_entries e set attempts = e.attempts + 1, doubts = e.doubts + 1, reason = 'in_doubt', not_before = to_timestamp(0)
+        where e.lane_id = p_lane_id and e.position >= lane.settled and e.position < lane.horizon and e.outcome is null
+          and e.not_before is null;
+      select coalesce(min(e.position), lane.horizon) into lane.settled from message_entries e
+        where e.lane_id = p_lane_id and e.position >= lane.settled and e.position < lane.horizon and e.outcome is null;
+      update lanes set settled = lane.settled where id = p_lane_id;
+      begin
+        update message_entries e set outcome = 'accepted', finished_at = now()
+          where (e.device_id, e.message_id) = (
+            select o.device_id, o.message_id from message_entries o
+            where o.lane_id = p_lane_id and o.position >= lane.settled and o.outcome is null order by o.position limit 1
+          );
+        perform count_ended(array[p_lane_id], array[uuid_v7_floor(now())], array['accepted'::delivery_outcome], array[''], array[false]);
+        raise exception sqlstate 'CR001';
+      exception when sqlstate 'CR001' then null;
+      end;
+      fence := lane.fence;
+      horizon := lane.horizon;
+      settled := lane.settled;
+      changes := lane.changes;
+      return next;
+    end
+    $$
+  `.execute(db);
+  for (const way of ['enable_seqscan', 'enable_hashjoin', 'enable_mergejoin']) {
+    await sql.raw(`alter function claim_lane set ${way} = off`).execute(db);
+  }
 }

@@ -226,8 +226,8 @@ export async function installLaneWitness(db: Kysely<Database>): Promise<void> {
     begin
       insert into chaos.lane_takeovers
       select new.id, new.fence, coalesce(array_agg(e.message_id), '{}') from public.message_entries e
-      where e.lane_id = new.id and e.position >= old.settled and e.position < old.horizon and e.outcome is null
-        and (e.dispatched or e.not_before is null);
+      where e.lane_id = new.id and e.outcome is null
+        and (e.dispatched or (e.position >= old.settled and e.position < old.horizon and e.not_before is null));
       return null;
     end
     $$

@@ -4,6 +4,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import type { MockActivityEnvironment } from '@temporalio/testing';
 import { sql } from 'kysely';
 import { DatabaseClock } from '../../activities/delivery/database-clock.ts';
+import { LaneBooks } from '../../activities/delivery/lane-books.ts';
 import { LaneEntries } from '../../activities/delivery/lane-entries.ts';
 import { keepLane } from '../../activities/keep-lane.ts';
 import { acceptMessages } from '../../db/accept-messages.ts';
@@ -339,6 +340,38 @@ describe('a lane', () => {
     lane.noteDone(behind!);
     lane.ring();
     assert.deepEqual(await positions(), [1]);
+  });
+
+  test('one that waited behind another is in doubt after a takeover, also where fresh ones before it were not reserved', async () => {
+    await registerDevices(2);
+    for (const device of ['d1', 'd2', 'd1']) await send(device);
+    const provider = createScriptedProvider();
+    const { db, pool } = bench.database;
+    const claim = (await claimLane(db, 1))!;
+    const lane = await LaneEntries.load({ db, pool, claim, provider, clock: new DatabaseClock() });
+    const books = new LaneBooks({ db, pool }, claim, lane);
+    const at = { hosts: [], credential: 'test' };
+    // The first is sent and answered; the third is due, and goes ahead of the second.
+    const [first] = await lane.peek(1);
+    assert.equal((await books.reserve([first!], at)).answer, 'go');
+    lane.take(1);
+    await lane.peek(10);
+    lane.noteDone(first!);
+    await sql`update message_entries set outcome = 'accepted', finished_at = now() where position = 0`.execute(db);
+    lane.noteStored([0]);
+    lane.ring();
+    const ahead = (await lane.peek(10)).find(({ position }) => position === 2)!;
+    assert.equal((await books.reserve([ahead], at)).answer, 'go');
+    // The worker dies before the answer.
+    await claimLane(db, 1);
+    assert.deepEqual(
+      (await entries()).map(({ doubts, reason }) => [doubts, reason]),
+      [
+        [0, null],
+        [0, null],
+        [1, 'in_doubt'],
+      ],
+    );
   });
 
   test('what was cancelled before it was reserved is settled: nothing waits in the lane', async () => {
