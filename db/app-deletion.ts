@@ -35,7 +35,9 @@ export async function beginAppDeletion(trx: Kysely<Database>, appId: number): Pr
     where id = ${appId} and deletion is null
   `.execute(trx);
   await sql`update api_keys set revoked_at = now() where app_id = ${appId} and revoked_at is null`.execute(trx);
-  await sql`update credentials set revoked_at = now(), secret_jwe = '' where app_id = ${appId} and revoked_at is null`.execute(trx);
+  await sql`update credentials set revoked_at = now(), secret_jwe = '' where app_id = ${appId} and revoked_at is null`.execute(
+    trx,
+  );
 }
 
 export function listDeletionsOfAllApps(db: Kysely<Database>): Promise<Pick<App, 'id' | 'name'>[]> {
