@@ -28,8 +28,13 @@ test('sorts by time as a text', () => {
   assert.deepEqual(ids.toSorted(), ids);
 });
 
+test('sorts by the order of its making within a millisecond', () => {
+  const ids = Array.from({ length: 4_096 }, () => uuidV7(1_700_000_000_002));
+  assert.deepEqual(ids.toSorted(), ids);
+});
+
 test('is another one each time, within a millisecond too', () => {
-  assert.equal(new Set(Array.from({ length: 1_000 }, () => uuidV7(1_700_000_000_000))).size, 1_000);
+  assert.equal(new Set(Array.from({ length: 10_000 }, () => uuidV7(1_700_000_000_000))).size, 10_000);
 });
 
 test('has the time of its making when none is given', () => {
