@@ -20,6 +20,9 @@ import * as liveTokenDigest from './migrations/0010-live-token-digest.ts';
 import * as chunkInOneStatement from './migrations/0011-chunk-in-one-statement.ts';
 import * as lanes from './migrations/0012-lanes.ts';
 import * as apps from './migrations/0013-apps.ts';
+import * as webhooks from './migrations/0014-webhooks.ts';
+import * as events from './migrations/0015-events.ts';
+import * as exports from './migrations/0016-exports.ts';
 import type { Database } from './schema.ts';
 
 /**
@@ -40,6 +43,9 @@ export const migrations = {
   '0011-chunk-in-one-statement': chunkInOneStatement,
   '0012-lanes': lanes,
   '0013-apps': apps,
+  '0014-webhooks': webhooks,
+  '0015-events': events,
+  '0016-exports': exports,
 } satisfies Record<string, Migration>;
 
 /** The constraints `…_provider_check` list the providers by name: the migration that lets each one in. */

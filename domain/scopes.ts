@@ -9,6 +9,8 @@ export const appScopes = [
   'messages:read',
   'messages:send',
   'credentials:write',
+  'events:write',
+  'webhooks:write',
 ] as const;
 
 /** `admin` (apps, keys, rates, the audit) belongs to no app: its keys name an app with each request. */
