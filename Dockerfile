@@ -34,6 +34,7 @@ COPY domain ./domain
 COPY http2 ./http2
 COPY providers ./providers
 COPY db ./db
+COPY telemetry ./telemetry
 COPY workflows ./workflows
 COPY activities ./activities
 COPY api ./api

@@ -23,8 +23,18 @@ export interface Config {
   proxy: ProxySettings | undefined;
   /** `CARILLON_MASTER_KEYS`: seal the credentials in the database, the first of them; none: no credential can be stored. */
   masterKeys: MasterKey[];
+  /**
+   * `CARILLON_METRICS_PORT` and `CARILLON_METRICS_HOST` (default 127.0.0.1): where this process answers `GET /metrics`, 0: on any free
+   * port, which it logs. Undefined: it does not.
+   */
+  metrics: MetricsAddress | undefined;
   api: ApiConfig;
   worker: WorkerConfig;
+}
+
+export interface MetricsAddress {
+  host: string;
+  port: number;
 }
 
 export interface ApiConfig {
@@ -120,6 +130,7 @@ export function readConfig(settings: Settings): Config {
     logLevel: settings.oneOf('LOG_LEVEL', ['debug', 'info', 'warn', 'error'], 'info'),
     proxy: readProxy(settings),
     masterKeys: readMasterKeys(settings),
+    metrics: readMetricsAddress(settings),
     api: {
       host: settings.text('HOST') ?? '127.0.0.1',
       port: settings.integer('PORT', 8080, 0, 65_535),
@@ -157,6 +168,12 @@ export function readConfig(settings: Settings): Config {
       workflowBundlePath: settings.text('CARILLON_WORKFLOW_BUNDLE'),
     },
   };
+}
+
+function readMetricsAddress(settings: Settings): MetricsAddress | undefined {
+  const host = settings.text('CARILLON_METRICS_HOST') ?? '127.0.0.1';
+  const port = settings.optionalInteger('CARILLON_METRICS_PORT', 0, 65_535);
+  return port === undefined ? undefined : { host, port };
 }
 
 function readProxy(settings: Settings): ProxySettings | undefined {

@@ -26,6 +26,7 @@ type NumberRow = [
 const numbers: NumberRow[] = [
   ['DATABASE_MAX_CONNECTIONS', (config) => config.databaseMaxConnections, 10, 1],
   ['PORT', ({ api }) => api.port, 8_080, 0, 65_535],
+  ['CARILLON_METRICS_PORT', ({ metrics }) => metrics?.port, undefined, 0, 65_535],
   ['CARILLON_TEMPORAL_DEADLINE_MS', ({ api }) => api.temporalDeadlineMs, 1_500, 1],
   ['CARILLON_TRUSTED_PROXIES', ({ api }) => api.trustedProxies, 0, 0],
   ['CARILLON_KEY_REQUESTS_PER_SECOND', ({ api }) => api.limits.keyRequestsPerSecond, 0, 0],
@@ -61,7 +62,17 @@ const texts: TextRow[] = [
 
 const jwt = ['CARILLON_JWKS_URL', 'CARILLON_JWT_ISSUER', 'CARILLON_JWT_AUDIENCE'] as const;
 const jwtClaims = ['CARILLON_JWT_SCOPE_CLAIM', 'CARILLON_JWT_APP_CLAIM'];
-const others = ['DATABASE_URL', 'LOG_LEVEL', 'CARILLON_ROLES', 'CARILLON_MESSAGE_IDS', ...jwt, ...jwtClaims];
+const others = [
+  ...[
+    'DATABASE_URL',
+    'LOG_LEVEL',
+    'CARILLON_METRICS_HOST',
+    'CARILLON_ROLES',
+    'CARILLON_MESSAGE_IDS',
+    ...jwt,
+    ...jwtClaims,
+  ],
+];
 /** In `proxy.test.ts` and `master-keys.test.ts`. */
 const elsewhere = ['https_proxy', 'HTTPS_PROXY', 'no_proxy', 'NO_PROXY', 'CARILLON_MASTER_KEYS'];
 
@@ -124,6 +135,13 @@ test('LOG_LEVEL is one of four words, and info when it is unset', () => {
       `LOG_LEVEL must be one of debug, info, warn, error, not "${level}"`,
     ]);
   }
+});
+
+test('CARILLON_METRICS_HOST counts where there is a port, and is this machine alone when it is unset', () => {
+  assert.equal(load({ CARILLON_METRICS_HOST: '0.0.0.0' }).metrics, undefined);
+  assert.deepEqual(load({ CARILLON_METRICS_PORT: '9464' }).metrics, { host: '127.0.0.1', port: 9464 });
+  const both = { CARILLON_METRICS_HOST: '0.0.0.0', CARILLON_METRICS_PORT: '0' };
+  assert.deepEqual(load(both).metrics, { host: '0.0.0.0', port: 0 });
 });
 
 test('a worker has all roles, or those that CARILLON_ROLES lists', () => {
