@@ -11,6 +11,8 @@ import { chooseProxy } from '../domain/proxy.ts';
 import { type Environment, readSettings } from '../domain/settings.ts';
 import { within } from '../domain/within.ts';
 import { configureProviders } from '../providers/open.ts';
+import { createMetricsHandler } from '../telemetry/handler.ts';
+import { watchProcess } from '../telemetry/process-metrics.ts';
 import { createJwtVerifier } from './access/jwt.ts';
 import { createApp } from './app.ts';
 import type { ApiDependencies } from './dependencies.ts';
@@ -88,10 +90,12 @@ export async function composeApi(env: Environment, peerAddress: NonNullable<ApiD
     ...config.api.limits,
     trustedProxies: config.api.trustedProxies,
   });
+  if (config.metrics) watchProcess({ role: 'api', pool, log });
   return {
     app,
     config,
     log,
+    answerMetrics: createMetricsHandler(log),
     stop: () => stopping.abort(),
     async close() {
       await Promise.allSettled([db.destroy(), waker.close()]);

@@ -4,6 +4,7 @@ import { serve } from '@hono/node-server';
 import { getConnInfo } from '@hono/node-server/conninfo';
 import { readCommandLine } from '../domain/command-line.ts';
 import { stopSignal } from '../domain/stop-signal.ts';
+import { serveMetrics } from '../telemetry/serve.node.ts';
 import { composeApi, endWithReason } from './compose.ts';
 
 /** Requests under way get this long once the process is asked to stop. */
@@ -13,9 +14,10 @@ readCommandLine(
   'npm run start:api\n\n  Takes no arguments: HOST, PORT and every other setting come from the environment.',
   {},
 );
-const { app, config, log, stop, close } = await composeApi(process.env, (c) => getConnInfo(c).remote.address).catch(
-  endWithReason,
-);
+const { app, config, log, answerMetrics, stop, close } = await composeApi(
+  process.env,
+  (c) => getConnInfo(c).remote.address,
+).catch(endWithReason);
 const server = serve(
   {
     fetch: app.fetch,
@@ -30,6 +32,7 @@ const server = serve(
   },
   ({ address, port }) => log.info({ address, port }, `ready: http://${config.api.host}:${port}`),
 ) as Server;
+const endMetrics = config.metrics && serveMetrics(config.metrics, answerMetrics, log);
 
 server.on('error', (err) => {
   log.error({ err }, 'the API cannot listen');
@@ -46,6 +49,7 @@ async function shutDown({ message }: Error): Promise<void> {
   await closed;
   clearInterval(idle);
   clearTimeout(timer);
+  endMetrics?.();
   await close();
   log.info({}, 'stopped');
   // A call to Temporal that was given up may hold its timer for another second.

@@ -1,5 +1,6 @@
 import { recordChange } from '../../db/audit-entries.ts';
 import type { ImportOptions } from '../../db/device-import.ts';
+import { importRows } from '../../telemetry/http-metrics.ts';
 import { followApp } from '../apps/follow-app.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { ApiError } from '../http/api-error.ts';
@@ -75,6 +76,9 @@ export async function* runImport(
     counts.imported += taken - failures.length;
     counts.superseded += superseded;
     counts.failed += failures.length;
+    importRows.inc({ result: 'imported' }, taken - failures.length - superseded);
+    importRows.inc({ result: 'superseded' }, superseded);
+    importRows.inc({ result: 'failed' }, failures.length);
     return failures.map(failureLine).join('');
   }
 
@@ -84,6 +88,7 @@ export async function* runImport(
     const row = readRow(line, now?.() ?? new Date());
     if ('error' in row) {
       counts.failed++;
+      importRows.inc({ result: 'failed' });
       return failureLine(row);
     }
     rows.push(row);

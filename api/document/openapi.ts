@@ -1,3 +1,4 @@
+import { version } from '../../domain/version.ts';
 import type { Router } from '../http/router.ts';
 
 /** `/openapi.json`, generated from the schemas that validate, once. Call it after all routes are there. */
@@ -15,7 +16,7 @@ export function openApi(app: Router): void {
         openapi: '3.1.0',
         info: {
           title: 'Carillon',
-          version: '0.1.0',
+          version,
           description:
             'Sends very large push notifications through APNs and FCM and keeps exact books: every device of an audience ends with one recorded outcome. Errors are RFC 9457 problem documents with a stable `code`.',
           license: { name: 'MIT', url: 'https://spdx.org/licenses/MIT.html' },

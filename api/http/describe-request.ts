@@ -1,8 +1,10 @@
-import type { MiddlewareHandler } from 'hono';
+import type { Context, MiddlewareHandler } from 'hono';
+import { matchedRoutes, routePath } from 'hono/route';
 import type { Logger } from '../../domain/logger.ts';
+import { countRequest, requestsUnderWay } from '../../telemetry/http-metrics.ts';
 import type { ApiEnv } from './env.ts';
 
-/** An id and a logger for the request, and one line in the log after it. */
+/** An id and a logger for the request, and one line in the log and in the metrics after it. */
 export function describeRequest(log: Logger): MiddlewareHandler<ApiEnv> {
   return async function describeRequest(c, next) {
     const startedAt = performance.now();
@@ -11,9 +13,22 @@ export function describeRequest(log: Logger): MiddlewareHandler<ApiEnv> {
     c.set('log', log);
     c.header('X-Request-Id', requestId);
     c.header('X-Content-Type-Options', 'nosniff');
-    await next();
-    // The pattern, not the path: a path holds the ids that the caller gave its devices.
-    const fields = { requestId, method: c.req.method, route: c.req.routePath, status: c.res.status };
-    log.debug({ ...fields, ms: Math.round(performance.now() - startedAt) }, 'request');
+    requestsUnderWay.inc();
+    try {
+      await next();
+    } finally {
+      requestsUnderWay.dec();
+    }
+    const answer = { method: c.req.method, route: routeOf(c), status: c.res.status };
+    const ms = performance.now() - startedAt;
+    countRequest(answer, ms / 1000);
+    log.debug({ requestId, ...answer, ms: Math.round(ms) }, 'request');
   };
+}
+
+/** The pattern, not the path: a path holds the ids that the caller gave its devices. Of a request that was refused on its way, too. */
+function routeOf(c: Context): string {
+  const answeredBy = routePath(c);
+  if (!answeredBy.includes('*')) return answeredBy;
+  return matchedRoutes(c).find(({ path }) => !path.includes('*'))?.path ?? 'none';
 }

@@ -1,6 +1,7 @@
 import { acceptMessages, maxMessagesOfGroup } from '../../db/accept-messages.ts';
 import type { App } from '../../domain/app.ts';
 import type { NewDirectMessage } from '../../domain/direct-message.ts';
+import { acceptedMessages } from '../../telemetry/http-metrics.ts';
 import { followApp } from '../apps/follow-app.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { ApiError } from '../http/api-error.ts';
@@ -38,8 +39,11 @@ export async function* runIntake(
   async function acceptGroup(group: TakenLine[]): Promise<string> {
     const messages = group.flatMap((line) => ('message' in line ? [line.message] : []));
     const answers = messages.length === 0 ? [] : await acceptMessages(pool, messages);
+    const before = counts.accepted;
     let at = 0;
-    return group.map((line) => toNdjson({ line: line.line, ...answerFor(line, () => answers[at++]!) })).join('');
+    const lines = group.map((line) => toNdjson({ line: line.line, ...answerFor(line, () => answers[at++]!) })).join('');
+    acceptedMessages.inc({ by: 'stream' }, counts.accepted - before);
+    return lines;
   }
 
   function answerFor(

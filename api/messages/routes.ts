@@ -10,13 +10,14 @@ import {
   messageReader,
 } from '../../db/messages.ts';
 import { inTransaction } from '../../db/transaction.ts';
+import { acceptedMessages } from '../../telemetry/http-metrics.ts';
 import { whileValid } from '../access/while-valid.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { invalidField, notFound } from '../http/api-error.ts';
 import { toByteStream } from '../http/byte-stream.ts';
 import type { AppEnv } from '../http/env.ts';
 import { idempotencyKey } from '../http/idempotency.ts';
-import { instant } from '../http/instant.ts';
+import { instant, toDate } from '../http/instant.ts';
 import { isNdjson, ndjsonBody, ndjsonMediaType } from '../http/ndjson.ts';
 import { limitInQuery, readPage, uuidCursor } from '../http/paging.ts';
 import { preferredWait } from '../http/prefer.ts';
@@ -210,6 +211,7 @@ export function messages(deps: ApiDependencies) {
       const answer = await accept(asked);
       const refusal = refusalOf(asked, answer);
       if (refusal) throw refusal;
+      if (answer.kind === 'accepted') acceptedMessages.inc({ by: 'request' });
       let message =
         answer.kind === 'accepted' ? justAccepted(asked, answer) : await get(appId, (answer as { id: string }).id);
       c.header('Location', `/v1/messages/${message.id}`);
@@ -228,7 +230,7 @@ export function messages(deps: ApiDependencies) {
       if (userId !== undefined && externalId !== undefined) throw invalidField('user_id', eitherOfTwo);
       const search = externalId !== undefined ? { externalId } : userId !== undefined ? { userId } : undefined;
       if (!search) throw invalidField('external_id', eitherOfTwo);
-      const after = { since: since === undefined ? undefined : new Date(since), cursor };
+      const after = { since: toDate(since), cursor };
       const { items, next_cursor } = await readPage(
         limit,
         (limit) => listMessages(db, pool, c.var.app.id, search, { ...after, limit }),

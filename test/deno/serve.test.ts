@@ -10,6 +10,7 @@ import { appScopes } from '../../domain/scopes.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
 import { connectTestTemporal, type TestTemporal } from '../support/temporal.ts';
 import { until } from '../support/until.ts';
+import { parseStrictly } from '../telemetry/strict-parser.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const permissions = ['--allow-net', '--allow-env', '--allow-read', '--allow-sys'];
@@ -29,6 +30,7 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
     let temporal: TestTemporal;
     let child: ChildProcess;
     let port: number;
+    let metricsPort: number;
     let key: string;
     let ask: (method: string, path: string, body?: object) => Promise<Response>;
 
@@ -37,6 +39,7 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
       temporal = await connectTestTemporal();
       key = await insertApiKey(database.db, { appId: 1, name: 'test', scopes: appScopes });
       port = await freePort();
+      metricsPort = await freePort();
       child = spawn(command, args(port), {
         cwd: root,
         stdio: ['ignore', 'ignore', 'inherit'],
@@ -50,6 +53,7 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
           LOG_LEVEL: 'error',
           HOST: '127.0.0.1',
           PORT: String(port),
+          CARILLON_METRICS_PORT: String(metricsPort),
         },
       });
       ask = (method, path, body) =>
@@ -107,6 +111,19 @@ for (const [runtime, { command, args }] of Object.entries(entries)) {
         unreachable: [],
         halted_lanes: [],
       });
+    });
+
+    test('its metrics have a port of their own', async () => {
+      const accept = 'application/openmetrics-text';
+      const answer = await fetch(`http://127.0.0.1:${metricsPort}/metrics`, { headers: { accept } });
+      const families = parseStrictly(await answer.text(), 'openMetrics');
+      const samplesOf = (name: string) => families.find((family) => family.name === name)?.samples ?? [];
+      assert.equal(samplesOf('carillon_build_info')[0]?.labels.role, 'api');
+      const ready = samplesOf('carillon_http_requests').find(({ labels }) => labels.route === '/readyz');
+      assert.ok(ready!.value > 0);
+      const lag = samplesOf('nodejs_eventloop_lag_p99_seconds')[0]?.value;
+      assert.ok(lag !== undefined && lag < 60);
+      assert.equal((await fetch(`http://127.0.0.1:${port}/metrics`)).status, 404, 'not by the port of callers');
     });
 
     test('a launch starts the workflow', async () => {
