@@ -90,6 +90,9 @@ async function createTables(db: Kysely<unknown>): Promise<void> {
   `.execute(db);
   await sql`create index webhook_deliveries_webhook_idx on webhook_deliveries (webhook_id, event_id)`.execute(db);
   await sql`
+    create index webhook_deliveries_failed_idx on webhook_deliveries (webhook_id, event_id) where state = 'failed'
+  `.execute(db);
+  await sql`
     create index webhook_deliveries_due_idx on webhook_deliveries (webhook_id, next_at, seq) where state = 'pending'
   `.execute(db);
   await sql`
