@@ -8,13 +8,17 @@ import { audiences } from './audiences/routes.ts';
 import { audit } from './audit/routes.ts';
 import { credentials } from './credentials/routes.ts';
 import { deviceDeliveries } from './deliveries/of-device.ts';
+import { messageDeliveries } from './deliveries/of-messages.ts';
 import { notificationDeliveries } from './deliveries/of-notification.ts';
 import type { ApiDependencies } from './dependencies.ts';
 import { DeviceLimit } from './devices/device-limit.ts';
 import { deviceImport } from './devices/import.ts';
+import { deviceListing } from './devices/listing.ts';
 import { devices } from './devices/routes.ts';
 import { docs } from './document/docs.ts';
 import { openApi } from './document/openapi.ts';
+import { eventsOfSend } from './events/of-send.ts';
+import { events } from './events/routes.ts';
 import { health } from './health/routes.ts';
 import { checkUrl } from './http/check-url.ts';
 import { describeRequest } from './http/describe-request.ts';
@@ -50,21 +54,26 @@ export function createApp(deps: ApiDependencies) {
   app.use('/v1/*', deps.operator === undefined ? authenticate(deps) : enterAsOperator(deps, deps.operator));
   app.use('/v1/*', limitRequests(deps));
   const imports = limitPlaces(deps.importsPerApp ?? 4, 'too_many_imports', 'imports');
+  const eventStreams = limitPlaces(deps.importsPerApp ?? 4, 'too_many_event_streams', 'streams of events');
   const exports = limitPlaces(deps.exportsPerApp ?? 20, 'too_many_exports', 'exports and progress streams');
   // Before devices: "import" would otherwise be the external id of a device.
   const deviceLimit = new DeviceLimit(deps.db);
   app.route('/', deviceImport(deps, imports, deviceLimit));
   app.route('/', devices(deps, deviceLimit));
+  app.route('/', deviceListing(deps, exports));
   app.route('/', deviceDeliveries(deps));
   app.route('/', audiences(deps));
-  // Before messages: "stats" would otherwise be the id of a message.
+  // Before messages: "stats" and "deliveries" would otherwise be ids of messages.
   app.route('/', messageBooks(deps));
+  app.route('/', messageDeliveries(deps, exports));
   app.route('/', messages(deps));
-  app.route('/', notifications(deps));
+  app.route('/', notifications(deps, exports));
   app.route('/', audienceList(deps, imports));
   app.route('/', notificationMoves(deps));
   app.route('/', notificationDeliveries(deps, exports));
   app.route('/', notificationProgress(deps, exports));
+  app.route('/', events(deps, eventStreams));
+  app.route('/', eventsOfSend(deps));
   app.route('/', apps(deps));
   app.route('/', rates(deps));
   app.route('/', keys(deps));

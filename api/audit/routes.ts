@@ -1,11 +1,9 @@
 import { z } from '@hono/zod-openapi';
-import { type AuditEntry, type AuditSearch, listAuditEntriesOfAllApps } from '../../db/audit-entries.ts';
-import { whileValid } from '../access/while-valid.ts';
+import { type AuditEntry, listAuditEntriesOfAllApps } from '../../db/audit-entries.ts';
 import type { ApiDependencies } from '../dependencies.ts';
-import { toByteStream } from '../http/byte-stream.ts';
-import { answeredInstant, instant } from '../http/instant.ts';
-import { isNdjson, ndjsonMediaType, toNdjson } from '../http/ndjson.ts';
-import { limitInQuery, nextCursor, readPage, uuidCursor } from '../http/paging.ts';
+import { answeredInstant, instant, toDate } from '../http/instant.ts';
+import { answerListing, formatInQuery, type Listing, listingContent, streamRule } from '../http/listing.ts';
+import { limitInQuery, nextCursor, uuidCursor } from '../http/paging.ts';
 import { problems } from '../http/problem-schema.ts';
 import { createRouter, defineRoute } from '../http/router.ts';
 
@@ -30,18 +28,20 @@ const entrySchema = z
   })
   .openapi('AuditEntry');
 
+const pageSchema = z.object({ entries: z.array(entrySchema), next_cursor: nextCursor }).openapi('AuditPage');
+
 const auditRoute = defineRoute({
   method: 'get',
   path: '/v1/audit',
   scope: 'admin',
   tags: ['Audit'],
   summary: 'Show who changed what, newest first',
-  description:
-    'Pages as JSON. With Accept: application/x-ndjson all of it in one stream, from the cursor on; limit does not apply then. Messages and registrations of devices are not here: their rows are their own record.',
+  description: `${streamRule} Messages and registrations of devices are not here: their rows are their own record.`,
   request: {
     query: z.strictObject({
       cursor: uuidCursor,
       limit: limitInQuery(1_000, 100),
+      format: formatInQuery,
       app: word.openapi({ description: 'Its name then, also when it is gone.' }),
       actor: word.openapi({ description: 'The id of a key, the subject of a JWT, the name of an operator.' }),
       action: word.openapi({ example: 'notification.launch' }),
@@ -54,52 +54,49 @@ const auditRoute = defineRoute({
   responses: {
     200: {
       description: 'A page, or the stream.',
-      content: {
-        'application/json': {
-          schema: z.object({ entries: z.array(entrySchema), next_cursor: nextCursor }).openapi('AuditPage'),
-        },
-        'application/x-ndjson': { schema: entrySchema },
-      },
+      content: listingContent(pageSchema, entrySchema.shape, 'AuditLine'),
     },
     ...problems(),
   },
 });
 
-/** One query's worth of memory. */
+const columns = [
+  ...[
+    'id',
+    'at',
+    'app',
+    'actor_kind',
+    'actor_id',
+    'request_id',
+    'address',
+    'action',
+    'target_kind',
+    'target_id',
+    'changes',
+  ],
+];
 const linesPerQuery = 5_000;
 
 export function audit({ db, stopping }: ApiDependencies) {
-  const list = (search: AuditSearch, page: { cursor?: string | undefined; limit: number }) =>
-    listAuditEntriesOfAllApps(db, search, page);
-
-  async function* stream(search: AuditSearch, from: string | undefined): AsyncGenerator<string> {
-    for (let cursor = from; ; ) {
-      // A stream cut short must not look like one that ended.
-      stopping?.throwIfAborted();
-      const page = await list(search, { cursor, limit: linesPerQuery });
-      if (page.length > 0) yield page.map((entry) => toNdjson(fromEntry(entry))).join('');
-      if (page.length < linesPerQuery) return;
-      cursor = page.at(-1)!.id;
-    }
-  }
-
   return createRouter().openapi(auditRoute, async (c) => {
-    const { cursor, limit, app, actor, action, target_kind, target_id, since, until } = c.req.valid('query');
+    const { cursor, limit, format, app, actor, action, target_kind, target_id, since, until } = c.req.valid('query');
     const search = {
       ...{ appName: app, actor, action, targetKind: target_kind, targetId: target_id },
-      ...{ since: since === undefined ? undefined : new Date(since) },
-      ...{ until: until === undefined ? undefined : new Date(until) },
+      ...{ since: toDate(since), until: toDate(until) },
     };
-    if (c.req.header('accept')?.split(',').some(isNdjson)) {
-      const lines = toByteStream(whileValid(stream(search, cursor), c.var.isStillValid));
-      return c.body(lines, 200, { 'Content-Type': ndjsonMediaType }) as never;
-    }
-    const { items, next_cursor } = await readPage(
-      limit,
-      (limit) => list(search, { cursor, limit }),
-      ({ id }) => id,
+    const entries = {
+      read: (page) => listAuditEntriesOfAllApps(db, search, page),
+      cursorAfter: ({ id }) => id,
+      toLine: fromEntry,
+      columns,
+      toCells: (_, { actor, target }) => ({
+        ...{ actor_kind: actor.kind, actor_id: actor.id, target_kind: target.kind, target_id: target.id },
+      }),
+      linesPerQuery,
+    } satisfies Listing<AuditEntry, string, ReturnType<typeof fromEntry>>;
+    return answerListing(c, { cursor, limit, format }, entries, { stopping }, (lines, next_cursor) =>
+      c.json({ entries: lines, next_cursor }, 200),
     );
-    return c.json({ entries: items.map(fromEntry), next_cursor }, 200);
   });
 }
 

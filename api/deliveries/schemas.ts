@@ -1,6 +1,7 @@
 import { z } from '@hono/zod-openapi';
 import type { Delivery } from '../../db/deliveries.ts';
 import type { HistoryLine } from '../../db/device-history.ts';
+import { toDeliveryLine } from '../../domain/delivery-line.ts';
 import { outcomes } from '../../domain/outcome.ts';
 import { answeredInstant } from '../http/instant.ts';
 import { nextCursor } from '../http/paging.ts';
@@ -35,22 +36,9 @@ export const historyPageSchema = z
   .openapi('HistoryPage');
 
 export function fromDelivery(delivery: Delivery): z.infer<typeof deliverySchema> {
-  return { notification_id: delivery.notificationId, ...fromEnded(delivery) };
+  return { notification_id: delivery.notificationId, ...toDeliveryLine(delivery) };
 }
 
 export function fromHistoryLine(line: HistoryLine): z.infer<typeof historyLineSchema> {
-  return { notification_id: line.notificationId, message_id: line.messageId, ...fromEnded(line) };
-}
-
-function fromEnded(delivery: Omit<HistoryLine, 'notificationId' | 'messageId'>) {
-  return {
-    external_id: delivery.externalId,
-    outcome: delivery.outcome,
-    reason: delivery.reason,
-    http_status: delivery.httpStatus,
-    provider_message_id: delivery.providerMessageId,
-    attempts: delivery.attempts,
-    in_doubt: delivery.inDoubt,
-    finished_at: delivery.finishedAt.toISOString(),
-  };
+  return { notification_id: line.notificationId, message_id: line.messageId, ...toDeliveryLine(line) };
 }

@@ -13,6 +13,10 @@ function isInstant(text: string): boolean {
   return withSeconds.safeParse(text.replace(/T(\d\d:\d\d)(?=Z|[+-])/, 'T$1:00')).success;
 }
 
+export function toDate(text: string | undefined): Date | undefined {
+  return text === undefined ? undefined : new Date(text);
+}
+
 /** An instant in an answer. */
 export const answeredInstant = z.iso.datetime().openapi({ type: 'string', format: 'date-time' });
 

@@ -30,14 +30,31 @@ export const deliveryCursor = cursorOf(/^[0-9]{1,9}-[0-9]{1,9}$/)
   })
   .optional();
 
+/** `cursor` of listings in order of lane and position. */
+export const messageDeliveryCursor = cursorOf(/^[0-9]{1,9}-[0-9]{1,15}$/)
+  .transform((text) => {
+    const [laneId, position] = text.split('-').map(Number);
+    return { laneId: laneId!, position: position! };
+  })
+  .optional();
+
+/** `cursor` of listings in order of hour and type. */
+export const hourCursor = cursorOf(/^[0-9]{1,14}-[a-z][a-z0-9_.]{0,39}$/)
+  .transform((text) => {
+    const [ms, type] = text.split('-');
+    return { hour: new Date(Number(ms)), type: type! };
+  })
+  .optional();
+
 /** `cursor` of listings in order of the ids of notifications or messages. */
 export const uuidCursor = cursorOf(uuidPattern).optional();
 
 function cursorOf(pattern: RegExp) {
-  return z
-    .string()
-    .regex(pattern, 'Must be the next_cursor of an earlier page.')
-    .openapi({ type: 'string', pattern: pattern.source, description: '`next_cursor` of the page before.' });
+  return z.string().regex(pattern, 'Must be the next_cursor of an earlier page, or the cursor of a line.').openapi({
+    type: 'string',
+    pattern: pattern.source,
+    description: '`next_cursor` of the page before, or `cursor` of the line before.',
+  });
 }
 
 export const nextCursor = z

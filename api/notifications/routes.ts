@@ -2,11 +2,14 @@ import { z } from '@hono/zod-openapi';
 import { deleteDraft } from '../../db/notification-drafts.ts';
 import { findNotification, listNotifications } from '../../db/notifications.ts';
 import { inTransaction } from '../../db/transaction.ts';
+import type { NotificationSummary } from '../../domain/notification.ts';
 import { notificationStates } from '../../domain/notification-state.ts';
+import type { TakePlace } from '../access/places.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { notFound } from '../http/api-error.ts';
 import { idempotencyKey } from '../http/idempotency.ts';
-import { limitInQuery, readPage, uuidCursor } from '../http/paging.ts';
+import { answerListing, formatInQuery, type Listing, listingContent, streamRule } from '../http/listing.ts';
+import { limitInQuery, uuidCursor } from '../http/paging.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
 import { createRouter, defineRoute } from '../http/router.ts';
 import { recordNotificationChange } from './carry-out.ts';
@@ -21,6 +24,9 @@ import {
   notificationPageSchema,
   notificationParams,
   notificationSchema,
+  notificationSummarySchema,
+  summaryCells,
+  summaryColumns,
 } from './schemas.ts';
 import { stateConflict } from './state-conflict.ts';
 
@@ -53,16 +59,21 @@ const listRoute = defineRoute({
   path: '/v1/notifications',
   scope: 'notifications:read',
   tags,
-  summary: 'List notifications, newest first',
+  summary: 'List notifications and their books, newest first',
+  description: streamRule,
   request: {
     query: z.strictObject({
       cursor: uuidCursor,
       limit: limitInQuery(100, 20),
       state: z.enum(notificationStates).optional(),
+      format: formatInQuery,
     }),
   },
   responses: {
-    200: { description: 'A page.', content: { 'application/json': { schema: notificationPageSchema } } },
+    200: {
+      description: 'A page, or the stream.',
+      content: listingContent(notificationPageSchema, notificationSummarySchema.shape, 'NotificationLine'),
+    },
     ...problems(),
   },
 });
@@ -105,8 +116,11 @@ const deleteRoute = defineRoute({
   responses: { 204: { description: 'Deleted.' }, ...problems(404, 409) },
 });
 
-export function notifications(deps: ApiDependencies) {
-  const { db } = deps;
+/** Each with a sum over its batches. */
+const linesPerQuery = 200;
+
+export function notifications(deps: ApiDependencies, takePlace: TakePlace) {
+  const { db, stopping } = deps;
   return createRouter()
     .openapi(createNotificationRoute, async (c) => {
       const idempotencyKey = c.req.valid('header')['idempotency-key'];
@@ -115,13 +129,19 @@ export function notifications(deps: ApiDependencies) {
       return c.json(fromNotification(notification), isNew ? 201 : 200);
     })
     .openapi(listRoute, async (c) => {
-      const { limit, state, cursor } = c.req.valid('query');
-      const { items, next_cursor } = await readPage(
-        limit,
-        (limit) => listNotifications(db, c.var.app.id, { cursor, limit, state }),
-        ({ id }) => id,
+      const { state, ...asked } = c.req.valid('query');
+      const { id: appId } = c.var.app;
+      const listed = {
+        read: (page) => listNotifications(db, appId, { ...page, state }),
+        cursorAfter: ({ id }) => id,
+        toLine: fromSummary,
+        columns: summaryColumns,
+        toCells: summaryCells,
+        linesPerQuery,
+      } satisfies Listing<NotificationSummary, string, ReturnType<typeof fromSummary>>;
+      return answerListing(c, asked, listed, { take: () => takePlace(appId), stopping }, (lines, next_cursor) =>
+        c.json({ notifications: lines, next_cursor }, 200),
       );
-      return c.json({ notifications: items.map(fromSummary), next_cursor }, 200);
     })
     .openapi(getRoute, async (c) => {
       const notification = await findNotification(db, c.var.app.id, checkedId(c.req.valid('param').id));

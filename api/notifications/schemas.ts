@@ -90,7 +90,7 @@ export const haltSchema = z
   .nullable()
   .openapi({ description: 'Why the service stopped this send itself; resume continues after the fix.' });
 
-const notificationSummarySchema = z
+export const notificationSummarySchema = z
   .object({
     id: z.uuid(),
     state: z.enum(notificationStates),
@@ -187,4 +187,25 @@ export function fromSummary(notification: NotificationSummary): z.infer<typeof n
     created_at: notification.createdAt.toISOString(),
     updated_at: notification.updatedAt.toISOString(),
   };
+}
+
+/** Of a CSV file: books by columns. */
+export const summaryColumns = [
+  ...[
+    'id',
+    'state',
+    'title',
+    'in_doubt_policy',
+    'rate_per_second',
+    'scheduled_at',
+    'launched_at',
+    'expires_at',
+    'finished_at',
+  ],
+  ...['halt_reason', 'audience', ...outcomes, 'pending', 'in_doubt', 'created_at', 'updated_at'],
+];
+
+export function summaryCells({ halt, books, totals }: NotificationSummary): Record<string, unknown> {
+  const { audience, outcomes, pending } = books;
+  return { halt_reason: halt?.reason, audience, ...outcomes, pending, in_doubt: totals?.inDoubt };
 }

@@ -96,7 +96,7 @@ test('reading, writing, sending and stopping are told apart', () => {
     return own.map(({ method, path }) => `${method} ${path.slice('/v1'.length)}`).sort();
   };
   assert.deepEqual(Object.fromEntries(appScopes.map((scope) => [scope, routesOf(scope)])), {
-    'devices:read': ['GET /devices/{external_id}', 'POST /audience/estimate', 'POST /devices/search'],
+    'devices:read': ['GET /devices', 'GET /devices/{external_id}', 'POST /audience/estimate', 'POST /devices/search'],
     'devices:write': [
       'DELETE /devices/{external_id}',
       'PATCH /devices/{external_id}/properties',
@@ -109,6 +109,7 @@ test('reading, writing, sending and stopping are told apart', () => {
       'GET /notifications/{id}',
       'GET /notifications/{id}/deliveries',
       'GET /notifications/{id}/deliveries/{external_id}',
+      'GET /notifications/{id}/events',
       'GET /notifications/{id}/progress',
     ],
     'notifications:write': [
@@ -123,9 +124,16 @@ test('reading, writing, sending and stopping are told apart', () => {
       'POST /notifications/{id}/pause',
       'POST /notifications/{id}/unschedule',
     ],
-    'messages:read': ['GET /messages', 'GET /messages/stats', 'GET /messages/{id}'],
+    'messages:read': [
+      'GET /messages',
+      'GET /messages/deliveries',
+      'GET /messages/stats',
+      'GET /messages/{id}',
+      'GET /messages/{id}/events',
+    ],
     'messages:send': ['DELETE /messages/{id}', 'POST /messages', 'POST /messages/resume'],
     'credentials:write': [],
+    'events:write': ['POST /events'],
   });
 });
 
