@@ -19,6 +19,7 @@ import { keepLane } from './keep-lane.ts';
 import type { LaneBell } from './lane-bell.ts';
 import { type BatchPage, type NextBatchesInput, nextBatches } from './next-batches.ts';
 import { beginScheduled, readNotification, type WorkflowView } from './read-notification.ts';
+import type { SearchAttributes } from './search-attributes.ts';
 import type { SendingSlots } from './sending-slots.ts';
 import { settleCancelled } from './settle-cancelled.ts';
 import { SmallSends } from './small-send.ts';
@@ -38,6 +39,8 @@ export interface ActivityDeps {
   /** Of the queue that the activities are called from. */
   slots: SendingSlots;
   bell: LaneBell;
+  /** Default: Temporal has none. */
+  search?: Pick<SearchAttributes, 'isOn'>;
   /** After so many milliseconds without a message a lane is left; default five minutes. */
   laneIdleMs?: number;
   config: WorkerConfig;

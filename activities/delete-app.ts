@@ -39,7 +39,7 @@ export async function deleteAppStep(
 
   async function report(stage: AppDeletionStep['stage'], pauseMs: number): Promise<AppDeletionStep> {
     const { deletion } = (await findDeletionOfAnyApp(db, appId)) ?? found!;
-    return { stage, name, deletion, pauseMs };
+    return { stage, name, deletion, pauseMs, ...(deps.search?.isOn && { isSearchable: true }) };
   }
 
   if (!(await bringToStandstill(deps, appId, stop))) return report('ending', lookMs);

@@ -3,7 +3,7 @@ import { readForWorkflowOfAnyApp } from '../db/notification-steering.ts';
 import { getSummaryOfAnyApp } from '../db/notifications.ts';
 import type { HostInTrouble } from '../domain/delivery.ts';
 import type { Books, UnreachableHost } from '../domain/notification.ts';
-import type { NotificationState } from '../domain/notification-state.ts';
+import type { HaltReason, NotificationState } from '../domain/notification-state.ts';
 import type { ActivityDeps } from './activities.ts';
 
 /** What the workflow of a notification steers by. */
@@ -20,6 +20,8 @@ export interface WorkflowView {
   books: Books;
   /** Absent in histories from before it was known. */
   unreachable?: HostInTrouble[];
+  /** For Temporal's list; absent where it has no search attributes, and in histories from before there were any. */
+  search?: { app: string; haltReason: HaltReason | null };
   /** The worker's settings, carried in the history so that a replay sees the same. */
   settings: { openBatches: number; batchesPerRun: number; heartbeatTimeoutMs: number };
 }
@@ -44,6 +46,7 @@ export async function readNotification(deps: ActivityDeps, id: string): Promise<
     ratePerSecond,
     books,
     unreachable: unreachable.map(toHostInTrouble),
+    ...(deps.search?.isOn && { search: { app: row.appName, haltReason: row.haltReason } }),
     settings: { openBatches, batchesPerRun, heartbeatTimeoutMs },
   };
 }

@@ -1,4 +1,4 @@
-import { type Client, isGrpcServiceError, WorkflowNotFoundError } from '@temporalio/client';
+import { type Client, WorkflowNotFoundError } from '@temporalio/client';
 import { isTransientDatabaseError } from '../db/database-error.ts';
 import { haltNotificationOfAnyApp } from '../db/notification-moves.ts';
 import { listUnfinishedOfAllApps, type UnfinishedNotification } from '../db/notification-steering.ts';
@@ -9,6 +9,7 @@ import { pause } from '../domain/pause.ts';
 import type { ActivityDeps } from './activities.ts';
 import { startAppDeletions } from './start-app-deletions.ts';
 import { startMissingLanes } from './start-lanes.ts';
+import { isTemporalAway } from './temporal-away.ts';
 
 /** A change this young may still be on its way by the API's own signal. */
 const graceMs = 3_000;
@@ -88,12 +89,6 @@ async function describe(client: Client, notificationId: string): Promise<{ statu
     if (error instanceof WorkflowNotFoundError) return { status: 'NOT_FOUND', hasTask: false };
     throw error;
   }
-}
-
-/** UNAVAILABLE and DEADLINE_EXCEEDED (https://grpc.io/docs/guides/status-codes/): every further call would wait in vain. */
-function isTemporalAway(error: unknown): boolean {
-  const grpc = error instanceof Error && error.cause !== undefined ? error.cause : error;
-  return isGrpcServiceError(grpc) && (grpc.code === 14 || grpc.code === 4);
 }
 
 /** Runs `reconcile` for as long as `signal` allows, one round at a time; a failed round is logged and tried again. */

@@ -25,6 +25,7 @@ import { OverloadWatch } from './delivery/overload-watch.ts';
 import { ProviderHosts } from './delivery/provider-hosts.ts';
 import { LaneBell } from './lane-bell.ts';
 import { runReconciler } from './reconcile.ts';
+import { SearchAttributes } from './search-attributes.ts';
 import { SendingSlots, tunedBy } from './sending-slots.ts';
 import { laneWaker } from './start-lanes.ts';
 import { loadWorkerSettings } from './worker-settings.ts';
@@ -80,6 +81,8 @@ if (config.proxy !== undefined) {
 const { connectionOptions, namespace = 'default' } = loadClientConnectConfig();
 const connection = await connectPatiently(() => NativeConnection.connect(connectionOptions));
 const client = new Client({ connection, namespace });
+const search = new SearchAttributes(client, log);
+deps.search = search;
 const wakeLane = laneWaker(deps, client, notificationsTaskQueue(config.taskQueuePrefix));
 const workers = await Promise.all(workerOptions(config, deps).map((options) => createPatiently(options)));
 const background = startBackground();
@@ -144,7 +147,7 @@ function startBackground(): Promise<void>[] {
   return [
     ...[providers, laneProviders].map((each) => each.watch(stopping.signal)),
     ...(roles.includes('lanes') ? [deps.bell.listen(pool, log, stopping.signal)] : []),
-    ...(roles.includes('notifications') ? [lookAfterWorkflows(), keepHouse()] : []),
+    ...(roles.includes('notifications') ? [lookAfterWorkflows(), keepHouse(), search.register(stopping.signal)] : []),
   ];
 }
 

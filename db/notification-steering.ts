@@ -1,5 +1,5 @@
 import { type Kysely, sql } from 'kysely';
-import type { NotificationState } from '../domain/notification-state.ts';
+import type { HaltReason, NotificationState } from '../domain/notification-state.ts';
 import type { Database } from './schema.ts';
 
 /** What the workflow steers by; noting the version that it saw tells the reconciler that no wake-up was lost. */
@@ -14,7 +14,9 @@ export async function readForWorkflowOfAnyApp(
       isPlanned: boolean;
       audienceSize: number;
       msUntilScheduled: number;
+      haltReason: HaltReason | null;
       haltDetail: string | null;
+      appName: string;
     }
   | undefined
 > {
@@ -28,10 +30,12 @@ export async function readForWorkflowOfAnyApp(
       'finished_at',
       'planned_at',
       'audience_size',
+      'halt_reason',
       'halt_detail',
       sql<number>`coalesce(ceil(extract(epoch from scheduled_at - clock_timestamp()) * 1000), 0)::float8`.as(
         'ms_until',
       ),
+      sql<string>`(select name from apps where apps.id = notifications.app_id)`.as('app_name'),
     ])
     .executeTakeFirst();
   return (
@@ -42,7 +46,9 @@ export async function readForWorkflowOfAnyApp(
       isPlanned: row.planned_at !== null,
       audienceSize: row.audience_size,
       msUntilScheduled: Math.max(0, row.ms_until),
+      haltReason: row.halt_reason,
       haltDetail: row.halt_detail,
+      appName: row.app_name,
     }
   );
 }

@@ -17,6 +17,8 @@ export interface AppDeletionStep {
   /** Of the app; undefined: it was gone before. */
   name?: string;
   deletion?: AppDeletion;
+  /** Temporal has the search attributes of `domain/search-attributes.ts`. */
+  isSearchable?: true;
   /** Before the next step, in milliseconds. */
   pauseMs: number;
 }

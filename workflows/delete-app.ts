@@ -2,6 +2,7 @@ import { continueAsNew, setCurrentDetails, sleep, workflowInfo } from '@temporal
 import type { AppDeletionStep, DeleteAppInput } from '../domain/app-deletion.ts';
 import { count } from './details.ts';
 import { deleteAppStep } from './notification-activities.ts';
+import { setSearchAttributes } from './search-attributes.ts';
 
 /** What it has deleted; undefined: the app was gone before. */
 export type DeleteAppResult = AppDeletionStep['deletion'];
@@ -11,6 +12,7 @@ export async function deleteAppWorkflow(input: DeleteAppInput): Promise<DeleteAp
   for (;;) {
     const step = await deleteAppStep(input);
     setCurrentDetails(describe(input, step));
+    if (step.isSearchable && step.name !== undefined) setSearchAttributes({ CarillonApp: step.name });
     if (step.stage === 'gone') return step.deletion;
     if (step.pauseMs > 0) await sleep(step.pauseMs, { summary: headlines[step.stage] });
     if (workflowInfo().continueAsNewSuggested) await continueAsNew<typeof deleteAppWorkflow>(input);

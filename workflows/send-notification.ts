@@ -22,6 +22,7 @@ import {
   readNotification,
   settleCancelled,
 } from './notification-activities.ts';
+import { showInList, showLastState } from './search-attributes.ts';
 import { SendPass, type Wake } from './send-pass.ts';
 
 export interface SendNotificationInput {
@@ -73,7 +74,10 @@ async function followState(input: SendNotificationInput, look: Look): Promise<Se
     for (let isFirst = true; ; isFirst = false) {
       wake.isPending = false;
       const view = await look(notificationId, isFirst);
-      if (view) setCurrentDetails(describeNotification(view));
+      if (view) {
+        setCurrentDetails(describeNotification(view));
+        showInList(view);
+      }
       if (view === undefined || view.isFinished || view.state === 'draft' || view.state === 'completed') {
         // A signal that came during the read is seen here: the server refuses to close a workflow behind its back.
         if (wake.isPending) continue;
@@ -113,6 +117,7 @@ async function followState(input: SendNotificationInput, look: Look): Promise<Se
       await cancelByOperator(notificationId);
       await settleCancelled(notificationId);
     });
+    showLastState('cancelled');
     throw error;
   }
 }

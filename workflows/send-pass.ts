@@ -17,6 +17,7 @@ import { type Batch, BatchQueue, type Waits } from './batch-queue.ts';
 import { type DeliverBatchWorkflowResult, deliverBatchWorkflow } from './deliver-batch.ts';
 import { count, describeBatch, describeNotification, shorten } from './details.ts';
 import { closeBooks, nextBatches, readNotification } from './notification-activities.ts';
+import { showInList } from './search-attributes.ts';
 
 /** Set by the signal, cleared before each read of the state. */
 export interface Wake {
@@ -49,6 +50,8 @@ export class SendPass {
   /** … it is the last of the send. */
   #isListed = false;
   #isUrgent = false;
+  /** In Temporal's list. */
+  #isWholeAudienceShown = false;
   #started = 0;
   /** Set when a batch stopped because of the notification's state: no further batch is started in this pass. */
   #isStopped = false;
@@ -129,6 +132,8 @@ export class SendPass {
     this.#queue.report(batch, result, Date.now());
     this.#view.unreachable = result.unreachable ?? [];
     setCurrentDetails(this.#describe(result.books));
+    // Otherwise looks renew what the list shows: an event for each batch would be too many.
+    if (result.books.isPlanned && !this.#isWholeAudienceShown) this.#showInList(result.books);
   }
 
   /** One timer; ends early when another batch is due before. */
@@ -149,6 +154,11 @@ export class SendPass {
     const { waiting, nextDueAt } = this.#queue;
     if (waiting === 0 || nextDueAt === undefined || nextDueAt === Number.POSITIVE_INFINITY) return undefined;
     return `${count(waiting)} ${waiting === 1 ? 'batch waits' : 'batches wait'} to be tried again, the next until ${new Date(nextDueAt).toISOString()}`;
+  }
+
+  #showInList(books = this.#view.books): void {
+    showInList(this.#view, books);
+    this.#isWholeAudienceShown = books.isPlanned;
   }
 
   #describe(books = this.#view.books): string {
@@ -192,6 +202,7 @@ export class SendPass {
       if (view) {
         this.#view = view;
         setCurrentDetails(this.#describe());
+        this.#showInList();
       }
       if (view?.state === 'sending') continue;
       this.#isStopped = true;

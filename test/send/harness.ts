@@ -65,7 +65,7 @@ export interface RunningWorker {
   stop(): Promise<void>;
 }
 
-type WorkerOptions = Partial<WorkerConfig> & Pick<ActivityDeps, 'laneIdleMs'>;
+type WorkerOptions = Partial<WorkerConfig> & Pick<ActivityDeps, 'laneIdleMs' | 'search'>;
 
 export interface SendBench {
   api: TestApi;
@@ -192,12 +192,13 @@ export async function createSendBench(): Promise<SendBench> {
     };
   }
 
-  async function startWorker({ laneIdleMs, ...settings }: WorkerOptions = {}): Promise<RunningWorker> {
+  async function startWorker({ laneIdleMs, search, ...settings }: WorkerOptions = {}): Promise<RunningWorker> {
     const config = { ...loadConfig({ DATABASE_URL: api.database.url }).worker, ...quick, ...settings };
     const deps: ActivityDeps = {
       ...{ db, pool, overload: new OverloadWatch(), providerHosts: new ProviderHosts(log), config, log },
       providers: sourceOf(providers),
       ...(laneIdleMs !== undefined && { laneIdleMs }),
+      ...(search !== undefined && { search }),
       slots: new SendingSlots(config.concurrentBatches),
       bell: new LaneBell((laneId) => wakeLane(laneId)),
     };
