@@ -11,6 +11,7 @@ import type { Listed, Totals } from '../domain/notification.ts';
 import type { HaltReason, InDoubtPolicy, NotificationState } from '../domain/notification-state.ts';
 import type { Outcome } from '../domain/outcome.ts';
 import type { Scope } from '../domain/scopes.ts';
+import type { DisabledReason, WebhookDeliveryState, WebhookFilter } from '../domain/webhook.ts';
 
 /**
  * Row types, as `migrations/` makes the tables; `token_evidence` is known to its function alone. Rows stay inside `db/`; each table's
@@ -39,6 +40,13 @@ export interface Database {
   message_entries: MessageEntryRow;
   message_keys: MessageKeyRow;
   message_counts: MessageCountRow;
+  webhooks: WebhookRow;
+  webhook_feed: WebhookFeedRow;
+  webhook_events: WebhookEventRow;
+  webhook_deliveries: WebhookDeliveryRow;
+  event_devices: EventDevicesRow;
+  event_counts: EventCountRow;
+  event_types: EventTypeRow;
 }
 
 type Json<T> = ColumnType<T, string, string>;
@@ -401,4 +409,100 @@ interface MessageCountRow {
   reason: string;
   devices: number;
   in_doubt: Default<number>;
+}
+
+/** Which devices of a send told of a type: a bit for each position of a part of a batch (8 192), or for each device of a message. */
+interface EventDevicesRow {
+  app_id: number;
+  /** The id of the notification or message. */
+  send_id: string;
+  /** 0: a message. */
+  batch_seq: number;
+  part: number;
+  type: string;
+  devices: string;
+}
+
+interface EventCountRow {
+  app_id: number;
+  send_id: string;
+  /** '': the send has none. */
+  variant: Default<string>;
+  type: string;
+  hour: Date;
+  /** Each telling. */
+  events: number;
+  /** Those that told of it for the first time. */
+  devices: number;
+}
+
+/** A type that is an app's own. */
+interface EventTypeRow {
+  app_id: number;
+  type: string;
+}
+
+interface WebhookRow {
+  id: string;
+  app_id: number;
+  url: string;
+  types: string[];
+  filter: Json<WebhookFilter>;
+  /** JWE of the secret that signs, see `master-keys.ts`. */
+  secret_jwe: string;
+  /** Signs too, until `previous_until`. */
+  previous_secret_jwe: string | null;
+  previous_until: Date | null;
+  disabled_at: Date | null;
+  disabled_reason: DisabledReason | null;
+  /** The first failure since it last took anything. */
+  failing_since: Date | null;
+  /** In a row. */
+  failures: Default<number>;
+  last_error: string | null;
+  last_delivered_at: Date | null;
+  /** It asked for patience, or is down: nothing is sent before. */
+  blocked_until: Default<Date>;
+  /** As of a batch: grows with every worker that takes it. */
+  fence: Default<number>;
+  /** Somebody delivers to it, or was told to, and said so to last until then. */
+  busy_until: Default<Date>;
+  created_at: Default<Date>;
+  updated_at: Default<Date>;
+}
+
+/** The outbox; written by `feed_webhooks`, emptied by the collector. */
+interface WebhookFeedRow {
+  id: Generated<number>;
+  app_id: number;
+  type: string;
+  subject: string | null;
+  data: Json<JsonObject>;
+  at: Default<Date>;
+}
+
+interface WebhookEventRow {
+  /** UUID v7; `webhook-id` of its requests. */
+  id: string;
+  app_id: number;
+  type: string;
+  subject: string | null;
+  data: Json<JsonObject>;
+  at: Date;
+}
+
+/** An event for one webhook. */
+interface WebhookDeliveryRow {
+  event_id: string;
+  webhook_id: string;
+  /** The order of what has the same subject. */
+  seq: Default<number>;
+  subject: string | null;
+  state: Default<WebhookDeliveryState>;
+  attempts: Default<number>;
+  next_at: Default<Date>;
+  last_attempt_at: Date | null;
+  last_status: number | null;
+  last_error: string | null;
+  delivered_at: Date | null;
 }
