@@ -7,6 +7,7 @@ import { dropAuditMonths } from '../db/audit-entries.ts';
 import { connect } from '../db/connect.ts';
 import { listExpiringCredentialsOfAllApps } from '../db/credentials.ts';
 import { createDeliveryPartitions } from '../db/delivery-partitions.ts';
+import { dropEventMonths } from '../db/event-counts.ts';
 import { openLanesOfAllApps } from '../db/lanes.ts';
 import { createMasterKeys } from '../db/master-keys.ts';
 import { dropMessageWeeks } from '../db/message-partitions.ts';
@@ -162,6 +163,7 @@ async function keepHouse(): Promise<void> {
     await createDeliveryPartitions(db).catch((err: unknown) => log.error({ err }, 'partitions could not be made'));
     await openLanes();
     await forgetOldAudit().catch((err: unknown) => log.error({ err }, 'old months of the audit could not be dropped'));
+    await forgetOldEvents().catch((err: unknown) => log.error({ err }, 'old months of events could not be dropped'));
     await forgetOldMessages().catch((err: unknown) => log.error({ err }, 'old messages could not be dropped'));
     await warnOfExpiry().catch((err: unknown) => log.error({ err }, 'expiring certificates could not be looked for'));
     await forgetOldProviderTokensOfAllApps(db).catch((err: unknown) =>
@@ -196,6 +198,12 @@ async function forgetOldAudit(): Promise<void> {
   if (config.worker.auditMonths === 0) return;
   const months = await dropAuditMonths(db, config.worker.auditMonths);
   if (months.length > 0) log.info({ months }, 'old months of the audit dropped');
+}
+
+async function forgetOldEvents(): Promise<void> {
+  if (config.worker.eventMonths === 0) return;
+  const months = await dropEventMonths(db, config.worker.eventMonths);
+  if (months.length > 0) log.info({ months }, 'what devices told of sends of old months dropped');
 }
 
 async function forgetOldMessages(): Promise<void> {

@@ -38,6 +38,9 @@ export async function* deleteContents(db: Kysely<Database>, appId: number): Asyn
     }
   }
 
+  // Nothing is told of the app any more once those have ended that began before its deletion.
+  yield* pages(true, (trx) => deleteEvents(trx, appId, 'event_devices'));
+  yield* pages(true, (trx) => deleteEvents(trx, appId, 'event_counts'));
   const lanes = await db.selectFrom('lanes').select('id').where('app_id', '=', appId).orderBy('id').execute();
   for (const { id } of lanes) yield* pages(0, (trx, from) => deleteEntries(trx, appId, id, from));
   yield* pages(true, (trx) => deleteMessagesWithoutDevice(trx, appId));
@@ -63,6 +66,28 @@ async function noteGone(trx: Transaction<Database>, appId: number, gone: Gone): 
       where id = ${appId}
     `.execute(trx);
   }
+}
+
+const eventKeys = {
+  event_devices: ['send_id', 'batch_seq', 'part', 'type'],
+  event_counts: ['send_id', 'hour', 'type', 'variant'],
+};
+
+async function deleteEvents(
+  trx: Transaction<Database>,
+  appId: number,
+  table: keyof typeof eventKeys,
+): Promise<Page<true>> {
+  await sql`select pg_advisory_xact_lock(hashtextextended(format('events %s', ${appId}::bigint), 0))`.execute(trx);
+  const keys = sql.join(eventKeys[table].map((column) => sql.ref(column)));
+  const events = await deleted(
+    trx,
+    sql`
+      delete from ${sql.table(table)} where app_id = ${appId} and (${keys}) in (
+        select ${keys} from ${sql.table(table)} where app_id = ${appId} limit ${rowsPerPage}
+      )`,
+  );
+  return { gone: {}, next: more(events) };
 }
 
 /** With their messages: an entry of the same message in another lane does not need it any more. */

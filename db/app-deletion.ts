@@ -100,6 +100,7 @@ export function deleteApp(db: Kysely<Database>, appId: number): Promise<boolean>
     for (const table of [
       'lanes',
       'message_counts',
+      'event_types',
       'token_evidence',
       'provider_hosts',
       'credentials',
@@ -121,6 +122,7 @@ async function hasContents(trx: Transaction<Database>, appId: number): Promise<b
       or exists (select from notifications where app_id = ${appId})
       or exists (select from message_keys where app_id = ${appId})
       or exists (select from messages where app_id = ${appId} and device_ids = '{}')
+      or exists (select from event_counts where app_id = ${appId})
       or exists (select from lanes l cross join lateral (select from message_entries where lane_id = l.id limit 1) e where l.app_id = ${appId})
       as has
   `.execute(trx);

@@ -87,6 +87,8 @@ export interface WorkerConfig {
   messageDays: number;
   /** `CARILLON_AUDIT_MONTHS`: how long the audit is kept at least, by months; default 0: for ever. */
   auditMonths: number;
+  /** `CARILLON_EVENT_MONTHS`: how long what devices told of sends is kept at least, by months; default 0: for ever. */
+  eventMonths: number;
   /** `CARILLON_HEARTBEAT_TIMEOUT_MS`: how long a worker may be silent before another takes over its batch; default 10 000. */
   heartbeatTimeoutMs: number;
   /** `CARILLON_RETRY_BASE_MS`: the first wait after a transient refusal, doubled each time; default 10 000. */
@@ -156,6 +158,7 @@ export function readConfig(settings: Settings): Config {
       lanes: settings.integer('CARILLON_LANES', 1, 1, 64),
       messageDays: settings.integer('CARILLON_MESSAGE_DAYS', 30, 0),
       auditMonths: settings.integer('CARILLON_AUDIT_MONTHS', 0, 0, 1_200),
+      eventMonths: settings.integer('CARILLON_EVENT_MONTHS', 0, 0, 1_200),
       heartbeatTimeoutMs: settings.integer('CARILLON_HEARTBEAT_TIMEOUT_MS', 10_000),
       retryBaseMs: settings.integer('CARILLON_RETRY_BASE_MS', 10_000),
       retryMaxMs: settings.integer('CARILLON_RETRY_MAX_MS', 3_600_000),

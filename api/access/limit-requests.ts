@@ -1,10 +1,13 @@
 import type { MiddlewareHandler } from 'hono';
+import { pause } from '../../domain/pause.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { ApiError } from '../http/api-error.ts';
 import type { ApiEnv } from '../http/env.ts';
 
 /** Those who were let in, by key or subject. Beyond it all begin anew, which costs a second of their limits. */
 const maxBuckets = 10_000;
+
+const never = new AbortController().signal;
 
 interface Bucket {
   tokens: number;
@@ -17,7 +20,7 @@ interface Bucket {
  * @throws {ApiError} 429 rate_limited, with the seconds until the next
  */
 export function limitRequests(deps: ApiDependencies): MiddlewareHandler<ApiEnv> {
-  const { keyRequestsPerSecond = 0, elapsedMs = () => performance.now() } = deps;
+  const { keyRequestsPerSecond = 0, elapsedMs = () => performance.now(), stopping = never } = deps;
   const buckets = new Map<string, Bucket>();
 
   /** What is left after this request; negative where there was nothing. */
@@ -32,8 +35,12 @@ export function limitRequests(deps: ApiDependencies): MiddlewareHandler<ApiEnv> 
 
   return async function limitRequests(c, next) {
     const { kind, subject, requestsPerSecond: rate = keyRequestsPerSecond } = c.var.caller;
+    const name = `${kind} ${subject}`;
+    c.set('awaitTurn', async () => {
+      while (rate > 0 && !stopping.aborted && take(name, rate) < 0) await pause(1_000 / rate, stopping);
+    });
     if (rate === 0) return next();
-    const left = take(`${kind} ${subject}`, rate);
+    const left = take(name, rate);
     c.header('RateLimit-Policy', `"key";q=${rate};w=1`);
     c.header('RateLimit', `"key";r=${Math.max(Math.floor(left), 0)};t=1`);
     if (left < 0) {

@@ -23,6 +23,7 @@ type ProblemCode =
   | 'rate_limited'
   | 'too_many_imports'
   | 'too_many_exports'
+  | 'too_many_event_streams'
   | 'not_found'
   | 'method_not_allowed'
   | 'notification_state'

@@ -26,6 +26,8 @@ export interface ApiEnv {
     findApp(name: string): Promise<App | undefined>;
     /** For what takes longer than a key is believed. */
     isStillValid(): Promise<boolean>;
+    /** A further request by the limit of the caller, for bodies that stand for many: waits where there is none left. */
+    awaitTurn(): Promise<void>;
     hasBody: boolean;
   };
 }

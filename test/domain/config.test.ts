@@ -43,6 +43,7 @@ const numbers: NumberRow[] = [
   ['CARILLON_LANES', ({ worker }) => worker.lanes, 1, 1, 64],
   ['CARILLON_MESSAGE_DAYS', ({ worker }) => worker.messageDays, 30, 0],
   ['CARILLON_AUDIT_MONTHS', ({ worker }) => worker.auditMonths, 0, 0, 1_200],
+  ['CARILLON_EVENT_MONTHS', ({ worker }) => worker.eventMonths, 0, 0, 1_200],
   ['CARILLON_HEARTBEAT_TIMEOUT_MS', ({ worker }) => worker.heartbeatTimeoutMs, 10_000, 1],
   ['CARILLON_RETRY_BASE_MS', ({ worker }) => worker.retryBaseMs, 10_000, 1],
   ['CARILLON_RETRY_MAX_MS', ({ worker }) => worker.retryMaxMs, 3_600_000, 1],

@@ -33,6 +33,21 @@ describe('work in groups', () => {
     assert.deepEqual(await results, ['done 1', 'done 2', 'done 3', 'done 4', 'done 5']);
   });
 
+  test('items of several sizes go together up to a sum; one that is larger goes alone', async () => {
+    const { calls, work } = held();
+    const one = inGroups(work, 5, (size) => size);
+    const results = Promise.all([1, 3, 2, 7, 4, 1].map(one));
+    for (let n = 0; n < 4; n++) {
+      calls[n]!.end();
+      await new Promise(setImmediate);
+    }
+    assert.deepEqual(
+      calls.map(({ items }) => items),
+      [[1], [3, 2], [7], [4, 1]],
+    );
+    assert.equal((await results).length, 6);
+  });
+
   test('an error is that of its group alone', async () => {
     const { calls, work } = held();
     const one = inGroups(work, 3);

@@ -149,6 +149,11 @@ test('an app with sends under way, waiting messages and a worker that stops in t
     const sent = await post(app, 2, { prefer: 'wait=20', 'idempotency-key': 'key-1' });
     assert.equal(sent.status, 200, sent.text);
     await post(app, 100_000);
+    const told = ['opened', 'own.word'].map((type) => ({ type, nid: done[app === 'shop' ? 0 : 1], device: 'phone-1' }));
+    const counted = await ask(app, 'POST', '/v1/events', {
+      events: [...told, { ...told[0], nid: sent.body.id, device: 'phone-2' }],
+    });
+    assert.deepEqual(counted.body, { taken: 3, accepted: 3, repeated: 0, unknown: 0 });
   }
   const waiting = gate();
   apns.answer = async () => {
@@ -162,7 +167,9 @@ test('an app with sends under way, waiting messages and a worker that stops in t
   await send('shop', { launch: false, scheduled_at: new Date(Date.now() + 3_600_000).toISOString() });
   for (let n = 2; n < 40; n += 2) await post('shop', n);
   const before = await rowsOf(otherId);
-  assert.ok(before.devices === 300 && before.messages === 2 && before.notifications === 2);
+  assert.ok(
+    before.devices === 300 && before.messages === 2 && before.notifications === 2 && before.event_devices === 3,
+  );
   const sent = await stateOf('other', done[1]);
 
   const deleted = await ask('shop', 'DELETE', '/v1/apps/shop?confirm=shop');
