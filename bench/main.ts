@@ -1,19 +1,20 @@
 /**
- * `npm run bench`: measures the engine alone, a slow provider, one batch, the whole stack, small sends, messages to one person, latencies
- * and the API, and checks each time that the measured work was done. Compare figures of one run with each other, not with those of another day.
+ * `npm run bench`: measures the engine alone, a slow provider, one batch, the whole stack, small sends, messages to one person, latencies,
+ * the API and events, and checks each time that the measured work was done. Compare figures of one run with each other, not with those of another day.
  */
 import { readCommandLine } from '../domain/command-line.ts';
 import { stopSignal } from '../domain/stop-signal.ts';
 import { type ApiFigures, benchApi } from './api.ts';
 import { benchDeliver, type DeliverFigures } from './deliver.ts';
 import { benchEngine, type SenderFigures, type SenderName } from './engine.ts';
+import { benchEvents, type EventFigures } from './events.ts';
 import { benchLatency, type LatencyFigures } from './latency.ts';
 import { benchMessages, type MessageFigures } from './messages.ts';
 import { benchPace, type PaceFigures } from './pace.ts';
 import { benchSmallSends, type SmallSendFigures } from './small-sends.ts';
 import { benchStack, type StackFigures } from './stack.ts';
 
-const parts = ['engine', 'pace', 'deliver', 'stack', 'small', 'messages', 'latency', 'api'] as const;
+const parts = ['engine', 'pace', 'deliver', 'stack', 'small', 'messages', 'latency', 'api', 'events'] as const;
 type Part = (typeof parts)[number];
 
 const usage = `npm run bench -- [options]
@@ -36,6 +37,8 @@ interface BenchReport extends Nullable<LatencyFigures>, Nullable<ApiFigures> {
   small: SmallSendFigures | null;
   /** Messages to one person. */
   messages: MessageFigures | null;
+  /** What devices tell of a send. */
+  events: EventFigures | null;
 }
 type Nullable<T> = { [K in keyof T]: T[K] | null };
 
@@ -59,6 +62,7 @@ const report: BenchReport = {
   stack: null,
   small: null,
   messages: null,
+  events: null,
   pause_ms: null,
   overtake_ms: null,
   import_rows_per_second: null,
@@ -78,6 +82,7 @@ const runs: Record<Part, () => Promise<Partial<BenchReport>>> = {
   messages: async () => ({ messages: await benchMessages(quick, say) }),
   latency: () => (quick ? benchLatency(300_000, 3, say) : benchLatency(1_000_000, 10, say)),
   api: () => benchApi(quick, say),
+  events: async () => ({ events: await benchEvents(quick, say) }),
 };
 const startedAt = performance.now();
 for (const part of chosen) {
