@@ -13,22 +13,33 @@ import { createMasterKeys } from '../db/master-keys.ts';
 import { dropMessageWeeks } from '../db/message-partitions.ts';
 import { createProviderTokenStore, forgetOldProviderTokensOfAllApps } from '../db/provider-tokens.ts';
 import { forgetOldEvidenceOfAllApps } from '../db/token-evidence.ts';
+import { dropWebhookWeeks } from '../db/webhook-feed.ts';
 import type { Config } from '../domain/config.ts';
 import { expiryWarningDays } from '../domain/credential.ts';
 import { providerNames } from '../domain/device.ts';
 import type { Logger } from '../domain/logger.ts';
 import { pause } from '../domain/pause.ts';
-import { deliveryTaskQueue, laneTaskQueue, notificationsTaskQueue } from '../domain/task-queues.ts';
+import {
+  deliveryTaskQueue,
+  exportsTaskQueue,
+  laneTaskQueue,
+  notificationsTaskQueue,
+  webhookTaskQueue,
+} from '../domain/task-queues.ts';
 import { proveFiles, surroundingsOf } from '../providers/open.ts';
 import { type ActivityDeps, createActivities } from './activities.ts';
 import { AppProviders } from './app-providers.ts';
+import { createBookStore } from './book-store.ts';
 import { OverloadWatch } from './delivery/overload-watch.ts';
 import { ProviderHosts } from './delivery/provider-hosts.ts';
 import { LaneBell } from './lane-bell.ts';
 import { runReconciler } from './reconcile.ts';
 import { SearchAttributes } from './search-attributes.ts';
 import { SendingSlots, tunedBy } from './sending-slots.ts';
+import { runBookExports } from './start-book-exports.ts';
 import { laneWaker } from './start-lanes.ts';
+import { runCollector } from './webhooks/collect-webhooks.ts';
+import { WebhookSender } from './webhooks/webhook-sender.ts';
 import { loadWorkerSettings } from './worker-settings.ts';
 
 /**
@@ -40,8 +51,12 @@ import { loadWorkerSettings } from './worker-settings.ts';
 const urgentSlots = 4;
 /** Each waits for a provider or for PostgreSQL nearly all the time; there are twice as many places for workflow tasks. */
 const smallSendsAtOnce = 20;
+/** Each waits for receivers nearly all the time, with eight requests at most. */
+const webhooksAtOnce = 200;
 /** No limit: a lane costs next to nothing while nothing is in it. */
 const lanesAtOnce = 1_000;
+/** Each fills a part in memory while another is under way. */
+const uploadsAtOnce = 2;
 /** On Temporal Cloud every heartbeat that reaches the server is billed; pause and cancel do not wait for one. */
 const heartbeatThrottle = '2s';
 const dayMs = 24 * 60 * 60_000;
@@ -62,6 +77,7 @@ const opening = { db, masterKeys: createMasterKeys(config.masterKeys), configure
 const providers = new AppProviders(opening);
 /** With connections of their own: on those of a campaign a fifth of a second's worth of requests is always queued. */
 const laneProviders = new AppProviders(opening);
+const webhooks = new WebhookSender({ masterKeys: opening.masterKeys, places: config.webhooks });
 const deps: ActivityDeps = {
   ...{
     db,
@@ -74,6 +90,8 @@ const deps: ActivityDeps = {
   },
   slots: new SendingSlots(config.worker.concurrentBatches),
   bell: new LaneBell((laneId) => wakeLane(laneId)),
+  webhooks,
+  bookStore: config.worker.bookExport && createBookStore(config.worker.bookExport),
 };
 if (config.proxy !== undefined) {
   const { host, port } = config.proxy.proxy;
@@ -93,7 +111,7 @@ try {
 } finally {
   stopping.abort();
   await Promise.allSettled(background);
-  await Promise.all([providers.close(), laneProviders.close()]);
+  await Promise.all([providers.close(), laneProviders.close(), webhooks.close()]);
   await connection.close();
   await db.destroy();
   log.info({}, 'worker stopped');
@@ -124,6 +142,20 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
             ? { workflowBundle: { codePath: worker.workflowBundlePath } }
             : { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }),
         },
+        {
+          ...common,
+          taskQueue: webhookTaskQueue(taskQueuePrefix),
+          maxConcurrentActivityTaskExecutions: webhooksAtOnce,
+        },
+        ...(deps.bookStore
+          ? [
+              {
+                ...common,
+                taskQueue: exportsTaskQueue(taskQueuePrefix),
+                maxConcurrentActivityTaskExecutions: uploadsAtOnce,
+              },
+            ]
+          : []),
       ];
     }
     if (role === 'lanes') {
@@ -148,7 +180,9 @@ function startBackground(): Promise<void>[] {
   return [
     ...[providers, laneProviders].map((each) => each.watch(stopping.signal)),
     ...(roles.includes('lanes') ? [deps.bell.listen(pool, log, stopping.signal)] : []),
-    ...(roles.includes('notifications') ? [lookAfterWorkflows(), keepHouse(), search.register(stopping.signal)] : []),
+    ...(roles.includes('notifications')
+      ? [lookAfterWorkflows(), collectWebhooks(), keepHouse(), uploadBooks(), search.register(stopping.signal)]
+      : []),
   ];
 }
 
@@ -158,6 +192,14 @@ async function lookAfterWorkflows(): Promise<void> {
   await runReconciler(deps, client, notificationsTaskQueue(config.taskQueuePrefix), stopping.signal);
 }
 
+async function uploadBooks(): Promise<void> {
+  await runBookExports(deps, client, notificationsTaskQueue(config.taskQueuePrefix), stopping.signal);
+}
+
+function collectWebhooks(): Promise<void> {
+  return runCollector(deps, client, notificationsTaskQueue(config.taskQueuePrefix), stopping.signal);
+}
+
 async function keepHouse(): Promise<void> {
   while (!stopping.signal.aborted) {
     await createDeliveryPartitions(db).catch((err: unknown) => log.error({ err }, 'partitions could not be made'));
@@ -165,6 +207,7 @@ async function keepHouse(): Promise<void> {
     await forgetOldAudit().catch((err: unknown) => log.error({ err }, 'old months of the audit could not be dropped'));
     await forgetOldEvents().catch((err: unknown) => log.error({ err }, 'old months of events could not be dropped'));
     await forgetOldMessages().catch((err: unknown) => log.error({ err }, 'old messages could not be dropped'));
+    await forgetOldWebhooks().catch((err: unknown) => log.error({ err }, 'old webhooks could not be dropped'));
     await warnOfExpiry().catch((err: unknown) => log.error({ err }, 'expiring certificates could not be looked for'));
     await forgetOldProviderTokensOfAllApps(db).catch((err: unknown) =>
       log.error({ err }, 'old provider tokens could not be deleted'),
@@ -210,6 +253,13 @@ async function forgetOldMessages(): Promise<void> {
   if (config.worker.messageDays === 0) return;
   const weeks = await dropMessageWeeks(db, config.worker.messageDays);
   if (weeks.length > 0) log.info({ weeks }, 'messages of old weeks dropped');
+}
+
+async function forgetOldWebhooks(): Promise<void> {
+  if (config.worker.webhookDays === 0) return;
+  // Attempts go on for half a week.
+  const weeks = await dropWebhookWeeks(db, Math.max(config.worker.webhookDays, 7));
+  if (weeks.length > 0) log.info({ weeks }, 'events for webhooks of old weeks dropped');
 }
 
 /** Both fail at once while Temporal or its namespace is away; a worker waits for them. */

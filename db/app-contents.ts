@@ -45,6 +45,7 @@ export async function* deleteContents(db: Kysely<Database>, appId: number): Asyn
   for (const { id } of lanes) yield* pages(0, (trx, from) => deleteEntries(trx, appId, id, from));
   yield* pages(true, (trx) => deleteMessagesWithoutDevice(trx, appId));
   yield* pages(true, (trx) => deleteMessageKeys(trx, appId));
+  yield* pages(true, (trx) => deleteWebhookEvents(trx, appId));
   yield* pages(true, (trx) => deleteNotifications(trx, appId));
   yield* pages('', (trx, from) => deleteDevices(trx, appId, from));
   yield* pages(true, (trx) => deleteSuspects(trx, appId));
@@ -135,6 +136,17 @@ async function deleteMessageKeys(trx: Transaction<Database>, appId: number): Pro
       ))`,
   );
   return { gone: {}, next: more(keys) };
+}
+
+/** With their deliveries, a few of each event; the webhooks themselves went first. */
+async function deleteWebhookEvents(trx: Transaction<Database>, appId: number): Promise<Page<true>> {
+  const { rows } = await sql<{ events: number }>`
+    with page as materialized (select id from webhook_events where app_id = ${appId} order by id limit ${rowsPerPage}),
+    deliveries as (delete from webhook_deliveries d using page where d.event_id = page.id),
+    gone as (delete from webhook_events e using page where e.id = page.id returning e.id)
+    select count(*) as events from gone
+  `.execute(trx);
+  return { gone: {}, next: more(rows[0]!.events) };
 }
 
 /** The next of them with all that is theirs; where that is more than a page, a page of it. */

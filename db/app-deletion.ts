@@ -5,6 +5,7 @@ import { providerNames } from '../domain/device.ts';
 import { recordChange } from './audit-entries.ts';
 import { deleteRateLimits } from './rate-limits.ts';
 import type { Database } from './schema.ts';
+import { deleteWebhooks } from './webhooks.ts';
 
 /** Counted no further: it is there to be told to people. */
 const maxCount = 10_000;
@@ -24,8 +25,8 @@ export async function countContents(
 }
 
 /**
- * From now on nothing of the app can be created or read, and its keys and credentials are revoked. Part of the transaction that has locked
- * the app.
+ * From now on nothing of the app can be created or read, its keys and credentials are revoked, and nobody is told of it any more. Part of
+ * the transaction that has locked the app.
  */
 export async function beginAppDeletion(trx: Kysely<Database>, appId: number): Promise<void> {
   await sql`
@@ -38,6 +39,7 @@ export async function beginAppDeletion(trx: Kysely<Database>, appId: number): Pr
   await sql`update credentials set revoked_at = now(), secret_jwe = '' where app_id = ${appId} and revoked_at is null`.execute(
     trx,
   );
+  await deleteWebhooks(trx, appId);
 }
 
 export function listDeletionsOfAllApps(db: Kysely<Database>): Promise<Pick<App, 'id' | 'name'>[]> {
@@ -101,6 +103,7 @@ export function deleteApp(db: Kysely<Database>, appId: number): Promise<boolean>
       'lanes',
       'message_counts',
       'event_types',
+      'webhook_feed',
       'token_evidence',
       'provider_hosts',
       'credentials',
@@ -120,6 +123,7 @@ async function hasContents(trx: Transaction<Database>, appId: number): Promise<b
   const { rows } = await sql<{ has: boolean }>`
     select exists (select from devices where app_id = ${appId})
       or exists (select from notifications where app_id = ${appId})
+      or exists (select from webhook_events where app_id = ${appId})
       or exists (select from message_keys where app_id = ${appId})
       or exists (select from messages where app_id = ${appId} and device_ids = '{}')
       or exists (select from event_counts where app_id = ${appId})

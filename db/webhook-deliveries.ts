@@ -24,7 +24,7 @@ export interface WebhookClaim {
 }
 
 /** A worker that has shown itself so long ago is gone: its webhook may be given to another. */
-const busySeconds = 15;
+const busySeconds = 20;
 /** A worker that was told to take a webhook has so long to do it. */
 const wokenSeconds = 10;
 

@@ -1,7 +1,9 @@
+import { type BookExportSettings, readBookExport } from './book-export.ts';
 import { type MasterKey, readMasterKeys } from './master-keys.ts';
 import { type ProxySettings, parseProxy, parseProxyExceptions } from './proxy.ts';
 import { type Environment, readSettings, type Settings } from './settings.ts';
 import { type WorkerRole, workerRoles } from './task-queues.ts';
+import { type Network, parseNetwork, type WebhookPlaces } from './webhook-address.ts';
 
 /**
  * Every setting of Carillon but those of the providers, which are in their folders. Temporal's own (`TEMPORAL_ADDRESS`,
@@ -28,6 +30,11 @@ export interface Config {
    * port, which it logs. Undefined: it does not.
    */
   metrics: MetricsAddress | undefined;
+  /**
+   * `CARILLON_WEBHOOK_ALLOWED_NETWORKS`: comma-separated, such as `10.0.0.0/8`: webhooks may go there too, also without TLS; default none:
+   * to the public internet alone.
+   */
+  webhooks: WebhookPlaces;
   api: ApiConfig;
   worker: WorkerConfig;
 }
@@ -89,6 +96,8 @@ export interface WorkerConfig {
   auditMonths: number;
   /** `CARILLON_EVENT_MONTHS`: how long what devices told of sends is kept at least, by months; default 0: for ever. */
   eventMonths: number;
+  /** `CARILLON_WEBHOOK_DAYS`: how long the log of webhooks is kept at least, by weeks; default 30, 0: for ever. */
+  webhookDays: number;
   /** `CARILLON_HEARTBEAT_TIMEOUT_MS`: how long a worker may be silent before another takes over its batch; default 10 000. */
   heartbeatTimeoutMs: number;
   /** `CARILLON_RETRY_BASE_MS`: the first wait after a transient refusal, doubled each time; default 10 000. */
@@ -107,6 +116,8 @@ export interface WorkerConfig {
   shutdownGraceMs: number;
   /** `CARILLON_WORKFLOW_CACHE`: workflows kept in memory, default 300. */
   maxCachedWorkflows: number;
+  /** `CARILLON_EXPORT_…`: where finished books are uploaded to; undefined: nowhere. */
+  bookExport: BookExportSettings | undefined;
   /** `CARILLON_WORKFLOW_BUNDLE`: a bundle built ahead of time; unset: built at start. */
   workflowBundlePath: string | undefined;
 }
@@ -133,6 +144,7 @@ export function readConfig(settings: Settings): Config {
     proxy: readProxy(settings),
     masterKeys: readMasterKeys(settings),
     metrics: readMetricsAddress(settings),
+    webhooks: { allowedNetworks: readNetworks(settings, 'CARILLON_WEBHOOK_ALLOWED_NETWORKS') },
     api: {
       host: settings.text('HOST') ?? '127.0.0.1',
       port: settings.integer('PORT', 8080, 0, 65_535),
@@ -159,6 +171,7 @@ export function readConfig(settings: Settings): Config {
       messageDays: settings.integer('CARILLON_MESSAGE_DAYS', 30, 0),
       auditMonths: settings.integer('CARILLON_AUDIT_MONTHS', 0, 0, 1_200),
       eventMonths: settings.integer('CARILLON_EVENT_MONTHS', 0, 0, 1_200),
+      webhookDays: settings.integer('CARILLON_WEBHOOK_DAYS', 30, 0),
       heartbeatTimeoutMs: settings.integer('CARILLON_HEARTBEAT_TIMEOUT_MS', 10_000),
       retryBaseMs: settings.integer('CARILLON_RETRY_BASE_MS', 10_000),
       retryMaxMs: settings.integer('CARILLON_RETRY_MAX_MS', 3_600_000),
@@ -168,6 +181,7 @@ export function readConfig(settings: Settings): Config {
       reconcileIntervalMs: settings.integer('CARILLON_RECONCILE_INTERVAL_MS', 5_000),
       shutdownGraceMs: settings.integer('CARILLON_SHUTDOWN_GRACE_MS', 15_000),
       maxCachedWorkflows: settings.integer('CARILLON_WORKFLOW_CACHE', 300),
+      bookExport: readBookExport(settings),
       workflowBundlePath: settings.text('CARILLON_WORKFLOW_BUNDLE'),
     },
   };
@@ -177,6 +191,20 @@ function readMetricsAddress(settings: Settings): MetricsAddress | undefined {
   const host = settings.text('CARILLON_METRICS_HOST') ?? '127.0.0.1';
   const port = settings.optionalInteger('CARILLON_METRICS_PORT', 0, 65_535);
   return port === undefined ? undefined : { host, port };
+}
+
+function readNetworks(settings: Settings, name: string): Network[] {
+  const texts = (settings.text(name) ?? '').split(',').map((text) => text.trim());
+  return texts
+    .filter((text) => text !== '')
+    .flatMap((text) => {
+      try {
+        return [parseNetwork(text)];
+      } catch (error) {
+        settings.problems.push(`${name}: ${(error as Error).message}`);
+        return [];
+      }
+    });
 }
 
 function readProxy(settings: Settings): ProxySettings | undefined {

@@ -23,8 +23,20 @@ export function batchWorkflowId(notificationId: string, seq: number): string {
   return `notification-${notificationId}/batch-${seq}`;
 }
 
+export const exportBooksWorkflowType = 'exportBooksWorkflow';
+
+export function exportBooksWorkflowId(notificationId: string): string {
+  return `export-${notificationId}`;
+}
+
 export const deleteAppWorkflowType = 'deleteAppWorkflow';
 
 export function deleteAppWorkflowId(taskQueuePrefix: string, appId: number): string {
   return `${taskQueuePrefix}app-deletion-${appId}`;
+}
+
+export const webhookWorkflowType = 'webhookWorkflow';
+
+export function webhookWorkflowId(webhookId: string): string {
+  return `webhook-${webhookId}`;
 }

@@ -22,6 +22,16 @@ export function laneTaskQueue(prefix: string, provider: ProviderName): string {
   return `${prefix}${provider}-lanes`;
 }
 
+/** Receivers may be slow: they must not take the places of steps of sends. */
+export function webhookTaskQueue(prefix: string): string {
+  return `${prefix}webhooks`;
+}
+
+/** Uploads may hang for long: they must not take the places of what sends. Workers without a bucket do not look at it. */
+export function exportsTaskQueue(prefix: string): string {
+  return `${prefix}exports`;
+}
+
 /** The prefix in the name of a notifications queue. */
 export function taskQueuePrefix(notificationsTaskQueueName: string): string {
   return notificationsTaskQueueName.slice(0, -notificationsQueue.length);

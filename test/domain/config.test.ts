@@ -44,6 +44,7 @@ const numbers: NumberRow[] = [
   ['CARILLON_MESSAGE_DAYS', ({ worker }) => worker.messageDays, 30, 0],
   ['CARILLON_AUDIT_MONTHS', ({ worker }) => worker.auditMonths, 0, 0, 1_200],
   ['CARILLON_EVENT_MONTHS', ({ worker }) => worker.eventMonths, 0, 0, 1_200],
+  ['CARILLON_WEBHOOK_DAYS', ({ worker }) => worker.webhookDays, 30, 0],
   ['CARILLON_HEARTBEAT_TIMEOUT_MS', ({ worker }) => worker.heartbeatTimeoutMs, 10_000, 1],
   ['CARILLON_RETRY_BASE_MS', ({ worker }) => worker.retryBaseMs, 10_000, 1],
   ['CARILLON_RETRY_MAX_MS', ({ worker }) => worker.retryMaxMs, 3_600_000, 1],
@@ -70,6 +71,7 @@ const others = [
     'CARILLON_METRICS_HOST',
     'CARILLON_ROLES',
     'CARILLON_MESSAGE_IDS',
+    'CARILLON_WEBHOOK_ALLOWED_NETWORKS',
     ...jwt,
     ...jwtClaims,
   ],
@@ -143,6 +145,19 @@ test('CARILLON_METRICS_HOST counts where there is a port, and is this machine al
   assert.deepEqual(load({ CARILLON_METRICS_PORT: '9464' }).metrics, { host: '127.0.0.1', port: 9464 });
   const both = { CARILLON_METRICS_HOST: '0.0.0.0', CARILLON_METRICS_PORT: '0' };
   assert.deepEqual(load(both).metrics, { host: '0.0.0.0', port: 0 });
+});
+
+test('CARILLON_WEBHOOK_ALLOWED_NETWORKS lists networks, and is empty when it is unset', () => {
+  const named = (text: string) => load({ CARILLON_WEBHOOK_ALLOWED_NETWORKS: text }).webhooks.allowedNetworks;
+  assert.deepEqual(named(''), []);
+  assert.deepEqual(
+    named('10.0.0.0/8, fd00::/8').map(([address, bits]) => `${address}/${bits}`),
+    ['10.0.0.0/8', 'fd00::/8'],
+  );
+  assert.deepEqual(problemsOf({ DATABASE_URL: 'x', CARILLON_WEBHOOK_ALLOWED_NETWORKS: '10.0.0.0, 10.0.0.0/33' }), [
+    'CARILLON_WEBHOOK_ALLOWED_NETWORKS: "10.0.0.0" is no network such as 10.0.0.0/8 or fd00::/8',
+    'CARILLON_WEBHOOK_ALLOWED_NETWORKS: "10.0.0.0/33" is no network such as 10.0.0.0/8 or fd00::/8',
+  ]);
 });
 
 test('a worker has all roles, or those that CARILLON_ROLES lists', () => {
