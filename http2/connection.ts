@@ -51,6 +51,8 @@ import type { Opening } from './tunnel.ts';
 export interface ConnectionOwner {
   /** The peer's first SETTINGS have come. */
   connectionReady(connection: Http2Connection): void;
+  /** The peer's first GOAWAY has come. */
+  connectionToldToGo(connection: Http2Connection): void;
   /** `spare` may have grown, or requests came back. Called once for all that was read together. */
   connectionFreed(connection: Http2Connection): void;
   /** The connection takes no new requests: it is retired, got GOAWAY, or is out of stream ids. Called once. */
@@ -84,7 +86,8 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
   readonly id: number;
   /** Times are the owner's clock, in milliseconds. */
   readonly createdAt: number;
-  readyAt = 0;
+  /** Minus infinity: not yet. */
+  readyAt = Number.NEGATIVE_INFINITY;
   lastUsedAt: number;
   lastReadAt: number;
   hasAnswered = false;
@@ -683,6 +686,7 @@ export class Http2Connection implements ConnectionHandle, HeaderBlockHandler {
     if (streamId !== 0) throw new Http2ProtocolError(ErrorCode.protocolError, 'GOAWAY on a stream');
     if (end - start < 8) throw new Http2ProtocolError(ErrorCode.frameSizeError, 'GOAWAY length');
     this.#countIdleFrame();
+    if (this.#goaway === undefined) this.#owner.connectionToldToGo(this);
     // The last id must not grow (RFC 9113 §6.8): a lower one has already let us send the streams above it again.
     const lastStreamId = Math.min(
       readUint32(buffer, start) & LARGEST_WINDOW_BYTES,

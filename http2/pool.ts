@@ -8,6 +8,7 @@
  */
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'node:tls';
+import { addOne, ProviderTraffic } from '../domain/provider-traffic.ts';
 import type { HttpProxy } from '../domain/proxy.ts';
 import { type ConnectionEnding, type ConnectionOwner, Http2Connection } from './connection.ts';
 import {
@@ -56,6 +57,8 @@ export interface Http2PoolOptions extends Partial<ConnectionLimits> {
   readonly clock?: () => number;
   /** From 0 (included) to 1 (excluded). Default `Math.random`. */
   readonly random?: () => number;
+  /** Where all is counted that happens, beside what other pools count there. Default: for itself. */
+  readonly traffic?: ProviderTraffic;
 }
 
 /**
@@ -136,6 +139,7 @@ export class Http2Pool {
 /** Apart from `Http2Pool` so that what connections report is not part of what callers see. */
 class PoolCore implements ConnectionOwner {
   readonly #options: Required<Omit<Http2PoolOptions, 'tls' | 'proxy'>> & Pick<Http2PoolOptions, 'tls' | 'proxy'>;
+  readonly #traffic: ProviderTraffic;
   readonly #buffers = new BufferPool();
   #connections: Http2Connection[] = [];
   #nextConnectionId = 1;
@@ -184,11 +188,13 @@ class PoolCore implements ConnectionOwner {
       tickMs: 100,
       clock: () => performance.now(),
       random: Math.random,
+      traffic: new ProviderTraffic(),
       ...options,
     };
     if (this.#options.maxConnections < 1 || this.#options.firstStreamId % 2 !== 1) {
       throw new TypeError('maxConnections must be at least 1 and firstStreamId odd');
     }
+    this.#traffic = this.#options.traffic;
     this.#connectTokens = this.#options.maxConnections;
     this.#connectTokensAt = this.#options.clock();
     const { initialRequests, maxConnections, maxStreams, requestTimeoutMs } = this.#options;
@@ -268,6 +274,7 @@ class PoolCore implements ConnectionOwner {
       }
       const exchange = this.#queue.shift()!;
       this.#inFlight++;
+      this.#traffic.now.requests++;
       if (this.#flow.needsProbe) this.#flow.probe(exchange, this.#options.clock());
       connection.start(exchange);
     }
@@ -390,6 +397,7 @@ class PoolCore implements ConnectionOwner {
     if (this.#connectTokens < 1) return;
     this.#connectTokens--;
     this.#counts.opened++;
+    this.#traffic.connectionsOpened++;
     const socket = this.#openSocket();
     if (socket === undefined) return;
     this.#connections.push(
@@ -407,7 +415,8 @@ class PoolCore implements ConnectionOwner {
       return proxy === undefined ? connectTls({ host, port, ...options }) : openTunnel(proxy, { host, port }, options);
     } catch (error) {
       this.#lastError = error instanceof Error ? error : new Error(String(error));
-      this.#endings.connect_failed = (this.#endings.connect_failed ?? 0) + 1;
+      addOne(this.#endings, 'connect_failed');
+      addOne(this.#traffic.closed, 'connect_failed');
       this.#backOff();
       return undefined;
     }
@@ -434,6 +443,11 @@ class PoolCore implements ConnectionOwner {
     const now = this.#options.clock();
     const worn = this.#connections.find((other) => other !== connection && other.isReady && this.#isWorn(other, now));
     worn?.retire();
+    this.#traffic.now.connections++;
+  }
+
+  connectionToldToGo(): void {
+    this.#traffic.goaways++;
   }
 
   connectionFreed(): void {
@@ -450,7 +464,9 @@ class PoolCore implements ConnectionOwner {
 
   connectionClosed(connection: Http2Connection, ending: ConnectionEnding): void {
     this.#connections = this.#connections.filter((other) => other !== connection);
-    this.#endings[ending.cause] = (this.#endings[ending.cause] ?? 0) + 1;
+    addOne(this.#endings, ending.cause);
+    addOne(this.#traffic.closed, ending.cause);
+    if (connection.readyAt >= 0) this.#traffic.now.connections--;
     if (ending.error !== undefined) this.#lastError = ending.error;
     if (!connection.hasAnswered && this.#closing === undefined) this.#noteFailure(connection);
     if (this.#connections.length === 0) this.#onAllClosed?.();
@@ -460,6 +476,7 @@ class PoolCore implements ConnectionOwner {
 
   exchangeReturned(exchange: Exchange): void {
     this.#inFlight--;
+    this.#traffic.now.requests--;
     this.#flow.ended(exchange);
     if (this.#closing !== undefined) this.#settleNotProcessed(exchange, 'closed', { isFlushed: false });
     else this.#enqueue(exchange);
@@ -470,11 +487,15 @@ class PoolCore implements ConnectionOwner {
     this.#failures = 0;
     this.#counts.answered++;
     const { status, headers, body } = exchange;
+    this.#traffic.now.requests--;
+    this.#traffic.noteAnswer(status, connection.lastReadAt - exchange.since);
     exchange.resolve({ kind: 'response', status, headers, body, isBodyWhole, connection });
   }
 
   exchangeNotProcessed(exchange: Exchange, cause: NotProcessedCause, evidence: Evidence): void {
     this.#inFlight--;
+    this.#traffic.now.requests--;
+    if (cause === 'refused') this.#traffic.refusedStreams++;
     this.#flow.ended(exchange);
     const mayResend = cause === 'refused' || cause === 'goaway';
     if (!mayResend || this.#closing !== undefined || exchange.resends >= this.#options.maxResends) {
@@ -485,12 +506,15 @@ class PoolCore implements ConnectionOwner {
     exchange.unsent = undefined;
     exchange.lastWrite = 0;
     this.#counts.resent++;
+    this.#traffic.resent++;
     // If the request is out of time, the next tick says so.
     this.#enqueue(exchange);
   }
 
   exchangeUnanswered(exchange: Exchange, cause: UnansweredCause, evidence: Evidence): void {
     this.#inFlight--;
+    this.#traffic.now.requests--;
+    addOne(this.#traffic.unanswered, cause);
     this.#flow.ended(exchange);
     this.#counts.unanswered++;
     exchange.resolve({ kind: 'unanswered', cause, evidence });
@@ -498,6 +522,7 @@ class PoolCore implements ConnectionOwner {
 
   #settleNotProcessed(exchange: Exchange, cause: NotProcessedCause, evidence: Evidence): void {
     this.#counts.notProcessed++;
+    addOne(this.#traffic.notProcessed, cause);
     exchange.resolve({ kind: 'notProcessed', cause, evidence });
   }
 }

@@ -1,8 +1,9 @@
 import type { App } from '../domain/app.ts';
 import type { CredentialKind, NewCredential, StoredCredential } from '../domain/credential.ts';
-import type { Platform } from '../domain/device.ts';
+import type { Platform, ProviderName } from '../domain/device.ts';
 import type { JsonObject } from '../domain/json.ts';
 import type { Logger } from '../domain/logger.ts';
+import type { ProviderTraffic } from '../domain/provider-traffic.ts';
 import type { ProxyChoice } from '../domain/proxy.ts';
 import type { Settings } from '../domain/settings.ts';
 import type { DeviceTokenResult } from './device-token.ts';
@@ -72,6 +73,8 @@ export interface ProviderSurroundings {
   requestDeadlineMs: number;
   proxyFor: ProxyChoice;
   logger: Logger;
+  /** Where each provider's traffic is counted; default: nowhere that is looked at. */
+  traffic?: Record<ProviderName, ProviderTraffic>;
   /** PEM of certificate authorities trusted besides the public ones. */
   ca?: string;
 }

@@ -15,9 +15,9 @@ export function configureProviders(settings: Settings): ConfiguredProviders {
 /** What every provider of a process is opened with. */
 export function surroundingsOf(
   { proxy, worker: { requestDeadlineMs } }: Config,
-  { logger, providerTokenStore }: Pick<ProviderSurroundings, 'logger' | 'providerTokenStore'>,
+  given: Pick<ProviderSurroundings, 'logger' | 'providerTokenStore' | 'traffic'>,
 ): ProviderSurroundings {
-  return { providerTokenStore, requestDeadlineMs, proxyFor: (url) => chooseProxy(proxy, url), logger };
+  return { ...given, requestDeadlineMs, proxyFor: (url) => chooseProxy(proxy, url) };
 }
 
 /**

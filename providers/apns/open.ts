@@ -39,6 +39,7 @@ export function openApns(
   }
   return createApnsProvider({
     ...surroundings,
+    traffic: surroundings.traffic?.apns,
     credential,
     apnsTopic,
     urls: { ...(url && { production: url }), ...(sandboxUrl && { sandbox: sandboxUrl }) },

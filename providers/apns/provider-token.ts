@@ -1,6 +1,7 @@
 import { createPrivateKey, hkdfSync, type KeyObject } from 'node:crypto';
 import { SignJWT } from 'jose';
 import type { Logger } from '../../domain/logger.ts';
+import type { ProviderTraffic } from '../../domain/provider-traffic.ts';
 import type { Clock } from '../clock.ts';
 import type { ProviderTokenOwner, ProviderTokenStore, StoredProviderToken } from '../provider-token-store.ts';
 import { type ApnsKey, fingerprintOfKey } from './key.ts';
@@ -35,6 +36,7 @@ export interface ProviderTokenSourceOptions {
   store: ProviderTokenStore;
   clock: Clock;
   logger: Logger;
+  traffic: Pick<ProviderTraffic, 'tokens'>;
 }
 
 export class ProviderTokenSource {
@@ -44,6 +46,7 @@ export class ProviderTokenSource {
   readonly #store: ProviderTokenStore;
   readonly #clock: Clock;
   readonly #logger: Logger;
+  readonly #tokens: ProviderTraffic['tokens'];
   #current: ProviderToken | undefined;
   #previous: ProviderToken | undefined;
   /** When the store is next asked, on the monotonic clock. */
@@ -51,7 +54,7 @@ export class ProviderTokenSource {
   #renewal: Promise<ProviderToken> | undefined;
   #replacement: Promise<ProviderToken> | undefined;
 
-  constructor({ key, store, clock, logger }: ProviderTokenSourceOptions) {
+  constructor({ key, store, clock, logger, traffic }: ProviderTokenSourceOptions) {
     this.#key = key;
     this.#signingKey = createPrivateKey(key.privateKeyPem);
     const secret = this.#signingKey.export({ type: 'pkcs8', format: 'der' });
@@ -60,6 +63,7 @@ export class ProviderTokenSource {
     this.#store = store;
     this.#clock = clock;
     this.#logger = logger;
+    this.#tokens = traffic.tokens;
   }
 
   /** The token if there is a usable one, at no cost; renews it in the background once it is due. */
@@ -122,9 +126,20 @@ export class ProviderTokenSource {
 
   async #ask(refusedJwt: string | undefined): Promise<ProviderToken> {
     this.#renewAtMs = this.#clock.monotonicMs() + askAgainMs;
-    const stored = await this.#store.getOrCreate(this.#owner, renewAfterMs, () => this.#mint(), refusedJwt);
+    let isOwn = false;
+    const mint = () => {
+      isOwn = true;
+      return this.#mint();
+    };
+    const stored = await this.#store
+      .getOrCreate(this.#owner, renewAfterMs, mint, refusedJwt)
+      .catch((error: unknown) => {
+        this.#tokens.failed += 1;
+        throw error;
+      });
     const nowMs = this.#clock.monotonicMs();
     if (this.#current?.jwt === stored.token) return this.#current;
+    this.#tokens[isOwn ? 'made' : 'shared'] += 1;
     const token = this.#tokenOf(stored, refusedJwt !== undefined);
     this.#previous = this.#current;
     this.#current = token;

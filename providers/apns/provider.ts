@@ -1,5 +1,6 @@
 import type { ApnsEnvironment } from '../../domain/device.ts';
 import type { Logger } from '../../domain/logger.ts';
+import { ProviderTraffic } from '../../domain/provider-traffic.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { within } from '../../domain/within.ts';
@@ -51,6 +52,8 @@ export interface ApnsProviderOptions {
   clock?: Clock;
   random?: () => number;
   logger?: Logger;
+  /** Default: for itself. */
+  traffic?: ProviderTraffic | undefined;
 }
 
 /** The provider token that requests are written with; undefined with a certificate. */
@@ -127,6 +130,7 @@ class ApnsProvider implements PushProvider {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #logger: Logger;
+  readonly #traffic: ProviderTraffic;
   readonly #throttledLog: ThrottledLog;
   readonly #unknownAnswers: UnknownAnswers;
   #isClosed = false;
@@ -138,6 +142,7 @@ class ApnsProvider implements PushProvider {
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? Math.random;
     this.#logger = options.logger ?? silentLogger;
+    this.#traffic = options.traffic ?? new ProviderTraffic();
     this.#unknownAnswers = new UnknownAnswers('APNs', this.#logger);
     this.#throttledLog = new ThrottledLog(this.#logger, () => this.#clock.monotonicMs());
     const { credential, providerTokenStore: store } = options;
@@ -146,7 +151,13 @@ class ApnsProvider implements PushProvider {
     this.#hostNames = { production: hostName('production'), sandbox: hostName('sandbox') };
     this.hosts = [...new Set(Object.values(this.#hostNames))];
     if (credential.kind === 'key') {
-      this.#tokens = new ProviderTokenSource({ key: credential, store, clock: this.#clock, logger: this.#logger });
+      this.#tokens = new ProviderTokenSource({
+        key: credential,
+        store,
+        clock: this.#clock,
+        logger: this.#logger,
+        traffic: this.#traffic,
+      });
     }
   }
 
@@ -267,6 +278,7 @@ class ApnsProvider implements PushProvider {
       authority: url.host,
       pool: new Http2Pool({
         requestTimeoutMs: this.#deadlineMs,
+        traffic: this.#traffic,
         ...pool,
         ...originOf(url),
         tls: { ...trust(ca), ...identity },

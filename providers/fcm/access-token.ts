@@ -3,6 +3,7 @@ import { SignJWT } from 'jose';
 import { Agent, type Dispatcher, request } from 'undici';
 import type { JsonValue } from '../../domain/json.ts';
 import type { Logger } from '../../domain/logger.ts';
+import type { ProviderTraffic } from '../../domain/provider-traffic.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
 import { connectThrough } from '../../http2/tunnel.ts';
 import { clockGap, type ProviderAnswer, readAnswer, reasonWord } from '../answer.ts';
@@ -60,6 +61,7 @@ export interface AccessTokenSourceOptions {
   proxyFor?: ProxyChoice;
   clock: Clock;
   logger: Logger;
+  traffic: Pick<ProviderTraffic, 'tokens'>;
 }
 
 export class AccessTokenSource {
@@ -69,6 +71,7 @@ export class AccessTokenSource {
   readonly #agent: Agent;
   readonly #clock: Clock;
   readonly #logger: Logger;
+  readonly #tokens: ProviderTraffic['tokens'];
   #current: AccessToken | undefined;
   #refresh: Promise<AccessTokenResult> | undefined;
   #closing: Promise<void> | undefined;
@@ -77,7 +80,7 @@ export class AccessTokenSource {
   /** No token is requested before this time, on the monotonic clock. */
   #pausedUntilMs = Number.NEGATIVE_INFINITY;
 
-  constructor({ account, tokenUrl, ca, proxyFor, clock, logger }: AccessTokenSourceOptions) {
+  constructor({ account, tokenUrl, ca, proxyFor, clock, logger, traffic }: AccessTokenSourceOptions) {
     this.#account = account;
     this.#signingKey = createPrivateKey(account.privateKeyPem);
     this.#url = tokenUrl ?? account.tokenUri;
@@ -91,6 +94,7 @@ export class AccessTokenSource {
     });
     this.#clock = clock;
     this.#logger = logger;
+    this.#tokens = traffic.tokens;
   }
 
   /** The token if there is a valid one, at no cost; renews it in the background when it is about to expire. */
@@ -170,6 +174,7 @@ export class AccessTokenSource {
       hasWorked: false,
     };
     this.#current = token;
+    this.#tokens.made += 1;
     this.#failures = 0;
     this.#lastFailure = undefined;
     this.#pausedUntilMs = Number.NEGATIVE_INFINITY;
@@ -209,6 +214,7 @@ export class AccessTokenSource {
 
   #fail(failure: AccessTokenFailure): AccessTokenResult {
     this.#failures++;
+    this.#tokens.failed += 1;
     this.#lastFailure = failure;
     const pauseMs = failure.kind === 'unsent' ? failure.afterMs : faultPauseMs;
     this.#pausedUntilMs = this.#clock.monotonicMs() + pauseMs;

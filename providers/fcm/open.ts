@@ -29,6 +29,7 @@ export function openFcm(
   const ofApp = app.fcmProjectId ?? (app.name === defaultAppName ? projectId : undefined);
   return createFcmProvider({
     ...surroundings,
+    traffic: surroundings.traffic?.fcm,
     account,
     ...(ofApp && { projectId: ofApp }),
     ...(url && { url }),

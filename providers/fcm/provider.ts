@@ -1,4 +1,5 @@
 import type { Logger } from '../../domain/logger.ts';
+import { ProviderTraffic } from '../../domain/provider-traffic.ts';
 import type { ProxyChoice } from '../../domain/proxy.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { within } from '../../domain/within.ts';
@@ -40,6 +41,8 @@ export interface FcmProviderOptions {
   waits?: Partial<FcmWaits>;
   clock?: Clock;
   logger?: Logger;
+  /** Default: for itself. */
+  traffic?: ProviderTraffic | undefined;
 }
 
 export function createFcmProvider(options: FcmProviderOptions): PushProvider {
@@ -64,7 +67,7 @@ class FcmProvider implements PushProvider {
   #isClosed = false;
 
   constructor(options: FcmProviderOptions) {
-    const { account, tokenUrl, ca, pool, proxyFor } = options;
+    const { account, tokenUrl, ca, pool, proxyFor, traffic = new ProviderTraffic() } = options;
     this.#clock = options.clock ?? systemClock;
     this.#logger = options.logger ?? silentLogger;
     this.#unknownAnswers = new UnknownAnswers('FCM', this.#logger);
@@ -74,6 +77,7 @@ class FcmProvider implements PushProvider {
       account,
       clock: this.#clock,
       logger: this.#logger,
+      traffic,
       ...(tokenUrl === undefined ? {} : { tokenUrl }),
       ...(ca === undefined ? {} : { ca }),
       ...(proxyFor === undefined ? {} : { proxyFor }),
@@ -87,6 +91,7 @@ class FcmProvider implements PushProvider {
     this.#pool = new Http2Pool({
       maxConnections: 16,
       requestTimeoutMs: this.#deadlineMs,
+      traffic,
       ...pool,
       ...originOf(url),
       tls: trust(ca),

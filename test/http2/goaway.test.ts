@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { ProviderTraffic } from '../../domain/provider-traffic.ts';
 import { ErrorCode, LARGEST_WINDOW_BYTES } from '../../http2/frames.ts';
 import { until } from '../support/until.ts';
 import { type RawPeer, startRawServer } from './raw-server.ts';
@@ -31,7 +32,8 @@ describe('GOAWAY', () => {
         peer.socket.end();
       },
     });
-    await using pool = openPool(server.port, { maxStreams: 30, maxConnections: 1 });
+    const traffic = new ProviderTraffic();
+    await using pool = openPool(server.port, { maxStreams: 30, maxConnections: 1, traffic });
     const results = await sendMany(pool, 50);
     assert.deepEqual(countKinds(results), { response: 49, unanswered: 1 });
     assertUnanswered(results[0], 'connection_lost');
@@ -40,6 +42,14 @@ describe('GOAWAY', () => {
     assert.equal(server.peers[0]!.requests.length, 30);
     assert.equal(server.peers[1]!.requests.length, 30);
     assert.equal(pool.stats().resent, 10);
+    const { goaways, resent, connectionsOpened, unanswered, closed, now } = traffic;
+    assert.deepEqual(
+      { goaways, resent, connectionsOpened, unanswered, closed, now },
+      {
+        ...{ goaways: 1, resent: 10, connectionsOpened: 2, unanswered: { connection_lost: 1 } },
+        ...{ closed: { connection_lost: 1 }, now: { requests: 0, connections: 1 } },
+      },
+    );
   });
 
   test('graceful, then with its real id: nothing new goes on that connection between the two', async () => {

@@ -1,8 +1,9 @@
 /** What the tests of the HTTP/2 engine share: certificates, a template, a pool with short times, and patience. */
 import assert from 'node:assert/strict';
+import { ProviderTraffic } from '../../domain/provider-traffic.ts';
 import type { Http2Request, Http2Response, Http2Result, NotProcessed, Unanswered } from '../../http2/exchange.ts';
 import { HeaderTemplate } from '../../http2/header-template.ts';
-import { Http2Pool, type Http2PoolOptions } from '../../http2/pool.ts';
+import { Http2Pool, type Http2PoolOptions, type Http2PoolStats } from '../../http2/pool.ts';
 import { createAuthority, createServerCertificate } from '../../simulator/certificates.ts';
 
 export const authority = createAuthority('Test authority');
@@ -20,8 +21,11 @@ export const template = new HeaderTemplate({
 
 export type TestPool = Http2Pool & AsyncDisposable;
 
-/** A pool that trusts the test server, looks at its clock every 5 ms, and is closed at the end of its scope. */
+/**
+ * A pool that trusts the test server, looks at its clock every 5 ms, and is closed at the end of its scope: its traffic must add up then.
+ */
 export function openPool(port: number, options: Partial<Http2PoolOptions> = {}): TestPool {
+  const traffic = new ProviderTraffic();
   const pool = new Http2Pool({
     host: '127.0.0.1',
     port,
@@ -32,9 +36,33 @@ export function openPool(port: number, options: Partial<Http2PoolOptions> = {}):
     initialRequests: 1000,
     backoffMs: 10,
     maxConnectsPerMinute: 60_000,
+    traffic,
     ...options,
   });
-  return Object.assign(pool, { [Symbol.asyncDispose]: () => pool.close(0) });
+  return Object.assign(pool, {
+    async [Symbol.asyncDispose]() {
+      await pool.close(0);
+      if (options.traffic === undefined) checkTraffic(traffic, pool.stats());
+    },
+  });
+}
+
+/** Of a pool that is closed, and the only one that counted there. */
+function checkTraffic(traffic: ProviderTraffic, stats: Http2PoolStats): void {
+  const sum = (counts: Iterable<number>) => Iterator.from(counts).reduce((a, b) => a + b, 0);
+  assert.deepEqual(traffic.now, { requests: 0, connections: 0 });
+  const { answered, notProcessed, unanswered, opened, resent, endings } = stats;
+  assert.deepEqual(
+    { answered, notProcessed, unanswered, opened, resent, endings },
+    {
+      answered: sum(traffic.answers),
+      notProcessed: sum(Object.values(traffic.notProcessed)),
+      unanswered: sum(Object.values(traffic.unanswered)),
+      opened: traffic.connectionsOpened,
+      resent: traffic.resent,
+      endings: traffic.closed,
+    },
+  );
 }
 
 /** The n-th push; its number is in path, own value and body, so that a mix-up would be seen. */

@@ -1,0 +1,142 @@
+import { byProvider, type ProviderName } from '../domain/device.ts';
+import type { Outcome } from '../domain/outcome.ts';
+import { collected, counter } from './metrics.ts';
+import { deferralClassOf, reasonClassOf } from './reason-class.ts';
+
+/** Devices that ended alike and were recorded together. */
+interface RecordedGroup {
+  outcome: Outcome;
+  httpStatus: number | null;
+  reason: string | null;
+  attempts: number;
+  inDoubt: boolean;
+  positions: { readonly length: number };
+}
+
+/** Whose devices, by name. */
+interface Whose {
+  app: string;
+  provider: ProviderName;
+}
+
+const deliveries = counter({
+  name: 'carillon_deliveries_total',
+  help: 'Devices whose outcome was recorded, of notifications and of messages to one person.',
+  labels: ['app', 'provider', 'outcome', 'reason_class'],
+});
+const attempts = counter({
+  name: 'carillon_delivery_attempts_total',
+  help: 'Attempts of the devices whose outcome was recorded.',
+  labels: ['app', 'provider'],
+});
+const doubts = counter({
+  name: 'carillon_deliveries_in_doubt_total',
+  help: 'Devices whose outcome was recorded, and which the provider may have been given the message for more than once.',
+  labels: ['app', 'provider'],
+});
+const deferrals = counter({
+  name: 'carillon_deferrals_total',
+  help: 'Devices that were made to wait for another attempt, by cause.',
+  labels: ['provider', 'cause'],
+});
+const retirements = counter({
+  name: 'carillon_devices_retired_total',
+  help: 'Devices whose token the provider called dead; those that registered since stay alive.',
+  labels: ['app', 'provider'],
+});
+
+/** To be called once what is recorded is committed: a chunk at a time, never for each device. */
+export function countRecorded({ app, provider }: Whose, groups: readonly RecordedGroup[]): void {
+  for (const group of groups) {
+    const { length: devices } = group.positions;
+    const { outcome, inDoubt } = group;
+    deliveries.inc({ app, provider, outcome, reason_class: reasonClassOf(group) }, devices);
+    if (group.attempts > 0) attempts.inc({ app, provider }, group.attempts * devices);
+    if (inDoubt) doubts.inc({ app, provider }, devices);
+  }
+}
+
+/** As `countRecorded`. */
+export function countDeferrals(
+  { provider }: Whose,
+  waiting: Iterable<{ httpStatus: number | null; doubts: number }>,
+): void {
+  for (const deferral of waiting) deferrals.inc({ provider, cause: deferralClassOf(deferral) });
+}
+
+/** As `countRecorded`. */
+export function countRetirements({ app, provider }: Whose, devices: number): void {
+  if (devices > 0) retirements.inc({ app, provider }, devices);
+}
+
+/**
+ * What a run waits for before its next window.
+ * - `room`: outcomes that are not written yet. - `reservation`: PostgreSQL's answer. - `rate_limit`. - `deferred`: devices that were
+ *   refused for now. - `host`: one that is blocked or cannot be reached. - `platform`: one whose credential was refused.
+ */
+const waitCauses = ['room', 'reservation', 'rate_limit', 'deferred', 'host', 'platform'] as const;
+export type WaitCause = (typeof waitCauses)[number];
+
+/** Counted with every window, which may hold a single device: plain numbers. */
+class Windows {
+  reserved = 0;
+  devices = 0;
+  readonly waits = Object.fromEntries(waitCauses.map((cause) => [cause, { count: 0, seconds: 0 }])) as Record<
+    WaitCause,
+    { count: number; seconds: number }
+  >;
+}
+
+const windows = byProvider(() => new Windows());
+
+export function countWindow(provider: ProviderName, devices: number): void {
+  windows[provider].reserved += 1;
+  windows[provider].devices += devices;
+}
+
+/** @param ms that were waited, or are to be waited on a durable timer */
+export function countWait(provider: ProviderName, cause: WaitCause, ms: number): void {
+  const wait = windows[provider].waits[cause];
+  wait.count += 1;
+  wait.seconds += ms / 1000;
+}
+
+const each = (read: (one: Windows) => number) => () =>
+  Object.entries(windows).map(([provider, one]) => ({ labels: { provider }, value: read(one) }));
+const eachWait = (read: (wait: { count: number; seconds: number }) => number) => () =>
+  Object.entries(windows).flatMap(([provider, { waits }]) =>
+    waitCauses.map((cause) => ({ labels: { provider, cause }, value: read(waits[cause]) })),
+  );
+
+collected('counter', { name: 'carillon_windows_total', help: 'Windows that were reserved.' }, each((one) => one.reserved));
+collected(
+  'counter',
+  { name: 'carillon_window_devices_total', help: 'Devices in the windows that were reserved.' },
+  each((one) => one.devices),
+);
+collected(
+  'counter',
+  { name: 'carillon_window_waits_total', help: 'Waits of runs before their next window, by cause.' },
+  eachWait(({ count }) => count),
+);
+collected(
+  'counter',
+  {
+    name: 'carillon_window_wait_seconds_total',
+    help: 'Time that runs waited before their next window, or left to a timer, by cause.',
+  },
+  eachWait(({ seconds }) => seconds),
+);
+
+/** Why runs over batches and lanes ended; `SendEnd` has the words. */
+export const runs = counter({
+  name: 'carillon_runs_total',
+  help: 'Runs over a batch or a lane, by why they ended.',
+  labels: ['provider', 'end'],
+});
+
+export const halts = counter({
+  name: 'carillon_halts_total',
+  help: 'Sends and lanes that halted themselves, by reason.',
+  labels: ['of', 'reason'],
+});
