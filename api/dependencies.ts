@@ -49,6 +49,8 @@ export interface ApiDependencies {
   importsPerApp?: number | undefined;
   /** The same of exports and progress streams; default 20. */
   exportsPerApp?: number | undefined;
+  /** For how long `/readyz` answers what it found, in milliseconds; default 1 000. */
+  readinessTtlMs?: number | undefined;
   /** How long a key that was found is believed without asking again, in milliseconds; default 10 000. */
   keyCacheTtlMs?: number | undefined;
 }

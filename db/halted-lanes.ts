@@ -4,6 +4,8 @@ import type { Database } from './schema.ts';
 
 /** A lane that stopped itself: what is in it waits. */
 export interface HaltedLane {
+  /** Its name. */
+  app: string;
   provider: ProviderName;
   number: number;
   reason: string;
@@ -14,8 +16,8 @@ export interface HaltedLane {
 
 export async function listHaltedLanesOfAllApps(db: Kysely<Database>): Promise<HaltedLane[]> {
   const { rows } = await sql<HaltedLane>`
-    select provider, number, halt_reason as reason, halt_detail as detail, halted_at as since
-    from lanes where halt_reason is not null order by provider, number, app_id
+    select a.name as app, provider, number, halt_reason as reason, halt_detail as detail, halted_at as since
+    from lanes join apps a on a.id = app_id where halt_reason is not null order by provider, number, app_id
   `.execute(db);
   return rows;
 }

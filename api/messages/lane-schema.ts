@@ -13,7 +13,7 @@ const halt = {
 
 /** Without a secret: `/readyz` shows it to everyone. */
 export const haltedLaneSchema = z
-  .object({ provider: z.enum(providerNames), number: count, ...halt })
+  .object({ app: z.string(), provider: z.enum(providerNames), number: count, ...halt })
   .openapi('HaltedLane');
 
 export function fromHaltedLane({ since, ...lane }: HaltedLane): z.infer<typeof haltedLaneSchema> {

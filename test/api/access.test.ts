@@ -12,7 +12,6 @@ import {
 import { clientAddress } from '../../api/access/client-address.ts';
 import { createJwtVerifier, type JwtVerifier } from '../../api/access/jwt.ts';
 import { ensureFirstApiKey } from '../../db/api-keys.ts';
-import { connect } from '../../db/connect.ts';
 import { createTestDatabase } from '../support/database.ts';
 import { createTestApi, type TestApi } from './harness.ts';
 
@@ -152,54 +151,5 @@ describe('access', () => {
       await other.close();
       await away.close();
     });
-  });
-
-  test('a database that was not migrated is not ready, and the log says so', async () => {
-    const { pool, db, close } = await createTestDatabase();
-    await pool.query('drop table notifications cascade');
-    const other = await createTestApi({ db });
-    const answer = await other.app.request('/readyz');
-    const { status, database } = (await answer.json()) as { status: string; database: string };
-    assert.deepEqual([answer.status, status, database], [503, 'not_ready', 'unusable (42P01)']);
-    assert.match(String(other.errors[0]!.reason), /run npm run migrate$/);
-    await other.close();
-    await close();
-  });
-
-  test('health is open; readiness needs PostgreSQL and only mentions Temporal', async () => {
-    const get = async (app: TestApi['app'], path: string) => {
-      const response = await app.request(path);
-      return { status: response.status, body: await response.json() };
-    };
-    assert.deepEqual(await get(api.app, '/healthz'), { status: 200, body: { status: 'ok' } });
-    assert.equal((await get(api.app, '/readyz')).status, 200);
-    const deferred = async () => 'deferred' as const;
-    const waker = { wake: deferred, deleteApp: deferred, check: async () => 'unreachable' };
-    const noTemporal = await createTestApi({ waker });
-    assert.deepEqual(await get(noTemporal.app, '/readyz'), {
-      status: 200,
-      body: { status: 'ready', database: 'reachable', temporal: 'unreachable', unreachable: [], halted_lanes: [] },
-    });
-    const launched = await noTemporal.request('POST', '/v1/notifications', {
-      message: { title: 'x' },
-      audience: {},
-      launch: true,
-    });
-    assert.deepEqual([launched.status, launched.body.state], [201, 'sending'], 'accepted without Temporal');
-    await noTemporal.close();
-    const { db } = connect('postgres://nobody@127.0.0.1:1/none');
-    const noDatabase = await createTestApi({ db });
-    for (let question = 0; question < 2; question++) {
-      const { status, body } = await get(noDatabase.app, '/readyz');
-      assert.deepEqual([status, (body as { database: string }).database], [503, 'unusable (ECONNREFUSED)']);
-    }
-    assert.deepEqual(noDatabase.errors, [{ reason: 'nothing listens at the address of DATABASE_URL (ECONNREFUSED)' }]);
-    const answer = await noDatabase.request('GET', '/v1/notifications');
-    assert.deepEqual(
-      [answer.status, answer.body.code, answer.headers.get('retry-after')],
-      [503, 'database_unavailable', '2'],
-    );
-    await noDatabase.close();
-    await db.destroy();
   });
 });

@@ -664,7 +664,7 @@ describe('messages', () => {
       const ready = await api.app.request('/readyz');
       const { status, halted_lanes } = (await ready.json()) as { status: string; halted_lanes: object[] };
       assert.deepEqual([ready.status, status], [200, 'ready']);
-      assert.deepEqual(halted_lanes, [{ provider: 'apns', number: 0, ...lane.halt }]);
+      assert.deepEqual(halted_lanes, [{ app: 'default', provider: 'apns', number: 0, ...lane.halt }]);
 
       const listener = await pool.connect();
       const woken: string[] = [];
