@@ -25,6 +25,7 @@ import { describeRequest } from './http/describe-request.ts';
 import { methodAnswers } from './http/methods.ts';
 import { handleError } from './http/problems.ts';
 import { createRouter } from './http/router.ts';
+import { traceRequests } from './http/trace-requests.ts';
 import { keys } from './keys/routes.ts';
 import { messageBooks } from './messages/books.ts';
 import { messages } from './messages/routes.ts';
@@ -32,6 +33,8 @@ import { audienceList } from './notifications/audience-list.ts';
 import { notificationMoves } from './notifications/moves.ts';
 import { notificationProgress } from './notifications/progress.ts';
 import { notifications } from './notifications/routes.ts';
+import { webhookDeliveries } from './webhooks/deliveries.ts';
+import { webhooks } from './webhooks/routes.ts';
 
 /** The whole HTTP API, for whatever serves a `fetch(request)`. */
 export function createApp(deps: ApiDependencies) {
@@ -41,6 +44,7 @@ export function createApp(deps: ApiDependencies) {
   app.notFound(notFound);
   app.use(describeRequest(deps.log));
   app.use(checkUrl((path) => (path.startsWith('/v1/devices/') ? 'external_id' : 'path')));
+  app.use('/v1/*', traceRequests(deps.tracing));
   // Before the key is asked for: it says nothing that the document does not.
   app.options('*', options);
   app.route('/', health(deps));
@@ -78,6 +82,8 @@ export function createApp(deps: ApiDependencies) {
   app.route('/', rates(deps));
   app.route('/', keys(deps));
   app.route('/', credentials(deps));
+  app.route('/', webhooks(deps));
+  app.route('/', webhookDeliveries(deps));
   app.route('/', audit(deps));
   openApi(app);
   return app;

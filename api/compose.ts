@@ -1,3 +1,4 @@
+import { lookup } from 'node:dns/promises';
 import process from 'node:process';
 import type { Kysely } from 'kysely';
 import { pino } from 'pino';
@@ -13,6 +14,7 @@ import { within } from '../domain/within.ts';
 import { configureProviders } from '../providers/open.ts';
 import { createMetricsHandler } from '../telemetry/handler.ts';
 import { watchProcess } from '../telemetry/process-metrics.ts';
+import { openTracing } from '../telemetry/tracing.ts';
 import { createJwtVerifier } from './access/jwt.ts';
 import { createApp } from './app.ts';
 import type { ApiDependencies } from './dependencies.ts';
@@ -65,11 +67,13 @@ export async function composeApi(env: Environment, peerAddress: NonNullable<ApiD
     onIdleError: (err) => log.warn({ err }, 'a database connection broke'),
   });
   await checkDatabase(db, log);
+  const tracing = await openTracing(env, 'carillon-api', log);
   const waker = createTemporalWaker({
     env,
     taskQueuePrefix: config.taskQueuePrefix,
     deadlineMs: config.api.temporalDeadlineMs,
     log,
+    tracing,
   });
   const stopping = new AbortController();
   const app = createApp({
@@ -77,6 +81,7 @@ export async function composeApi(env: Environment, peerAddress: NonNullable<ApiD
     pool,
     waker,
     log,
+    tracing,
     verifyJwt: config.api.jwt && createJwtVerifier(db, config.api.jwt),
     docsAssets: await loadDocsAssets().catch((err: unknown): DocsAssets | undefined => {
       log.warn({ err }, 'Swagger UI is not installed: /docs is off');
@@ -85,6 +90,10 @@ export async function composeApi(env: Environment, peerAddress: NonNullable<ApiD
     masterKeys: createMasterKeys(config.masterKeys),
     providers,
     providerNetwork: { proxyFor: (url) => chooseProxy(config.proxy, url) },
+    webhooks: {
+      places: config.webhooks,
+      resolve: async (hostname) => (await lookup(hostname, { all: true })).map(({ address }) => address),
+    },
     stopping: stopping.signal,
     peerAddress,
     ...config.api.limits,
@@ -98,7 +107,7 @@ export async function composeApi(env: Environment, peerAddress: NonNullable<ApiD
     answerMetrics: createMetricsHandler(log),
     stop: () => stopping.abort(),
     async close() {
-      await Promise.allSettled([db.destroy(), waker.close()]);
+      await Promise.allSettled([db.destroy(), waker.close(), tracing?.close()]);
     },
   };
 }

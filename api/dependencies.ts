@@ -6,9 +6,11 @@ import type { Database } from '../db/schema.ts';
 import type { Logger } from '../domain/logger.ts';
 import type { ProviderSurroundings } from '../providers/description.ts';
 import type { ConfiguredProviders } from '../providers/open.ts';
+import type { Tracing } from '../telemetry/tracing.ts';
 import type { JwtVerifier } from './access/jwt.ts';
 import type { DocsAssets } from './document/docs-assets.ts';
 import type { NotificationWaker } from './notifications/waker.ts';
+import type { WebhookNetwork } from './webhooks/check-address.ts';
 
 /** Everything the API needs from outside. `createApp` reads no environment, opens no port and imports no runtime. */
 export interface ApiDependencies {
@@ -17,6 +19,8 @@ export interface ApiDependencies {
   pool: StatementClient;
   waker: NotificationWaker;
   log: Logger;
+  /** Default: none. */
+  tracing?: Tracing | undefined;
   /** Present when JWTs of an outside issuer are accepted beside API keys. */
   verifyJwt?: JwtVerifier | undefined;
   /** Who asks, where it is the command for operators and no server: no key is asked for. The name that the audit tells. */
@@ -27,6 +31,8 @@ export interface ApiDependencies {
   providers?: ConfiguredProviders | undefined;
   /** How they are reached when they are asked about a credential; default: at once. */
   providerNetwork?: Partial<Pick<ProviderSurroundings, 'proxyFor' | 'ca' | 'requestDeadlineMs'>> | undefined;
+  /** Where webhooks may go; default: to the public internet, and names are looked up by workers alone. */
+  webhooks?: WebhookNetwork | undefined;
   /** Files under `/docs/assets/`; without them `/docs` answers 404. */
   docsAssets?: DocsAssets | undefined;
   /** Aborted when the process is asked to stop: streams that would run on end themselves. */

@@ -108,7 +108,7 @@ export async function updateWebhook(
 }
 
 /** It begins anew: what waits is tried at once, and what failed before counts no more. Part of a transaction that has locked it. */
-export async function enableWebhook(trx: Kysely<Database>, appId: number, id: string): Promise<void> {
+export async function enableWebhook(trx: Kysely<Database>, actor: Actor, appId: number, id: string): Promise<void> {
   await trx
     .updateTable('webhooks')
     .set({ disabled_at: null, disabled_reason: null, failing_since: null, failures: 0 })
@@ -120,6 +120,7 @@ export async function enableWebhook(trx: Kysely<Database>, appId: number, id: st
     update webhook_deliveries set next_at = clock_timestamp()
     where webhook_id = ${id} and state = 'pending' and next_at > clock_timestamp()
   `.execute(trx);
+  await recordChange(trx, actor, { appId, action: 'webhook.enable', target: { kind: 'webhook', id } });
 }
 
 /**

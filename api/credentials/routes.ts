@@ -4,7 +4,8 @@ import { inTransaction } from '../../db/transaction.ts';
 import { appParams } from '../access/app-params.ts';
 import { keepApp } from '../access/keep-app.ts';
 import type { ApiDependencies } from '../dependencies.ts';
-import { ApiError, notFound } from '../http/api-error.ts';
+import { notFound } from '../http/api-error.ts';
+import { noMasterKey } from '../http/no-master-key.ts';
 import { limitInQuery, readPage, uuidCursor } from '../http/paging.ts';
 import { bodyProblems, problems } from '../http/problem-schema.ts';
 import { createRouter, defineRoute } from '../http/router.ts';
@@ -76,7 +77,7 @@ export function credentials(deps: ApiDependencies) {
   const now = () => deps.now?.() ?? new Date();
   return createRouter()
     .openapi(storeRoute, async (c) => {
-      if (masterKeys === undefined) throw noMasterKey();
+      if (masterKeys === undefined) throw noMasterKey(', or name the credential by files');
       const isVerified = c.req.valid('query').verify === 'provider';
       const read = await readCredential(deps, c.var.app.id, c.req.valid('json'), isVerified, c.var.log);
       const { credential, isNew } = await inTransaction(db, async (trx) =>
@@ -99,12 +100,4 @@ export function credentials(deps: ApiDependencies) {
       if (!isThere) throw notFound('credential');
       return c.body(null, 204);
     });
-}
-
-function noMasterKey(): ApiError {
-  return new ApiError(
-    409,
-    'no_master_key',
-    'Nothing secret is stored here: CARILLON_MASTER_KEYS is not set for the API. Set it there and for the workers, or name the credential by files.',
-  );
 }

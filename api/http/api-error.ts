@@ -20,6 +20,8 @@ type ProblemCode =
   | 'default_app'
   | 'device_limit_reached'
   | 'key_ended'
+  | 'too_many_webhooks'
+  | 'webhook_disabled'
   | 'rate_limited'
   | 'too_many_imports'
   | 'too_many_exports'

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { createRouter, defineRoute } from '../../api/http/router.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
+import { createMasterKeys } from '../../db/master-keys.ts';
 import { appScopes, type Scope, scopes } from '../../domain/scopes.ts';
 import { type Answer, apnsToken, createTestApi, type TestApi } from './harness.ts';
 
@@ -19,7 +20,7 @@ const unknownId = '019c0000-0000-7000-8000-00000000abcd';
 let api: TestApi;
 let operations: Operation[];
 before(async () => {
-  api = await createTestApi();
+  api = await createTestApi({ masterKeys: createMasterKeys([{ id: 'test', key: new Uint8Array(32) }]) });
   operations = await readDocument();
 });
 after(() => api.close());
@@ -133,6 +134,18 @@ test('reading, writing, sending and stopping are told apart', () => {
     ],
     'messages:send': ['DELETE /messages/{id}', 'POST /messages', 'POST /messages/resume'],
     'credentials:write': [],
+    'webhooks:write': [
+      'DELETE /webhooks/{id}',
+      'GET /webhooks',
+      'GET /webhooks/{id}',
+      'GET /webhooks/{id}/deliveries',
+      'PATCH /webhooks/{id}',
+      'POST /webhooks',
+      'POST /webhooks/{id}/deliveries/{event}/replay',
+      'POST /webhooks/{id}/replay',
+      'POST /webhooks/{id}/rotate-secret',
+      'POST /webhooks/{id}/test',
+    ],
     'events:write': ['POST /events'],
   });
 });
@@ -189,11 +202,18 @@ test('what belongs to another app is not there: 404 on every route that names a 
   const notificationId = (await ask(own, 'POST', '/v1/notifications', notification)).body.id;
   const message = { message: { title: 't' }, to: { external_id: 'theirs' } };
   const messageId = (await ask(own, 'POST', '/v1/messages', message)).body.id;
-  const idOf = (path: string) => (path.startsWith('/v1/messages/') ? messageId : notificationId);
+  const webhook = { url: 'https://shop.example/hook', types: ['notification.finished'] };
+  const webhookId = (await ask(own, 'POST', '/v1/webhooks', webhook)).body.id;
+  const idOf = (path: string) => {
+    if (path.startsWith('/v1/webhooks/')) return webhookId;
+    return path.startsWith('/v1/messages/') ? messageId : notificationId;
+  };
 
   const bodies: Record<string, unknown> = {
     'PATCH /v1/devices/{external_id}/properties': { city: 'Kyoto' },
     'PATCH /v1/notifications/{id}': { title: 'mine' },
+    'PATCH /v1/webhooks/{id}': { state: 'disabled' },
+    'POST /v1/webhooks/{id}/replay': { since: '2020-01-01T00:00:00Z' },
   };
   const naming = operations.filter(({ path, scope }) => path.includes('{') && scope !== 'admin');
   // The same id is another device to another app.
