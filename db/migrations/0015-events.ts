@@ -279,11 +279,11 @@ async function recordEvents(db: Kysely<unknown>): Promise<void> {
       loop
         continue when not webhook_wanted(app, 'events.received');
         select jsonb_agg(jsonb_build_object('type', e.type, 'nid', p_send_ids[e.of], 'device', e.device,
-            'at', to_char(e.instant at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) order by e.ordinal)
+            'at', iso_instant(e.instant)) order by e.ordinal)
           into told
           from unnest(p_of, p_devices, p_types, instants, answers) with ordinality as e (of, device, type, instant, answer, ordinal)
           where e.answer = 1 and p_app_ids[e.of] = app;
-        perform feed_webhooks(app, 'events.received', 'events', jsonb_build_object('events', told));
+        perform feed_webhooks(app, 'events.received', null, jsonb_build_object('events', told));
       end loop;
       return array_to_string(answers, '');
     end

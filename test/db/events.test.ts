@@ -311,6 +311,45 @@ describe("types of an app's own", () => {
   });
 });
 
+test('what is new is told to webhooks that want it, all of a chunk at once', async () => {
+  const appId = await addApp('listening');
+  await addDevices(appId, 'd', 1, 3, 'apns');
+  const id = await send(devices(1, 3), { appId });
+  const ofDevice = (device: string, more: Partial<NewEvent> = {}) => event(id, device, { appId, ...more });
+  const fed = () => query('select type, data from webhook_feed where app_id = $1 order by id', [appId]);
+  const listen = (types: string[]) =>
+    query(
+      "insert into webhooks (id, app_id, url, types, secret_jwe) values (gen_random_uuid(), $1, 'https://h.test', $2, '')",
+      [appId, types],
+    );
+  await listen(['notification.halted']);
+  await record(ofDevice('d1'));
+  assert.deepEqual(await fed(), [], 'nobody wants them');
+  await listen(['events.received']);
+  const at = Date.now() - 10;
+  await query('update notifications set launched_at = to_timestamp(0) where id = $1', [id]);
+  await record(
+    ofDevice('d1'),
+    ofDevice('d2', { at }),
+    ofDevice('d9'),
+    ofDevice('d3', { type: 'received', at }),
+    ofDevice('d2'),
+  );
+  await record(ofDevice('d2'));
+  const told = { nid: id, at: new Date(at).toISOString() };
+  assert.deepEqual(await fed(), [
+    {
+      type: 'events.received',
+      data: {
+        events: [
+          { ...told, type: 'opened', device: 'd2' },
+          { ...told, type: 'received', device: 'd3' },
+        ],
+      },
+    },
+  ]);
+});
+
 test('of an app that is being deleted nothing is recorded any more', async () => {
   const appId = await addApp('ending');
   await addDevices(appId, 'd', 1, 3, 'apns');
