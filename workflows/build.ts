@@ -14,7 +14,11 @@ const usage = `npm run build:workflows -- [file]
   Default: dist/workflow-bundle.js`;
 const { positionals } = readCommandLine(usage, {}, 1);
 const file = path.resolve(positionals[0] ?? 'dist/workflow-bundle.js');
-const { code } = await bundleWorkflowCode({ workflowsPath: fileURLToPath(new URL('./index.ts', import.meta.url)) });
+const pathOf = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+const { code } = await bundleWorkflowCode({
+  workflowsPath: pathOf('./index.ts'),
+  workflowInterceptorModules: [pathOf('./trace-header.ts')],
+});
 mkdirSync(path.dirname(file), { recursive: true });
 writeFileSync(file, code);
 console.log(`${file}: ${(code.length / 1e6).toFixed(2)} MB`);

@@ -1,8 +1,8 @@
-import type { Context, MiddlewareHandler } from 'hono';
-import { matchedRoutes, routePath } from 'hono/route';
+import type { MiddlewareHandler } from 'hono';
 import type { Logger } from '../../domain/logger.ts';
 import { countRequest, requestsUnderWay } from '../../telemetry/http-metrics.ts';
 import type { ApiEnv } from './env.ts';
+import { routeOf } from './route-of.ts';
 
 /** An id and a logger for the request, and one line in the log and in the metrics after it. */
 export function describeRequest(log: Logger): MiddlewareHandler<ApiEnv> {
@@ -24,11 +24,4 @@ export function describeRequest(log: Logger): MiddlewareHandler<ApiEnv> {
     countRequest(answer, ms / 1000);
     log.debug({ requestId, ...answer, ms: Math.round(ms) }, 'request');
   };
-}
-
-/** The pattern, not the path: a path holds the ids that the caller gave its devices. Of a request that was refused on its way, too. */
-function routeOf(c: Context): string {
-  const answeredBy = routePath(c);
-  if (!answeredBy.includes('*')) return answeredBy;
-  return matchedRoutes(c).find(({ path }) => !path.includes('*'))?.path ?? 'none';
 }

@@ -7,6 +7,8 @@ import type { Logger } from '../../domain/logger.ts';
 import { labelsOf, notificationStart } from '../../domain/notification-start.ts';
 import type { Environment } from '../../domain/settings.ts';
 import { notificationsTaskQueue } from '../../domain/task-queues.ts';
+import { traceStarts } from '../../telemetry/temporal-traces.ts';
+import type { Tracing } from '../../telemetry/tracing.ts';
 import type { NotificationWaker } from './waker.ts';
 
 interface TemporalWakerOptions {
@@ -16,11 +18,13 @@ interface TemporalWakerOptions {
   /** How long one call may take before the change is left to the reconciler. */
   deadlineMs: number;
   log: Logger;
+  /** Default: none. */
+  tracing?: Tracing | undefined;
 }
 
 /** Opens no connection yet, and keeps one once it has. `close` before the process ends: its keep-alive would hold it. */
 export function createTemporalWaker(options: TemporalWakerOptions): NotificationWaker & { close(): Promise<void> } {
-  const { log, deadlineMs } = options;
+  const { log, deadlineMs, tracing } = options;
   const { connectionOptions, namespace = 'default' } = loadClientConnectConfig({
     overrideEnvVars: setOnly(options.env),
   });
@@ -31,7 +35,10 @@ export function createTemporalWaker(options: TemporalWakerOptions): Notification
     ...(apiKey !== undefined && { apiKey }),
     ...(metadata !== undefined && { metadata }),
   });
-  const client = new Client({ connection, namespace });
+  const client = new Client({
+    ...{ connection, namespace },
+    ...(tracing && { interceptors: { workflow: [traceStarts(tracing)] } }),
+  });
   const taskQueue = notificationsTaskQueue(options.taskQueuePrefix);
 
   /** The change is in PostgreSQL already, so nothing is lost: the reconciler finds it. */
