@@ -10,7 +10,9 @@ import { settleBatch } from '../db/settle-batch.ts';
 import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.ts';
 import type { Notification } from '../domain/notification.ts';
 import { PayloadError, type PreparedMessage, type PushProvider } from '../providers/provider.ts';
+import { countRecorded, countWait, halts } from '../telemetry/delivery-metrics.ts';
 import type { ActivityDeps } from './activities.ts';
+import { appNameOf } from './app-names.ts';
 import { blame, type ProviderLease } from './app-providers.ts';
 import { BatchSlot } from './delivery/batch-slot.ts';
 import { BatchBooks } from './delivery/claimed-books.ts';
@@ -18,6 +20,7 @@ import { DatabaseClock } from './delivery/database-clock.ts';
 import { type Ending, endingOf, finished, halted, haltedForBooks } from './delivery/ending.ts';
 import { PendingDevices } from './delivery/pending-devices.ts';
 import type { Run } from './delivery/run.ts';
+import { waitCauseOf } from './delivery/run-end.ts';
 import { Sender } from './delivery/sender.ts';
 import { startGrace } from './delivery/shutdown-grace.ts';
 import { toHostInTrouble } from './read-notification.ts';
@@ -129,6 +132,7 @@ async function sendPrepared(
 ): Promise<Ending> {
   const { appId, launchedAt, expiresAt, inDoubtPolicy } = notification;
   const launch = { appId, launchedAt: launchedAt! };
+  const app = await retryDatabase(() => appNameOf(deps.db, appId), stop);
   const content = { prepared, expiresAt, inDoubtPolicy };
   for (let elsewhere = { devices: 0, suspects: 0 }; ; ) {
     const claim = await retryDatabase(() => claimToSend(deps.db, input.notificationId, input.seq), stop);
@@ -138,7 +142,7 @@ async function sendPrepared(
     if (devices > 0) await retryDatabase(() => pending.askElsewhere(deps.db, devices), stop);
     const sender = new Sender({
       ...deps,
-      ...{ appId, provider, pending, progress, stop, giveUp, acceptedBefore: claim.accepted },
+      ...{ appId, app, provider, pending, progress, stop, giveUp, acceptedBefore: claim.accepted },
       books: new BatchBooks(deps, appId, claim),
       slot: new BatchSlot({ slots: deps.slots, claim, stop }),
       suspectsBefore: suspects,
@@ -153,6 +157,8 @@ async function sendPrepared(
     if (end.kind === 'failed') deps.log.error({ ...names, err: end.error }, 'batch failed');
     const isAnyUntried = end.kind !== 'partAtFault' || (await hasUntriedDevices(deps.db, input.notificationId));
     const ending = endingOf(end, { ...sender.left, claim, isAnyUntried });
+    const cause = waitCauseOf(end);
+    if (cause !== undefined && ending.waitMs !== undefined) countWait(provider.name, cause, ending.waitMs);
     if (end.kind === 'stopped') deps.log.info({ ...names, reason: end.reason }, 'batch stopped');
     if (end.kind === 'partAtFault' && ending.halt === undefined) {
       deps.log.warn({ ...names, devices: ending.deferred, ...end.halt }, 'a platform waits');
@@ -165,9 +171,12 @@ async function carryOut({ deps, notification, names }: DeliverCall, ending: Endi
   const { status, reason, waitMs = 0, deferred = 0, host, settle, halt } = ending;
   if (settle !== undefined) {
     const { claim, outcome } = settle;
-    await transactionWithClient(deps.pool, (trx, client) => settleBatch(trx, client, claim, outcome));
+    const app = await appNameOf(deps.db, notification.appId);
+    const groups = await transactionWithClient(deps.pool, (trx, client) => settleBatch(trx, client, claim, outcome));
+    for (const group of groups) countRecorded({ app, provider: claim.provider }, group, group.positions.length);
   }
   if (halt !== undefined && (await haltNotificationOfAnyApp(deps.db, notification, halt))) {
+    halts.inc({ of: 'notification', reason: halt.reason });
     deps.log.error({ ...names, ...halt }, 'notification halted');
   }
   const { state, books, unreachable } = await getSummaryOfAnyApp(deps.db, notification.id);

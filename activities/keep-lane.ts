@@ -1,5 +1,6 @@
 import { Context } from '@temporalio/activity';
 import { isRefusedByDatabase } from '../db/database-error.ts';
+import { listEndedByThisOfAnyApp } from '../db/ended-entries.ts';
 import {
   claimLane,
   expireEntries,
@@ -13,12 +14,14 @@ import { countWaitingOfAnyApp } from '../db/message-counts.ts';
 import { retryDatabase } from '../db/retry-database.ts';
 import { exhausted } from '../domain/exhausted.ts';
 import type { KeepLaneInput, KeepLaneResult, LaneStatus } from '../domain/lane.ts';
+import { countRecorded, countWait, halts } from '../telemetry/delivery-metrics.ts';
 import type { ActivityDeps } from './activities.ts';
+import { appNameOf } from './app-names.ts';
 import { blame, type ProviderLease } from './app-providers.ts';
 import { DatabaseClock } from './delivery/database-clock.ts';
 import { LaneBooks } from './delivery/lane-books.ts';
 import { LaneEntries } from './delivery/lane-entries.ts';
-import type { Halt, SendEnd } from './delivery/run-end.ts';
+import { type Halt, type SendEnd, waitCauseOf } from './delivery/run-end.ts';
 import { Sender } from './delivery/sender.ts';
 import { startGrace } from './delivery/shutdown-grace.ts';
 import type { Slot } from './delivery/slot.ts';
@@ -191,7 +194,7 @@ class LaneKeeper {
       case 'wait':
       case 'partAtFault':
         this.#stopped = end.kind === 'wait' ? end.reason : end.halt.reason;
-        return this.#wait(Math.min(maxWaitMs, end.kind === 'wait' ? end.waitMs : maxWaitMs));
+        return this.#waitAfter(lane, end);
       case 'halt':
         return this.#halt(claim, lane, end.halt);
       case 'failed':
@@ -208,6 +211,13 @@ class LaneKeeper {
     }
   }
 
+  async #waitAfter({ provider }: Lane, end: SendEnd & { kind: 'wait' | 'partAtFault' }): Promise<undefined> {
+    const waitMs = Math.min(maxWaitMs, end.kind === 'wait' ? end.waitMs : maxWaitMs);
+    const startedAt = performance.now();
+    await this.#wait(waitMs);
+    countWait(provider, waitCauseOf(end)!, performance.now() - startedAt);
+  }
+
   async #send(
     lane: Lane,
     claim: LaneClaim,
@@ -217,10 +227,11 @@ class LaneKeeper {
     const deps = this.#deps;
     const load = () => LaneEntries.load({ ...deps, claim, provider, clock: new DatabaseClock() });
     const entries = await retryDatabase(load, this.#stop);
+    const app = await retryDatabase(() => appNameOf(deps.db, lane.appId), this.#stop);
     this.#entries = entries;
     const sender = new Sender({
       ...deps,
-      ...{ appId: lane.appId, provider, pending: entries, progress: this.#progress, ...signals },
+      ...{ appId: lane.appId, app, provider, pending: entries, progress: this.#progress, ...signals },
       books: new LaneBooks(deps, claim, entries),
       slot: laneSlot((waitMs, reason) => this.#waitFor(reason, Math.min(waitMs, maxWaitMs))),
       ...{ acceptedBefore: 0, suspectsBefore: 0, random: deps.random ?? Math.random },
@@ -239,18 +250,30 @@ class LaneKeeper {
     this.#stopped = `${halt.reason} since ${since}, tried every ${haltMs / 1000} s: ${halt.detail}`;
     if (lane.halt?.detail !== halt.detail) {
       const { appId, provider, number } = lane;
+      halts.inc({ of: 'lane', reason: halt.reason });
       log.error({ ...this.#names, appId, provider, lane: number, ...halt }, 'lane halted');
     }
     await retryDatabase(() => haltLane(db, claim, halt), this.#stop);
     const until = performance.now() + haltMs;
     while (!this.#stop.aborted && performance.now() < until) {
-      const expired = await retryDatabase(() => expireEntries(db, claim), this.#stop);
+      const expired = await retryDatabase(() => this.#expire(claim, lane), this.#stop);
       if (expired > 0) log.info({ ...this.#names, expired }, 'messages expired in a halted lane');
       await this.#wait(lookMs);
       const now = await retryDatabase(() => findLaneOfAnyApp(db, this.#laneId), this.#stop);
       if (now?.halt == null) return undefined;
     }
     return undefined;
+  }
+
+  async #expire(claim: LaneClaim, { appId, provider }: Lane): Promise<number> {
+    const { db } = this.#deps;
+    const app = await appNameOf(db, appId);
+    const { expired, ended } = await db.transaction().execute(async (trx) => {
+      const expired = await expireEntries(trx, claim);
+      return { expired, ended: expired > 0 ? await listEndedByThisOfAnyApp(trx, claim) : [] };
+    });
+    for (const { devices, ...end } of ended) countRecorded({ app, provider }, end, devices);
+    return expired;
   }
 
   async #waitFor(reason: string, ms: number): Promise<void> {

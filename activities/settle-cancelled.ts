@@ -5,7 +5,9 @@ import { ensureDeliveryPartition } from '../db/delivery-partitions.ts';
 import { getSummaryOfAnyApp } from '../db/notifications.ts';
 import { findPlan, planNextPage } from '../db/plan.ts';
 import { settleBatch } from '../db/settle-batch.ts';
+import { countRecorded } from '../telemetry/delivery-metrics.ts';
 import type { ActivityDeps } from './activities.ts';
+import { appNameOf } from './app-names.ts';
 import { closeBooks } from './close-books.ts';
 
 /**
@@ -14,8 +16,9 @@ import { closeBooks } from './close-books.ts';
  * is closed already. Keyed by what has an outcome: a call that was stopped between two steps is repeated with what is still open.
  */
 export async function settleCancelled(deps: ActivityDeps, notificationId: string, stop: AbortSignal): Promise<void> {
-  const { finishedAt } = await getSummaryOfAnyApp(deps.db, notificationId);
+  const { finishedAt, appId } = await getSummaryOfAnyApp(deps.db, notificationId);
   if (finishedAt !== null) return;
+  const app = await appNameOf(deps.db, appId);
   while (!(await findPlan(deps.db, notificationId)).isPlanned) {
     await deps.db.transaction().execute((trx) => planNextPage(trx, notificationId, deps.config.batchSize));
     stop.throwIfAborted();
@@ -27,10 +30,11 @@ export async function settleCancelled(deps: ActivityDeps, notificationId: string
     if (batch === undefined) break;
     seq = batch.seq;
     try {
-      await transactionWithClient(deps.pool, async (trx, client) => {
+      const groups = await transactionWithClient(deps.pool, async (trx, client) => {
         const claim = await claimBatch(trx, notificationId, seq);
-        if (claim) await settleBatch(trx, client, claim, 'cancelled');
+        return claim ? settleBatch(trx, client, claim, 'cancelled') : [];
       });
+      for (const group of groups) countRecorded({ app, provider: batch.provider }, group, group.positions.length);
     } catch (error) {
       // One batch that PostgreSQL refuses must not keep the others pending.
       if (!isRefusedByDatabase(error)) throw error;

@@ -1,4 +1,4 @@
-import { type Kysely, sql } from 'kysely';
+import { type Kysely, sql, type Transaction } from 'kysely';
 import { workerActor } from '../domain/actor.ts';
 import type { ProviderName } from '../domain/device.ts';
 import { auditEntry } from './audit-entries.ts';
@@ -141,10 +141,10 @@ export async function haltLane(
   `.execute(db);
 }
 
-/** Ends what is too old in a lane that sends nothing. @returns entries that were ended */
-export async function expireEntries(db: Kysely<Database>, { laneId, fence }: LaneClaim): Promise<number> {
+/** Ends what is too old in a lane that sends nothing. Part of a transaction. @returns entries that were ended */
+export async function expireEntries(trx: Transaction<Database>, { laneId, fence }: LaneClaim): Promise<number> {
   const { rows } = await sql<{ expired: number | null }>`
     select expire_entries(${laneId}, ${fence}) as expired
-  `.execute(db);
+  `.execute(trx);
   return rows[0]!.expired ?? 0;
 }

@@ -10,6 +10,7 @@ import type { Database } from './schema.ts';
 /**
  * Records one outcome for every device of a claimed batch that has none: after a cancellation or an expiry. Devices that may have got the
  * message already (in doubt) end as `unknown` instead. `client` is the transaction's.
+ * @returns what was recorded
  * @throws {FencedError}
  */
 export async function settleBatch(
@@ -17,7 +18,7 @@ export async function settleBatch(
   client: StatementClient,
   claim: Claim,
   outcome: 'cancelled' | 'expired',
-): Promise<void> {
+): Promise<DeliveryGroup[]> {
   const batch = await trx
     .selectFrom('batches')
     .select(['horizon', 'recorded'])
@@ -53,4 +54,5 @@ export async function settleBatch(
   });
   await recordDeliveries(client, claim, groups);
   await deleteDeferralsOfBatch(trx, claim);
+  return groups;
 }

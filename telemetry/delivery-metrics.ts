@@ -10,7 +10,6 @@ interface RecordedGroup {
   reason: string | null;
   attempts: number;
   inDoubt: boolean;
-  positions: { readonly length: number };
 }
 
 /** Whose devices, by name. */
@@ -45,15 +44,12 @@ const retirements = counter({
   labels: ['app', 'provider'],
 });
 
-/** To be called once what is recorded is committed: a chunk at a time, never for each device. */
-export function countRecorded({ app, provider }: Whose, groups: readonly RecordedGroup[]): void {
-  for (const group of groups) {
-    const { length: devices } = group.positions;
-    const { outcome, inDoubt } = group;
-    deliveries.inc({ app, provider, outcome, reason_class: reasonClassOf(group) }, devices);
-    if (group.attempts > 0) attempts.inc({ app, provider }, group.attempts * devices);
-    if (inDoubt) doubts.inc({ app, provider }, devices);
-  }
+/** To be called once what is recorded is committed: for devices that ended alike together, never for each device. */
+export function countRecorded({ app, provider }: Whose, group: RecordedGroup, devices: number): void {
+  const { outcome, inDoubt } = group;
+  deliveries.inc({ app, provider, outcome, reason_class: reasonClassOf(group) }, devices);
+  if (group.attempts > 0) attempts.inc({ app, provider }, group.attempts * devices);
+  if (inDoubt) doubts.inc({ app, provider }, devices);
 }
 
 /** As `countRecorded`. */
@@ -108,7 +104,11 @@ const eachWait = (read: (wait: { count: number; seconds: number }) => number) =>
     waitCauses.map((cause) => ({ labels: { provider, cause }, value: read(waits[cause]) })),
   );
 
-collected('counter', { name: 'carillon_windows_total', help: 'Windows that were reserved.' }, each((one) => one.reserved));
+collected(
+  'counter',
+  { name: 'carillon_windows_total', help: 'Windows that were reserved.' },
+  each((one) => one.reserved),
+);
 collected(
   'counter',
   { name: 'carillon_window_devices_total', help: 'Devices in the windows that were reserved.' },

@@ -11,7 +11,7 @@ import type { UnsentVerdict } from '../../providers/provider.ts';
 import type { Decision } from './decide.ts';
 import type { Run } from './run.ts';
 import type { RunBooks } from './run-books.ts';
-import type { RunEnd, SendEnd } from './run-end.ts';
+import { type RunEnd, rateLimit, type SendEnd } from './run-end.ts';
 import type { RunHost, RunHosts } from './run-hosts.ts';
 import type { Part } from './run-parts.ts';
 
@@ -55,7 +55,7 @@ export class HostTroubles {
     const outageMs = isNew ? Math.min(retryMaxMs, health.outageWaitMs(retryBaseMs)) : 0;
     const waitMs = Math.max(outageMs, decision.kind === 'defer' ? decision.waitMs : 0);
     const until = performance.now() + waitMs;
-    this.#block(host, waitMs, isFailing ? 'provider fails' : 'rate limit');
+    this.#block(host, waitMs, isFailing ? 'provider fails' : rateLimit);
     // One write for each answer would be too many: only a later end is written.
     if (until <= (this.#blockWrittenUntil.get(host) ?? Number.NEGATIVE_INFINITY) + 1_000) return;
     this.#blockWrittenUntil.set(host, until);

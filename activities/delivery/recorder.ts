@@ -2,6 +2,8 @@ import { isRefusedByDatabase } from '../../db/database-error.ts';
 import { addToGroups, type Ended } from '../../db/delivery-groups.ts';
 import type { Retirement } from '../../db/devices.ts';
 import { retryDatabase } from '../../db/retry-database.ts';
+import type { ProviderName } from '../../domain/device.ts';
+import { countDeferrals, countRecorded, countRetirements } from '../../telemetry/delivery-metrics.ts';
 import type { Chunk, ClaimedBooks } from './claimed-books.ts';
 import type { PendingDevice, PlacedDeferral } from './pending.ts';
 import type { Run } from './run.ts';
@@ -20,6 +22,7 @@ const laneQuietMs = 50;
  */
 export class Recorder {
   readonly #books: ClaimedBooks;
+  readonly #whose: { app: string; provider: ProviderName };
   readonly #isLane: boolean;
   readonly #giveUp: AbortSignal;
   readonly #onFailure: (error: unknown) => void;
@@ -34,8 +37,9 @@ export class Recorder {
   /** True once every device of the batch has its outcome. */
   isFinished = false;
 
-  constructor({ books, pending, config, giveUp }: Run, onFailure: (error: unknown) => void) {
+  constructor({ books, app, provider, pending, config, giveUp }: Run, onFailure: (error: unknown) => void) {
     this.#books = books;
+    this.#whose = { app, provider: provider.name };
     this.#isLane = pending.isEndless;
     this.#chunkSize = Math.min(maxChunkSize, config.windowSize);
     this.#giveUp = giveUp;
@@ -59,9 +63,14 @@ export class Recorder {
     this.#grow();
   }
 
-  /** Resolves when fewer than `limit` outcomes are unwritten, or when nothing will be written any more. */
+  /** Fewer than `limit` outcomes are unwritten, or nothing will be written any more. */
+  hasRoom(limit: number): boolean {
+    return this.#unwritten < limit || this.#failure !== undefined;
+  }
+
+  /** Resolves when `hasRoom`. */
   async room(limit: number): Promise<void> {
-    while (this.#unwritten >= limit && this.#failure === undefined) {
+    while (!this.hasRoom(limit)) {
       await new Promise<void>((resolve) => this.#roomWaiters.push(resolve));
     }
   }
@@ -104,6 +113,9 @@ export class Recorder {
     this.#writing = this.#store(chunk)
       .then(() => {
         this.#unwritten -= chunk.outcomes + chunk.deferrals.size;
+        for (const group of chunk.groups) countRecorded(this.#whose, group, group.positions.length);
+        countDeferrals(this.#whose, chunk.deferrals.values());
+        countRetirements(this.#whose, chunk.retirements.length);
       })
       .catch((error: unknown) => {
         this.#failure = error;

@@ -1,5 +1,6 @@
 import { FencedError } from '../../db/fenced-error.ts';
 import type { NotificationSummary } from '../../domain/notification.ts';
+import type { WaitCause } from '../../telemetry/delivery-metrics.ts';
 
 /** Why a send is halted. */
 export type Halt = NonNullable<NotificationSummary['halt']>;
@@ -20,6 +21,16 @@ export type SendEnd =
   | { kind: 'askElsewhere'; devices: number; suspects: number }
   | { kind: 'shutdown' }
   | { kind: 'failed'; error: unknown };
+
+/** Whatever asks for fewer requests a second: somebody here, or the provider. */
+export const rateLimit = 'rate limit';
+
+/** What is waited for after a run that ended so; undefined: nothing. */
+export function waitCauseOf(end: SendEnd): WaitCause | undefined {
+  if (end.kind === 'noneDue') return end.blockedMs === undefined ? 'deferred' : 'host';
+  if (end.kind === 'wait') return end.reason === rateLimit ? 'rate_limit' : 'host';
+  return end.kind === 'partAtFault' ? 'platform' : undefined;
+}
 
 /** Why one run over a batch is to end: undefined for as long as it goes on. */
 export class RunEnd {

@@ -7,6 +7,8 @@ import type { Slot } from './slot.ts';
 /** What one run over a claimed batch or lane is given. */
 export interface Run extends Pick<ActivityDeps, 'db' | 'overload' | 'providerHosts' | 'config'> {
   appId: number;
+  /** Its name. */
+  app: string;
   books: ClaimedBooks;
   provider: PushProvider;
   pending: Pending;

@@ -1,3 +1,4 @@
+import { countWait, runs } from '../../telemetry/delivery-metrics.ts';
 import { silenceMs } from './batch-slot.ts';
 import { Dispatcher } from './dispatcher.ts';
 import type { Left } from './ending.ts';
@@ -84,7 +85,9 @@ export class Sender {
     this.#run.slot.takeBack();
     await this.#orEnd(() => this.#leave());
     stop.removeEventListener('abort', onStop);
-    return this.#end.why ?? this.#endWithNoneDue();
+    const end = this.#end.why ?? (await this.#endWithNoneDue());
+    runs.inc({ provider: this.#run.provider.name, end: end.kind });
+    return end;
   }
 
   async #send(): Promise<void> {
@@ -102,6 +105,7 @@ export class Sender {
     // Not for each device on its own: those that are due shortly after it are one window with it.
     const waitMs = Math.max(dueMs, gatherMs);
     if (!this.#run.slot.mayWaitForDeferred(waitMs)) return false;
+    countWait(this.#run.provider.name, 'deferred', waitMs);
     await this.#run.slot.waitHere(waitMs, 'refused for now');
     return this.#end.why === undefined;
   }

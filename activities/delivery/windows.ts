@@ -1,18 +1,17 @@
 import { retryDatabase } from '../../db/retry-database.ts';
 import type { Reservation } from '../../db/windows.ts';
 import { exhausted } from '../../domain/exhausted.ts';
+import { countWait, countWindow, type WaitCause } from '../../telemetry/delivery-metrics.ts';
 import { maxWaitHereMs } from './batch-slot.ts';
 import type { HostTroubles } from './host-troubles.ts';
 import type { PendingDevice } from './pending.ts';
 import type { Recorder } from './recorder.ts';
 import type { Run } from './run.ts';
-import type { RunEnd } from './run-end.ts';
+import { type RunEnd, rateLimit } from './run-end.ts';
 import type { RunHosts } from './run-hosts.ts';
 import type { Slot } from './slot.ts';
 import type { TokenJudgement } from './token-judgement.ts';
 import { nextWindowSize, smallestWindow } from './window-size.ts';
-
-const rateLimit = 'rate limit';
 
 /** The windows of one run: each is reserved in the books before any of its devices is sent to. */
 export class Windows {
@@ -45,24 +44,27 @@ export class Windows {
 
   /** The next window, reserved; undefined: no device is due, or the run is to end. */
   async next(): Promise<PendingDevice[] | undefined> {
-    const { config, pending, giveUp } = this.#run;
+    const { config, pending, provider, giveUp } = this.#run;
     while (this.#end.why === undefined) {
       if (await this.#troubles.hasBecomeAlone()) return undefined;
       // So a crash leaves at most three windows in doubt (outcomes not written, the one being sent, the next), the requests
       // under way, and the answers that the breaker holds.
-      await this.#recorder.room(config.windowSize);
+      if (!this.#recorder.hasRoom(config.windowSize)) {
+        await this.#timed('room', this.#recorder.room(config.windowSize));
+      }
       this.#judgement.tellAcceptances();
       const devices = await retryDatabase(() => pending.peek(this.#size), giveUp);
       if (devices.length === 0) return undefined;
       // A deferral must be in the books before its device is sent to again, or a crash would not know of the attempt.
       if (devices.some(({ wasDeferred }) => wasDeferred)) await this.#recorder.flush();
       if (this.#end.why !== undefined) return undefined;
-      const reservation = await this.#reserve(devices);
+      const reservation = await this.#timed('reservation', this.#reserve(devices));
       if (reservation.answer !== 'go') {
         await this.#holdBack(reservation);
         continue;
       }
       pending.take(reservation.granted);
+      countWindow(provider.name, reservation.granted);
       for (const trouble of reservation.hosts) this.#troubles.learn(trouble);
       // If so the run is over, and the window is given back with the rest.
       await this.#troubles.hasBecomeAlone();
@@ -76,6 +78,15 @@ export class Windows {
     this.#size = nextWindowSize(this.#size, sent, this.#run.config.windowSize);
   }
 
+  async #timed<T>(cause: WaitCause, wait: Promise<T>): Promise<T> {
+    const startedAt = performance.now();
+    try {
+      return await wait;
+    } finally {
+      countWait(this.#run.provider.name, cause, performance.now() - startedAt);
+    }
+  }
+
   #reserve(devices: PendingDevice[]): Promise<Reservation> {
     const { books, provider, giveUp } = this.#run;
     const at = { hosts: this.#hosts.namesOf(devices), credential: provider.credential };
@@ -85,8 +96,9 @@ export class Windows {
   async #holdBack(reservation: Exclude<Reservation, { answer: 'go' }>): Promise<void> {
     switch (reservation.answer) {
       case 'wait':
-        if (this.#slot.mayWaitForQuota(reservation.waitMs)) await this.#slot.waitHere(reservation.waitMs, rateLimit);
-        else {
+        if (this.#slot.mayWaitForQuota(reservation.waitMs)) {
+          await this.#timed('rate_limit', this.#slot.waitHere(reservation.waitMs, rateLimit));
+        } else {
           const waitMs = Math.max(reservation.waitMs, maxWaitHereMs);
           this.#end.stopFor({ kind: 'wait', waitMs, reason: rateLimit });
         }

@@ -2,6 +2,7 @@ import { z } from '@hono/zod-openapi';
 import type { MiddlewareHandler } from 'hono';
 import { messageIntake } from '../../db/accept-messages.ts';
 import { recordChange } from '../../db/audit-entries.ts';
+import { listEndedByThisOfAnyApp } from '../../db/ended-entries.ts';
 import {
   cancelMessage,
   type DirectMessage,
@@ -10,6 +11,7 @@ import {
   messageReader,
 } from '../../db/messages.ts';
 import { inTransaction } from '../../db/transaction.ts';
+import { countRecorded } from '../../telemetry/delivery-metrics.ts';
 import { acceptedMessages } from '../../telemetry/http-metrics.ts';
 import { whileValid } from '../access/while-valid.ts';
 import type { ApiDependencies } from '../dependencies.ts';
@@ -245,14 +247,17 @@ export function messages(deps: ApiDependencies) {
     .openapi(deleteRoute, async (c) => {
       const { id: appId } = c.var.app;
       const id = checkedMessageId(c.req.valid('param').id);
-      const cancelled = await inTransaction(db, async (trx) => {
+      const { cancelled, ended } = await inTransaction(db, async (trx) => {
         const devices = await cancelMessage(trx, appId, id);
         if (devices === undefined) throw notFound('message');
         const target = { kind: 'message', id };
         if (devices > 0)
           await recordChange(trx, c.var.actor, { appId, action: 'message.cancel', target, changes: { devices } });
-        return devices;
+        return { cancelled: devices, ended: devices > 0 ? await listEndedByThisOfAnyApp(trx, { messageId: id }) : [] };
       });
+      for (const { provider, devices, ...end } of ended) {
+        countRecorded({ app: c.var.app.name, provider }, end, devices);
+      }
       return c.json({ ...fromDirectMessage(await get(appId, id)), cancelled }, 200);
     });
 }

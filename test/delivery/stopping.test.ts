@@ -324,7 +324,7 @@ test('a run leaves no listener behind at the signals that may end it', async () 
   const pending = await PendingDevices.load({ ...deps, launch, claim, content, clock: new DatabaseClock() });
   const [stop, giveUp] = [new AbortController().signal, new AbortController().signal];
   const running = new Sender({
-    ...{ ...deps, appId, provider, pending, stop, giveUp },
+    ...{ ...deps, appId, app: 'default', provider, pending, stop, giveUp },
     books: new BatchBooks(deps, appId, claim),
     slot: new BatchSlot({ ...deps, claim, stop }),
     ...{ acceptedBefore: 0, suspectsBefore: 0 },

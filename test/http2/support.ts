@@ -49,7 +49,7 @@ export function openPool(port: number, options: Partial<Http2PoolOptions> = {}):
 
 /** Of a pool that is closed, and the only one that counted there. */
 function checkTraffic(traffic: ProviderTraffic, stats: Http2PoolStats): void {
-  const sum = (counts: Iterable<number>) => Iterator.from(counts).reduce((a, b) => a + b, 0);
+  const sum = (counts: Iterable<number>) => Array.from(counts).reduce((a, b) => a + b, 0);
   assert.deepEqual(traffic.now, { requests: 0, connections: 0 });
   const { answered, notProcessed, unanswered, opened, resent, endings } = stats;
   assert.deepEqual(

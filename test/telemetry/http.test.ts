@@ -75,4 +75,16 @@ describe('requests to the API', () => {
     assert.equal(sumOf(metrics, 'carillon_messages_accepted_total', { by: 'request' }), 1);
     assert.equal(sumOf(metrics, 'carillon_messages_accepted_total', { by: 'stream' }), 2);
   });
+
+  test('tell events by what became of them', async () => {
+    const { body: sent } = await api.request('POST', '/v1/messages', {
+      to: { external_id: 'a' },
+      message: { title: 'Hello' },
+    });
+    const event = { type: 'opened', nid: sent.id, device: 'a' };
+    await api.request('POST', '/v1/events', { events: [event, event, { ...event, device: 'nobody' }] });
+    const metrics = await readMetrics();
+    const events = (result: string) => sumOf(metrics, 'carillon_events_total', { result });
+    assert.deepEqual([events('accepted'), events('repeated'), events('unknown'), events('refused')], [1, 1, 1, 0]);
+  });
 });
