@@ -9,6 +9,7 @@ import type { DeliverBatchInput, DeliverBatchResult } from '../domain/delivery.t
 import type { KeepLaneInput, KeepLaneResult } from '../domain/lane.ts';
 import type { Logger } from '../domain/logger.ts';
 import type { WebhookStep, WebhookWorkflowInput } from '../domain/webhook.ts';
+import type { Tracing } from '../telemetry/tracing.ts';
 import type { ProviderSource } from './app-providers.ts';
 import type { BookStore } from './book-store.ts';
 import { cancelByOperator } from './cancel-by-operator.ts';
@@ -47,6 +48,8 @@ export interface ActivityDeps {
   bell: LaneBell;
   /** Where finished books are uploaded to; undefined: nowhere. */
   bookStore?: BookStore | undefined;
+  /** Default: none. */
+  tracing?: Tracing | undefined;
   /** Default: Temporal has none. */
   search?: Pick<SearchAttributes, 'isOn'>;
   /** After so many milliseconds without a message a lane is left; default five minutes. */

@@ -27,7 +27,9 @@ import {
   webhookTaskQueue,
 } from '../domain/task-queues.ts';
 import { proveFiles, surroundingsOf } from '../providers/open.ts';
-import { type ActivityDeps, createActivities } from './activities.ts';
+import { traceActivities } from '../telemetry/temporal-traces.ts';
+import { openTracing } from '../telemetry/tracing.ts';
+import { type Activities, type ActivityDeps, createActivities } from './activities.ts';
 import { AppProviders } from './app-providers.ts';
 import { createBookStore } from './book-store.ts';
 import { OverloadWatch } from './delivery/overload-watch.ts';
@@ -59,6 +61,9 @@ const lanesAtOnce = 1_000;
 const uploadsAtOnce = 2;
 /** On Temporal Cloud every heartbeat that reaches the server is billed; pause and cancel do not wait for one. */
 const heartbeatThrottle = '2s';
+/** Half an hour at a lane is no span. */
+const endless = 'keepLane' satisfies keyof Activities;
+const traceHeaderModule = fileURLToPath(new URL('../workflows/trace-header.ts', import.meta.url));
 const dayMs = 24 * 60 * 60_000;
 
 const { config, configured } = loadWorkerSettings(process.env);
@@ -66,6 +71,7 @@ const log = pino({ name: 'carillon-worker', level: config.logLevel });
 const stopping = new AbortController();
 
 installRuntime(log);
+const tracing = await openTracing(process.env, 'carillon-worker', log);
 const { db, pool } = connect(config.databaseUrl, {
   maxConnections: Math.max(config.databaseMaxConnections, 4 + 6 * config.worker.concurrentBatches),
   applicationName: 'carillon-worker',
@@ -91,6 +97,7 @@ const deps: ActivityDeps = {
   slots: new SendingSlots(config.worker.concurrentBatches),
   bell: new LaneBell((laneId) => wakeLane(laneId)),
   webhooks,
+  tracing,
   bookStore: config.worker.bookExport && createBookStore(config.worker.bookExport),
 };
 if (config.proxy !== undefined) {
@@ -114,6 +121,7 @@ try {
   await Promise.all([providers.close(), laneProviders.close(), webhooks.close()]);
   await connection.close();
   await db.destroy();
+  await tracing?.close();
   log.info({}, 'worker stopped');
 }
 
@@ -122,6 +130,7 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
     connection,
     namespace,
     activities: createActivities(deps),
+    ...(tracing && { interceptors: { activity: [traceActivities(tracing, endless)] } }),
     maxHeartbeatThrottleInterval: heartbeatThrottle,
     // What a dead worker had in its cache is waited for no longer than this; the default of 10 s held up lanes and sends.
     stickyQueueScheduleToStartTimeout: '2s',
@@ -140,7 +149,10 @@ function workerOptions({ worker, taskQueuePrefix }: Config, deps: ActivityDeps):
           maxConcurrentLocalActivityExecutions: smallSendsAtOnce,
           ...(worker.workflowBundlePath
             ? { workflowBundle: { codePath: worker.workflowBundlePath } }
-            : { workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)) }),
+            : {
+                workflowsPath: fileURLToPath(new URL('../workflows/index.ts', import.meta.url)),
+                interceptors: { ...common.interceptors, workflowModules: [traceHeaderModule] },
+              }),
         },
         {
           ...common,

@@ -40,6 +40,7 @@ export interface Database {
   message_entries: MessageEntryRow;
   message_keys: MessageKeyRow;
   message_counts: MessageCountRow;
+  book_stores: BookStoreRow;
   webhooks: WebhookRow;
   webhook_feed: WebhookFeedRow;
   webhook_events: WebhookEventRow;
@@ -206,6 +207,8 @@ export interface NotificationRow {
   launched_at: Date | null;
   expires_at: Date | null;
   finished_at: Date | null;
+  /** Null: the books were not uploaded. */
+  exported_at: Date | null;
   halt_reason: HaltReason | null;
   halt_detail: string | null;
   totals: Json<Totals> | null;
@@ -215,6 +218,14 @@ export interface NotificationRow {
   seen_version: Default<number>;
   created_at: Default<Date>;
   updated_at: Default<Date>;
+}
+
+/** A store that finished books are uploaded to. */
+interface BookStoreRow {
+  /** Its address. */
+  name: string;
+  /** Sends that ended before are not uploaded by themselves. */
+  set_at: Default<Date>;
 }
 
 type BatchCounts = { [O in Outcome]: Default<number> };

@@ -23,6 +23,8 @@ export interface NotificationSummary {
   expiresAt: Date | null;
   /** Set once the books are closed: every device of the audience has its outcome. */
   finishedAt: Date | null;
+  /** When its books were uploaded to object storage; null: they were not. */
+  exportedAt: Date | null;
   halt: { reason: HaltReason; detail: string } | null;
   /** While the notification is sending: unreachable hosts of providers that it still has devices for. */
   unreachable: UnreachableHost[];

@@ -203,7 +203,7 @@ function checkReadme(): void {
   const rows = read('README.md')
     .split('\n')
     .filter((line) => line.startsWith('| `'));
-  const named = new Set(rows.flatMap((row) => row.split(' | ')[0]!.match(/\b[A-Z][A-Z_]{3,}\b/g) ?? []));
+  const named = new Set(rows.flatMap((row) => row.split(' | ')[0]!.match(/\b[A-Z][A-Z0-9_]{3,}\b/g) ?? []));
   // Some are read in lower case as well.
   for (const name of ownVariables)
     if (!named.has(name.toUpperCase())) problems.push(`README.md: the settings lack ${name}`);

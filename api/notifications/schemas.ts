@@ -101,6 +101,9 @@ export const notificationSummarySchema = z
     launched_at: answeredInstantOrNull,
     expires_at: answeredInstantOrNull,
     finished_at: answeredInstantOrNull.openapi({ description: 'Set once every device has its outcome.' }),
+    exported_at: answeredInstantOrNull.openapi({
+      description: 'When its books were uploaded to object storage, where the service is set to do that.',
+    }),
     halt: haltSchema,
     unreachable: z.array(unreachableHostSchema).openapi({
       description:
@@ -180,6 +183,7 @@ export function fromSummary(notification: NotificationSummary): z.infer<typeof n
     launched_at: notification.launchedAt?.toISOString() ?? null,
     expires_at: notification.expiresAt?.toISOString() ?? null,
     finished_at: notification.finishedAt?.toISOString() ?? null,
+    exported_at: notification.exportedAt?.toISOString() ?? null,
     halt: notification.halt,
     unreachable: notification.unreachable.map(fromUnreachableHost),
     books: fromBooks(notification.books),
@@ -201,6 +205,7 @@ export const summaryColumns = [
     'launched_at',
     'expires_at',
     'finished_at',
+    'exported_at',
   ],
   ...['halt_reason', 'audience', ...outcomes, 'pending', 'in_doubt', 'created_at', 'updated_at'],
 ];

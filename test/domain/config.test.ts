@@ -76,8 +76,13 @@ const others = [
     ...jwtClaims,
   ],
 ];
-/** In `proxy.test.ts` and `master-keys.test.ts`. */
-const elsewhere = ['https_proxy', 'HTTPS_PROXY', 'no_proxy', 'NO_PROXY', 'CARILLON_MASTER_KEYS'];
+/** In `proxy.test.ts`, `master-keys.test.ts` and `book-export.test.ts`. */
+const elsewhere = [
+  ...['https_proxy', 'HTTPS_PROXY', 'no_proxy', 'NO_PROXY', 'CARILLON_MASTER_KEYS'],
+  ...['BUCKET', 'ENDPOINT', 'REGION', 'PREFIX', 'FORCE_PATH_STYLE', 'SINCE'].map(
+    (name) => `CARILLON_EXPORT_S3_${name}`,
+  ),
+];
 
 test('every setting that is read has its rule here', () => {
   const read = new Set<string>();

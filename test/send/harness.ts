@@ -22,7 +22,12 @@ import type { Message } from '../../domain/message.ts';
 import type { NotificationSummary } from '../../domain/notification.ts';
 import type { InDoubtPolicy, NotificationState } from '../../domain/notification-state.ts';
 import type { Outcome } from '../../domain/outcome.ts';
-import { deliveryTaskQueue, laneTaskQueue, notificationsTaskQueue } from '../../domain/task-queues.ts';
+import {
+  deliveryTaskQueue,
+  exportsTaskQueue,
+  laneTaskQueue,
+  notificationsTaskQueue,
+} from '../../domain/task-queues.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { createTestApi, type TestApi } from '../api/harness.ts';
 import { createScriptedProvider, type ScriptedProvider, sourceOf } from '../delivery/harness.ts';
@@ -65,7 +70,7 @@ export interface RunningWorker {
   stop(): Promise<void>;
 }
 
-type WorkerOptions = Partial<WorkerConfig> & Pick<ActivityDeps, 'laneIdleMs' | 'search'>;
+type WorkerOptions = Partial<WorkerConfig> & Pick<ActivityDeps, 'laneIdleMs' | 'search' | 'bookStore'>;
 
 export interface SendBench {
   api: TestApi;
@@ -85,10 +90,13 @@ export interface SendBench {
 
 let bundle: Promise<WorkflowBundle> | undefined;
 
+const workflowFile = (name: string) => fileURLToPath(new URL(`../../workflows/${name}`, import.meta.url));
+
 /** Once per test file. */
 export function workflowBundle(): Promise<WorkflowBundle> {
   bundle ??= bundleWorkflowCode({
-    workflowsPath: fileURLToPath(new URL('../../workflows/index.ts', import.meta.url)),
+    workflowsPath: workflowFile('index.ts'),
+    workflowInterceptorModules: [workflowFile('trace-header.ts')],
     logger: new DefaultLogger('ERROR'),
   });
   return bundle;
@@ -192,12 +200,18 @@ export async function createSendBench(): Promise<SendBench> {
     };
   }
 
-  async function startWorker({ laneIdleMs, search, ...settings }: WorkerOptions = {}): Promise<RunningWorker> {
+  async function startWorker({
+    laneIdleMs,
+    search,
+    bookStore,
+    ...settings
+  }: WorkerOptions = {}): Promise<RunningWorker> {
     const config = { ...loadConfig({ DATABASE_URL: api.database.url }).worker, ...quick, ...settings };
     const deps: ActivityDeps = {
       ...{ db, pool, overload: new OverloadWatch(), providerHosts: new ProviderHosts(log), config, log },
       providers: sourceOf(providers),
       ...(laneIdleMs !== undefined && { laneIdleMs }),
+      bookStore,
       ...(search !== undefined && { search }),
       slots: new SendingSlots(config.concurrentBatches),
       bell: new LaneBell((laneId) => wakeLane(laneId)),
@@ -232,6 +246,7 @@ export async function createSendBench(): Promise<SendBench> {
       ...(['apns', 'fcm'] as const).map((provider) =>
         Worker.create({ ...common, taskQueue: laneTaskQueue(prefix, provider) }),
       ),
+      ...(bookStore ? [Worker.create({ ...common, taskQueue: exportsTaskQueue(prefix) })] : []),
     ]);
     const listening = new AbortController();
     const listened = deps.bell.listen(pool, log, listening.signal);
