@@ -42,3 +42,9 @@ export const acceptedMessages = counter({
   help: 'Messages to one person that were accepted, by how they came: one in a request, or lines of a stream.',
   labels: ['by'],
 });
+
+export const toldEvents = counter({
+  name: 'carillon_events_total',
+  help: 'What devices told of sends, by what became of it: accepted, repeated, unknown, or refused for its type.',
+  labels: ['result'],
+});

@@ -53,8 +53,8 @@ export async function* runEvents(
   }
 
   async function count(taken: TakenLine[]): Promise<string> {
-    const answers = await record(taken.map(({ event }) => event));
-    return taken.map(({ line }, i) => (tally.add(answers[i]!) ? '' : failure(line, typeRefused('type')))).join('');
+    const refused = tally.add(await record(taken.map(({ event }) => event)));
+    return refused.map((place) => failure(taken[place]!.line, typeRefused('type'))).join('');
   }
 
   function begin(taken: TakenLine[]): void {

@@ -93,9 +93,9 @@ export function events(deps: ApiDependencies, takePlace: TakePlace) {
     const list = 'events' in body ? body.events : [body];
     const answers = await record(list.map((event) => toNewEvent(c.var.app.id, event, now)));
     const tally = new Tally(c.var.caller);
-    const refused = answers.map((answer) => tally.add(answer)).indexOf(false);
+    const [refused] = tally.add(answers);
     // The others are counted all the same: to send them again is harmless.
-    if (refused >= 0) throw typeRefused('events' in body ? `events[${refused}].type` : 'type');
+    if (refused !== undefined) throw typeRefused('events' in body ? `events[${refused}].type` : 'type');
     return c.json(tally.told(), 200);
   });
 }
