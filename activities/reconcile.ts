@@ -6,6 +6,8 @@ import { getNotificationOfAnyApp } from '../db/notifications.ts';
 import { notificationWorkflowId, notificationWorkflowType } from '../domain/ids.ts';
 import { labelsOf, notificationStart } from '../domain/notification-start.ts';
 import { pause } from '../domain/pause.ts';
+import { halts } from '../telemetry/delivery-metrics.ts';
+import { reconcilerFindings, reconcilerRounds } from '../telemetry/reconciler-metrics.ts';
 import type { ActivityDeps } from './activities.ts';
 import { startAppDeletions } from './start-app-deletions.ts';
 import { startMissingLanes } from './start-lanes.ts';
@@ -67,6 +69,8 @@ async function heal(
   if (state === 'sending' && isGone && !isUnseen) {
     const detail = `Its workflow ended as ${status} in Temporal. Resume goes on where it stopped.`;
     if (await haltNotificationOfAnyApp(deps.db, notification, { reason: 'workflow_terminated', detail })) {
+      reconcilerFindings.inc({ kind: 'ended' });
+      halts.inc({ of: 'notification', reason: 'workflow_terminated' });
       deps.log.warn({ notificationId: id, status }, 'workflow gone: notification halted');
     }
     return true;
@@ -75,6 +79,7 @@ async function heal(
   await client.withDeadline(Date.now() + deadlineMs, () =>
     client.workflow.signalWithStart(notificationWorkflowType, notificationStart(id, labels, taskQueue)),
   );
+  reconcilerFindings.inc({ kind: status === 'RUNNING' ? 'unseen' : 'missing' });
   deps.log.info({ notificationId: id, state, workflow: status }, 'workflow woken by the reconciler');
   return true;
 }
@@ -104,7 +109,9 @@ export async function runReconciler(
       await startMissingLanes(deps, client, taskQueue);
       await startAppDeletions(deps, client, taskQueue);
       from = await reconcile(deps, client, taskQueue, signal, from);
+      reconcilerRounds.inc({ result: 'well' });
     } catch (error) {
+      reconcilerRounds.inc({ result: 'failed' });
       deps.log.warn({ err: error }, 'reconciler round failed');
     }
     await pause(deps.config.reconcileIntervalMs, signal);

@@ -3,6 +3,7 @@ import { findLaneOfAnyApp, type Lane, listLanesOfAllApps } from '../db/lanes.ts'
 import { laneWorkflowId, laneWorkflowType } from '../domain/ids.ts';
 import type { LaneWorkflowInput } from '../domain/lane.ts';
 import { laneTaskQueue, taskQueuePrefix } from '../domain/task-queues.ts';
+import { reconcilerFindings } from '../telemetry/reconciler-metrics.ts';
 import type { ActivityDeps } from './activities.ts';
 
 /** A lane that no worker has shown itself at for so long has none, or waits for one. */
@@ -14,7 +15,8 @@ const lookAgainMs = 200;
 /** Starts the workflow of every lane with entries that nobody seems to send; where it runs already, nothing happens. */
 export async function startMissingLanes(deps: ActivityDeps, client: Client, taskQueue: string): Promise<void> {
   for (const lane of await listLanesOfAllApps(deps.db)) {
-    if (lane.hasEntries && lane.msUnseen > unseenMs) await startLane(deps, client, taskQueue, lane);
+    if (!lane.hasEntries || lane.msUnseen <= unseenMs) continue;
+    if (await startLane(deps, client, taskQueue, lane)) reconcilerFindings.inc({ kind: 'lane' });
   }
 }
 

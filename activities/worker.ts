@@ -16,9 +16,10 @@ import { forgetOldEvidenceOfAllApps } from '../db/token-evidence.ts';
 import { dropWebhookWeeks } from '../db/webhook-feed.ts';
 import type { Config } from '../domain/config.ts';
 import { expiryWarningDays } from '../domain/credential.ts';
-import { providerNames } from '../domain/device.ts';
+import { byProvider, providerNames } from '../domain/device.ts';
 import type { Logger } from '../domain/logger.ts';
 import { pause } from '../domain/pause.ts';
+import { ProviderTraffic } from '../domain/provider-traffic.ts';
 import {
   deliveryTaskQueue,
   exportsTaskQueue,
@@ -27,6 +28,7 @@ import {
   webhookTaskQueue,
 } from '../domain/task-queues.ts';
 import { proveFiles, surroundingsOf } from '../providers/open.ts';
+import { freeLoopbackAddress } from '../telemetry/temporal-metrics.ts';
 import { traceActivities } from '../telemetry/temporal-traces.ts';
 import { openTracing } from '../telemetry/tracing.ts';
 import { type Activities, type ActivityDeps, createActivities } from './activities.ts';
@@ -38,6 +40,7 @@ import { LaneBell } from './lane-bell.ts';
 import { runReconciler } from './reconcile.ts';
 import { SearchAttributes } from './search-attributes.ts';
 import { SendingSlots, tunedBy } from './sending-slots.ts';
+import { serveMetrics } from './serve-metrics.ts';
 import { runBookExports } from './start-book-exports.ts';
 import { laneWaker } from './start-lanes.ts';
 import { runCollector } from './webhooks/collect-webhooks.ts';
@@ -70,14 +73,18 @@ const { config, configured } = loadWorkerSettings(process.env);
 const log = pino({ name: 'carillon-worker', level: config.logLevel });
 const stopping = new AbortController();
 
-installRuntime(log);
+const temporalMetricsAddress = config.metrics && (await freeLoopbackAddress());
+installRuntime(log, temporalMetricsAddress);
 const tracing = await openTracing(process.env, 'carillon-worker', log);
 const { db, pool } = connect(config.databaseUrl, {
   maxConnections: Math.max(config.databaseMaxConnections, 4 + 6 * config.worker.concurrentBatches),
   applicationName: 'carillon-worker',
   onIdleError: (err) => log.warn({ err }, 'a database connection broke'),
 });
-const surroundings = surroundingsOf(config, { logger: log, providerTokenStore: createProviderTokenStore(db) });
+const traffic = byProvider(() => new ProviderTraffic());
+const surroundings = surroundingsOf(config, {
+  ...{ logger: log, providerTokenStore: createProviderTokenStore(db), traffic },
+});
 await proveFiles(configured, surroundings);
 const opening = { db, masterKeys: createMasterKeys(config.masterKeys), configured, surroundings, log };
 const providers = new AppProviders(opening);
@@ -100,6 +107,8 @@ const deps: ActivityDeps = {
   tracing,
   bookStore: config.worker.bookExport && createBookStore(config.worker.bookExport),
 };
+const endMetrics =
+  config.metrics && serveMetrics(config.metrics, { ...deps, pool, traffic, temporalAddress: temporalMetricsAddress! });
 if (config.proxy !== undefined) {
   const { host, port } = config.proxy.proxy;
   log.info({ proxy: `${host}:${port}` }, 'providers are reached through a proxy');
@@ -120,6 +129,7 @@ try {
   await Promise.allSettled(background);
   await Promise.all([providers.close(), laneProviders.close(), webhooks.close()]);
   await connection.close();
+  endMetrics?.();
   await db.destroy();
   await tracing?.close();
   log.info({}, 'worker stopped');
@@ -290,7 +300,8 @@ function createPatiently(options: WorkerOptions): Promise<Worker> {
   return connectPatiently(() => Worker.create(options));
 }
 
-function installRuntime(log: Logger): void {
+/** @param metricsAddress where it is to serve what it counts itself */
+function installRuntime(log: Logger, metricsAddress: string | undefined): void {
   const logger = new DefaultLogger('INFO', ({ level, message, meta }) => {
     const { error, taskToken: _token, ...rest } = (meta ?? {}) as Record<string, unknown>;
     const fields = { ...rest, ...(error !== undefined && { err: error }) };
@@ -302,6 +313,20 @@ function installRuntime(log: Logger): void {
   });
   Runtime.install({
     logger,
-    telemetryOptions: { logging: { forward: {}, filter: { core: 'WARN', other: 'ERROR' } } },
+    telemetryOptions: {
+      logging: { forward: {}, filter: { core: 'WARN', other: 'ERROR' } },
+      ...(metricsAddress !== undefined && {
+        metrics: {
+          prometheus: {
+            ...{
+              bindAddress: metricsAddress,
+              countersTotalSuffix: true,
+              unitSuffix: true,
+              useSecondsForDurations: true,
+            },
+          },
+        },
+      }),
+    },
   });
 }

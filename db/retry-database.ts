@@ -1,6 +1,9 @@
 import { pause } from '../domain/pause.ts';
 import { isTransientDatabaseError } from './database-error.ts';
 
+/** How often this process has tried again. */
+export const databaseRetries = { count: 0 };
+
 /**
  * Runs until it succeeds, while the fault is the server's absence; waits 100 ms, doubling to 5 s. Anything that may have
  * been stored twice must be safe to repeat.
@@ -12,6 +15,7 @@ export async function retryDatabase<T>(run: () => Promise<T>, signal: AbortSigna
       return await run();
     } catch (error) {
       if (!isTransientDatabaseError(error) || signal.aborted) throw error;
+      databaseRetries.count += 1;
       await pause(waitMs, signal);
     }
   }

@@ -11,6 +11,7 @@ export function describeStack(stack: Stack): string {
     ],
     ['Temporal', stack.temporalAddress],
     ['PostgreSQL', stack.databaseUrl],
+    ...stack.metricsUrls.map((url, i): [string, string] => [`Metrics, ${i === 0 ? 'API' : 'worker'}`, url]),
     ['Simulator control', stack.simulator?.controlUrl],
     ['Providers', stack.simulator ? 'simulated: no credentials are configured' : 'real, by the configured credentials'],
     ['Logs', stack.logDirectory],

@@ -10,6 +10,7 @@ import { appScopes } from '../domain/scopes.ts';
 import { withoutSettings } from './environment.ts';
 import { startLeash } from './leash-holder.ts';
 import { keptMasterKeys } from './master-keys.ts';
+import { findFreePort } from './ports.ts';
 import type { LocalSimulator } from './simulator.ts';
 import { openStackContext, type StackContext, type StackPorts } from './stack-context.ts';
 import {
@@ -60,6 +61,8 @@ export interface Stack {
   readonly temporalNamespace: string;
   /** Undefined without a Web UI of its own. */
   readonly temporalUiUrl: string | undefined;
+  /** Of the API, then of the workers in the order of their start. */
+  readonly metricsUrls: readonly string[];
   /** Undefined when real credentials are in use. */
   readonly simulator: LocalSimulator | undefined;
   readonly logDirectory: string;
@@ -79,6 +82,9 @@ export interface Stack {
   /** In order: workers, API, simulator, Temporal, PostgreSQL. Safe to repeat. */
   stop(): Promise<void>;
 }
+
+/** The first that is tried: the API's; those of workers follow. */
+const firstMetricsPort = 9_464;
 
 /**
  * Starts PostgreSQL, Temporal and the simulator, then, once these are ready, the API and workers, each a process of its own. When
@@ -120,16 +126,26 @@ async function startParts(options: StackOptions, context: StackContext): Promise
     ...options.env,
     HOST: '127.0.0.1',
     PORT: String(apiPort),
+    // Each process has its own.
+    CARILLON_METRICS_PORT: '',
   };
+  const metricsUrls: string[] = [];
+  const withMetrics = async (own: NodeJS.ProcessEnv): Promise<NodeJS.ProcessEnv> => {
+    const n = metricsUrls.push('') - 1;
+    const port = await findFreePort(options.ports === 'free' ? undefined : firstMetricsPort + n);
+    metricsUrls[n] = `http://127.0.0.1:${port}/metrics`;
+    return { ...own, CARILLON_METRICS_HOST: '127.0.0.1', CARILLON_METRICS_PORT: String(port) };
+  };
+  const apiEnv = await withMetrics(env);
   const workers: Supervised[] = [];
   let workersStarted = 0;
   const addWorker = async (more: Record<string, string> = {}): Promise<Supervised> => {
-    const worker = await startWorker(context, ++workersStarted, { ...env, ...more });
+    const worker = await startWorker(context, ++workersStarted, { ...(await withMetrics(env)), ...more });
     workers.push(worker);
     return worker;
   };
   const [api] = await all([
-    startApi(context, env, apiPort, options.apiRuntime ?? 'node'),
+    startApi(context, apiEnv, apiPort, options.apiRuntime ?? 'node'),
     ...Array.from({ length: options.workers ?? 1 }, () => addWorker()),
   ]);
 
@@ -140,6 +156,7 @@ async function startParts(options: StackOptions, context: StackContext): Promise
     temporalAddress: env.TEMPORAL_ADDRESS ?? '(from the configuration file)',
     temporalNamespace: env.TEMPORAL_NAMESPACE ?? 'default',
     temporalUiUrl: engine.uiUrl,
+    metricsUrls,
     simulator: providers?.simulator,
     logDirectory: context.logDirectory,
     env,

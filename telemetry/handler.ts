@@ -15,13 +15,20 @@ import { registry } from './metrics.ts';
 /** Families of another origin than this process's own registry; may throw and may never answer. */
 export type MetricsSource = () => Promise<Family[]>;
 
+interface MetricsHandlerOptions {
+  /** Awaited before the registry is read. Must not throw, and must end soon. */
+  prepare?: () => Promise<void>;
+  /** By a name for the log. */
+  sources?: Record<string, MetricsSource>;
+}
+
 /** Prometheus gives up after ten seconds, by default. */
 const deadlineMs = 5_000;
 
 /** Answers `GET /metrics`. Never throws, and always within a few seconds: what cannot be told is left out and logged once. */
 export function createMetricsHandler(
   log: Logger,
-  sources: MetricsSource[] = [],
+  { prepare, sources = {} }: MetricsHandlerOptions = {},
 ): (request: Request) => Promise<Response> {
   const silent = new Set<string>();
 
@@ -49,7 +56,8 @@ export function createMetricsHandler(
     if (request.method !== 'GET' && request.method !== 'HEAD') {
       return new Response('Ask by GET.\n', { status: 405, headers: { allow: 'GET, HEAD' } });
     }
-    const others = sources.map((source, i) => familiesOf(`source ${i}`, source));
+    await prepare?.();
+    const others = Object.entries(sources).map(([name, source]) => familiesOf(name, source));
     const families = mergeFamilies(...(await Promise.all([...own(), ...others])));
     const isOpenMetrics = wantsOpenMetrics(request.headers.get('accept'));
     const text = isOpenMetrics ? toOpenMetrics(families) : toText(families);

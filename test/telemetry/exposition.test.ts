@@ -100,7 +100,7 @@ describe('what /metrics answers', () => {
   });
 
   test('leaves out what fails, and says so once', async () => {
-    const failing = createMetricsHandler(log, [async () => Promise.reject(new Error('away'))]);
+    const failing = createMetricsHandler(log, { sources: { away: () => Promise.reject(new Error('away')) } });
     warnings.length = 0;
     for (let i = 0; i < 2; i++) {
       const response = await failing(new Request('http://metrics/metrics'));
