@@ -106,6 +106,20 @@ async function makeAndDropMonths(db: Kysely<unknown>): Promise<void> {
  * Locks are taken in one order by all: types, devices along their key, counts along theirs.
  */
 async function recordEvents(db: Kysely<unknown>): Promise<void> {
+  // One after the other along the index of `batches`, however many a send has; a blank between two.
+  await sql`
+    create function providers_of_batches(p_notification_id uuid) returns text language sql stable as $$
+      with recursive found (provider) as (
+        (select provider from batches where notification_id = p_notification_id order by provider limit 1)
+        union all
+        select (
+          select b.provider from batches b where b.notification_id = p_notification_id and b.provider > found.provider
+          order by b.provider limit 1
+        ) from found where provider is not null
+      )
+      select string_agg(provider, ' ') from found
+    $$
+  `.execute(db);
   await sql`
     create function record_events(
       p_app_ids bigint[], p_send_ids uuid[], p_of integer[], p_devices text[], p_types text[], p_instants bigint[]
@@ -118,6 +132,8 @@ async function recordEvents(db: Kysely<unknown>): Promise<void> {
       -- Of each send; null: there is none.
       started_at timestamptz[];
       is_message boolean[];
+      -- Of each send, those that it has batches of: a device may have had another when they were made.
+      providers text[];
       -- Of each event: a phone's clock may be wrong, but nothing was told of a send before it began, or will be told.
       instants timestamptz[];
       app bigint;
@@ -125,6 +141,7 @@ async function recordEvents(db: Kysely<unknown>): Promise<void> {
       own record;
       g record;
       seen bit varying;
+      is_stored boolean;
       has_new boolean;
       at integer;
       told jsonb;
@@ -144,6 +161,9 @@ async function recordEvents(db: Kysely<unknown>): Promise<void> {
         left join lateral (
           select created_at from messages where id = s.id and app_id = a.id and n.launched_at is null limit 1
         ) m on true;
+
+      select array_agg(case when not is_message[s.ordinal] then providers_of_batches(s.id) end order by s.ordinal) into providers
+        from unnest(p_send_ids) with ordinality as s (id, ordinal);
 
       select array_agg(least(greatest(to_timestamp(e.instant / 1000.0), started_at[e.of]), now()) order by e.ordinal) into instants
         from unnest(p_of, p_instants) with ordinality as e (of, instant, ordinal);
@@ -180,89 +200,78 @@ async function recordEvents(db: Kysely<unknown>): Promise<void> {
 
       for g in
         with event as materialized (
-          select e.ordinal, e.of, e.type, d.id as device_id, b.seq, m.position, m.size
+          select e.ordinal, e.of, e.type, d.id as device_id
           from unnest(p_of, p_devices, p_types, answers) with ordinality as e (of, device, type, answer, ordinal)
           cross join lateral (
-            select id, provider from devices where app_id = p_app_ids[e.of] and external_id = e.device limit 1
+            select id from devices where app_id = p_app_ids[e.of] and external_id = e.device limit 1
           ) d
-          left join lateral (
-            select seq from batches
-            where notification_id = p_send_ids[e.of] and provider = d.provider and first_device_id <= d.id and not is_message[e.of]
-            order by first_device_id desc limit 1
-          ) b on true
-          left join lateral (
-            select array_position(device_ids, d.id) - 1 as position, cardinality(device_ids) as size from messages
-            where id = p_send_ids[e.of] and is_message[e.of] limit 1
-          ) m on true
           where e.answer = 0 and started_at[e.of] is not null
         ),
-        placed as materialized (
-          -- Each array is read once, and kept in memory for all devices that are looked for in it.
-          select member.ordinal, batch.of, member.type, batch.seq, batch.size, member.device_id,
-            case when stored.offsets[place.position + 1] = place.device_offset then place.position end as position
-          from (
-            select of, seq, array_agg(ordinal) as ordinals, array_agg(type) as types, array_agg(device_id) as device_ids
-            from event where seq is not null group by of, seq
-          ) as batch_events
-          cross join lateral (
-            select batch_events.of, b.seq, b.size, b.first_device_id from batches b
-            where b.notification_id = p_send_ids[batch_events.of] and b.seq = batch_events.seq limit 1
-          ) batch
-          cross join lateral (
-            select b.device_offsets || '{}'::integer[] as offsets from batches b
-            where b.notification_id = p_send_ids[batch.of] and b.seq = batch.seq limit 1
-          ) stored
-          cross join lateral unnest(batch_events.ordinals, batch_events.types, batch_events.device_ids) as member (ordinal, type, device_id)
-          cross join lateral (
-            select o.device_offset, width_bucket(o.device_offset, stored.offsets) - 1 as position
-            from (select least(member.device_id - batch.first_device_id, 2147483647)::integer as device_offset) o
-          ) place
-        ),
         known as (
-          select ordinal, of, type, seq, size, position from placed where position is not null
-          union all
-          -- Of another provider than the device has by now.
-          select e.ordinal, e.of, e.type, place.batch_seq, b.size, place.position
+          -- The array of a batch is read once, and kept in memory for all devices that are looked for in it.
+          select member.ordinal, visited.of, member.type, visited.seq, batch.size, place.position
           from (
-            select ordinal, of, type, device_id from placed where position is null
-            union all
-            select ordinal, of, type, device_id from event where seq is null and not is_message[of]
-          ) e
-          cross join lateral device_place(p_send_ids[e.of], e.device_id) as place
+            select e.of, b.seq, array_agg(e.ordinal) as ordinals, array_agg(e.type) as types, array_agg(e.device_id) as device_ids
+            from event e
+            cross join lateral unnest(string_to_array(providers[e.of], ' ')) as p (provider)
+            cross join lateral (
+              select seq from batches
+              where notification_id = p_send_ids[e.of] and provider = p.provider and first_device_id <= e.device_id
+              order by first_device_id desc limit 1
+            ) b
+            group by e.of, b.seq
+          ) as visited
           cross join lateral (
-            select size from batches where notification_id = p_send_ids[e.of] and seq = place.batch_seq limit 1
-          ) b
+            select size, first_device_id, device_offsets || '{}'::integer[] as offsets from batches
+            where notification_id = p_send_ids[visited.of] and seq = visited.seq limit 1
+          ) batch
+          cross join lateral unnest(visited.ordinals, visited.types, visited.device_ids) as member (ordinal, type, device_id)
+          cross join lateral (
+            select sought, width_bucket(sought, batch.offsets) - 1 as position
+            from (select least(member.device_id - batch.first_device_id, 2147483647)::integer as sought) o
+          ) place
+          where batch.offsets[place.position + 1] = place.sought
           union all
-          select ordinal, of, type, 0, size, position from event where position is not null
+          select e.ordinal, e.of, e.type, 0, m.size, m.position
+          from event e
+          cross join lateral (
+            select array_position(device_ids, e.device_id) - 1 as position, cardinality(device_ids) as size from messages
+            where id = p_send_ids[e.of] and is_message[e.of] limit 1
+          ) m
+          where m.position is not null
         )
         select p_app_ids[of] as app_id, p_send_ids[of] as send_id, seq, position / part_size as part, type,
           least(size - position / part_size * part_size, part_size) as size,
           array_agg(ordinal order by ordinal) as ordinals, array_agg(position % part_size order by ordinal) as positions
         from known group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5
       loop
-        seen := null;
         loop
           select t.devices into seen from event_devices t
             where t.app_id = g.app_id and t.send_id = g.send_id and t.batch_seq = g.seq and t.part = g.part and t.type = g.type
             for update;
-          exit when found;
-          insert into event_devices (app_id, send_id, batch_seq, part, type, devices)
-            values (g.app_id, g.send_id, g.seq, g.part, g.type, repeat('0', g.size)::bit varying) on conflict do nothing;
-        end loop;
-        has_new := false;
-        for i in 1..cardinality(g.ordinals) loop
-          if get_bit(seen, g.positions[i]) = 0 then
-            seen := set_bit(seen, g.positions[i], 1);
-            answers[g.ordinals[i]] := 1;
-            has_new := true;
-          else
-            answers[g.ordinals[i]] := 2;
+          is_stored := found;
+          if not is_stored then seen := repeat('0', g.size)::bit varying; end if;
+          has_new := false;
+          for i in 1..cardinality(g.ordinals) loop
+            if get_bit(seen, g.positions[i]) = 0 then
+              seen := set_bit(seen, g.positions[i], 1);
+              answers[g.ordinals[i]] := 1;
+              has_new := true;
+            else
+              answers[g.ordinals[i]] := 2;
+            end if;
+          end loop;
+          exit when not has_new;
+          if is_stored then
+            update event_devices t set devices = seen
+              where t.app_id = g.app_id and t.send_id = g.send_id and t.batch_seq = g.seq and t.part = g.part and t.type = g.type;
+            exit;
           end if;
+          insert into event_devices (app_id, send_id, batch_seq, part, type, devices)
+            values (g.app_id, g.send_id, g.seq, g.part, g.type, seen) on conflict do nothing;
+          -- Otherwise somebody was faster, and it has to be looked at again.
+          exit when found;
         end loop;
-        if has_new then
-          update event_devices t set devices = seen
-            where t.app_id = g.app_id and t.send_id = g.send_id and t.batch_seq = g.seq and t.part = g.part and t.type = g.type;
-        end if;
       end loop;
 
       insert into event_counts (app_id, send_id, type, hour, events, devices)

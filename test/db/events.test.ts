@@ -4,6 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import fc from 'fast-check';
 import { sql } from 'kysely';
 import { acceptMessages } from '../../db/accept-messages.ts';
+import { deleteContents } from '../../db/app-contents.ts';
 import { beginAppDeletion } from '../../db/app-deletion.ts';
 import { dropEventMonths, listEventCounts, listEventHours } from '../../db/event-counts.ts';
 import { insertNotification } from '../../db/notification-drafts.ts';
@@ -13,6 +14,7 @@ import { eventIntake, recordEvents } from '../../db/record-events.ts';
 import { maxOwnEventTypes, type NewEvent } from '../../domain/event.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
 import { createTestDatabase, type TestDatabase } from '../support/database.ts';
+import { until } from '../support/until.ts';
 
 let database: TestDatabase;
 before(async () => {
@@ -357,6 +359,32 @@ test('of an app that is being deleted nothing is recorded any more', async () =>
   await beginAppDeletion(database.db, appId);
   assert.deepEqual(await record(event(id, 'd1', { appId, type: 'own' })), ['unknown']);
   assert.deepEqual(await query('select from event_types where app_id = $1', [appId]), []);
+});
+
+test('what is being recorded as the app is deleted is waited for, and deleted with the rest', async () => {
+  const { db, pool } = database;
+  const appId = await addApp('leaving');
+  await addDevices(appId, 'd', 1, 3, 'apns');
+  const id = await send(devices(1, 3), { appId });
+  await record(event(id, 'd1', { appId }));
+  const holder = await pool.connect();
+  try {
+    await holder.query('begin');
+    assert.deepEqual(await recordEvents(holder, [event(id, 'd2', { appId, type: 'received' })]), ['accepted']);
+    await beginAppDeletion(db, appId);
+    const deletion = (async () => {
+      for await (const _page of deleteContents(db, appId));
+    })();
+    const waiting = "select from pg_stat_activity where wait_event = 'advisory' and datname = current_database()";
+    await until(async () => (await query(waiting)).length > 0);
+    await holder.query('commit');
+    await deletion;
+  } finally {
+    holder.release(true);
+  }
+  for (const table of ['event_devices', 'event_counts']) {
+    assert.deepEqual(await query(`select from ${table} where app_id = $1`, [appId]), [], table);
+  }
 });
 
 test('old months are dropped whole, unless one of their sends was launched lately', async () => {
