@@ -56,6 +56,8 @@ export interface ActivityDeps {
   laneIdleMs?: number;
   /** Only on the queue of webhooks. */
   webhooks?: WebhookSender;
+  /** What comes so soon after the last event is delivered without another activity, in milliseconds; default five seconds. */
+  webhookLingerMs?: number;
   config: WorkerConfig;
   log: Logger;
   /** 0 up to 1; default `Math.random`. */

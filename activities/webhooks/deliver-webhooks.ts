@@ -21,7 +21,6 @@ const requestsAtOnce = 8;
 const claimMs = 3_000;
 /** Looks for what came meanwhile. */
 const lookMs = 500;
-/** What comes so soon after the last one is delivered without another activity. */
 const usualLingerMs = 5_000;
 /** Then Temporal hears of it, and its UI shows how it goes. */
 const stepMs = 60_000;
@@ -39,12 +38,11 @@ export async function deliverWebhooks(
   deps: ActivityDeps,
   { webhookId }: Pick<WebhookWorkflowInput, 'webhookId'>,
   stop: AbortSignal,
-  lingerMs = usualLingerMs,
 ): Promise<WebhookStep> {
   const claim = await claimWebhookOfAnyApp(deps.db, webhookId);
   if (claim === undefined) return { kind: 'gone', waitMs: 0, pending: 0 };
   const run = new WebhookRun(deps, claim, stop);
-  const ended = await run.deliver(lingerMs);
+  const ended = await run.deliver(deps.webhookLingerMs ?? usualLingerMs);
   if (ended === 'taken over') return { kind: 'waiting', waitMs: elsewhereMs, pending: 0 };
   return run.leave(ended);
 }

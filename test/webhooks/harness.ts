@@ -73,8 +73,16 @@ export async function createWebhookBench(): Promise<WebhookBench> {
       while ((await collectFeedOfAllApps(db))!.changes > 0);
     },
     deliver(id, stop = new AbortController().signal, webhooks = usualSender) {
-      const deps = { db, pool, config, log, webhooks, random: () => 0.5 } as unknown as ActivityDeps;
-      return deliverWebhooks(deps, { webhookId: id }, stop, 0);
+      const deps = {
+        db,
+        pool,
+        config,
+        log,
+        webhooks,
+        webhookLingerMs: 0,
+        random: () => 0.5,
+      } as unknown as ActivityDeps;
+      return deliverWebhooks(deps, { webhookId: id }, stop);
     },
     async elapse(id) {
       await rows(`update webhook_deliveries set next_at = now() where webhook_id = $1 and state = 'pending'`, [id]);
