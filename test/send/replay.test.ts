@@ -3,7 +3,7 @@
  * under way when it is deployed.
  *
  * Some are kept in `histories/`. After a change that cannot be compatible (or that needs none to be, because no send is under way)
- * those that begin with `looks` or `lane` are made anew: `RECORD_HISTORIES=1 npm test -- test/send/replay`, then
+ * those that begin with `looks`, `lane` or `books` are made anew: `RECORD_HISTORIES=1 npm test -- test/send/replay`, then
  * `biome check --write test/send`. The others are of `sendNotificationWorkflow`, which nothing starts any more.
  */
 import assert from 'node:assert/strict';
@@ -14,8 +14,12 @@ import { after, before, describe, test } from 'node:test';
 import proto from '@temporalio/proto';
 import { Worker } from '@temporalio/worker';
 import { sql } from 'kysely';
-import { laneWorkflowId } from '../../domain/ids.ts';
+import { type BookStore, createBookStore } from '../../activities/book-store.ts';
+import { bookExportStart } from '../../domain/book-export.ts';
+import { exportBooksWorkflowType, laneWorkflowId } from '../../domain/ids.ts';
+import { notificationsTaskQueue } from '../../domain/task-queues.ts';
 import { accepted, gate } from '../delivery/harness.ts';
+import { startScriptedStore } from '../support/object-store.ts';
 import { until } from '../support/until.ts';
 import { createSendBench, type RunningWorker, type SendBench, type TestSend, workflowBundle } from './harness.ts';
 
@@ -35,7 +39,8 @@ before(async () => {
 });
 after(() => bench.close());
 
-const startWorker = () => bench.startWorker({ batchSize: 20, batchesPerRun: 4, openBatches: 3 });
+const startWorker = (bookStore?: BookStore) =>
+  bench.startWorker({ ...{ batchSize: 20, batchesPerRun: 4, openBatches: 3 }, bookStore });
 
 /** Every run of the notification's workflow and of its batches. */
 async function historiesOf(send: TestSend): Promise<{ workflowId: string; history: History }[]> {
@@ -158,9 +163,37 @@ describe('the history of', () => {
     await replay(lane.workflowId, history);
     if (isRecording) record('lane-handed-over', history);
   });
+
+  test('an upload of books', async () => {
+    Object.assign(process.env, { AWS_ACCESS_KEY_ID: 'books', AWS_SECRET_ACCESS_KEY: 'secret' });
+    const store = await startScriptedStore();
+    const { endpoint } = store;
+    const place = { bucket: 'books', endpoint, region: 'us-east-1', prefix: '', isPathStyle: true, since: undefined };
+    await worker.stop();
+    worker = await startWorker(createBookStore(place));
+    try {
+      const send = await bench.launch({ devices: 5 });
+      await send.until('completed');
+      const { client, taskQueuePrefix } = bench.temporal;
+      const start = bookExportStart(send.id, notificationsTaskQueue(taskQueuePrefix));
+      const upload = await client.workflow.start(exportBooksWorkflowType, start);
+      assert.equal((await upload.result()).lines, 5);
+      const history = await upload.fetchHistory();
+      await replay(upload.workflowId, history);
+      if (isRecording) record('books-uploaded', history);
+    } finally {
+      await store.close();
+    }
+  });
 });
 
-for (const name of [...beforeLooks, 'looks-paused-and-deferred', 'looks-cancelled-in-temporal', 'lane-handed-over']) {
+for (const name of [
+  ...beforeLooks,
+  'looks-paused-and-deferred',
+  'looks-cancelled-in-temporal',
+  'lane-handed-over',
+  'books-uploaded',
+]) {
   test(`histories/${name}.json still takes the course that it took`, { skip: isRecording }, async () => {
     await replay('notification-recorded', readRecorded(name));
   });
