@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { countCredentialsByMasterKeyOfAllApps, reencryptCredentialsOfAllApps } from '../db/credentials.ts';
 import { generateMasterKey, type MasterKeys } from '../db/master-keys.ts';
+import { countWebhooksByMasterKeyOfAllApps, reencryptWebhooksOfAllApps } from '../db/webhooks.ts';
 import type { JsonObject } from '../domain/json.ts';
 import { operate, show } from './operate.ts';
 import { shown, table } from './output.ts';
@@ -9,7 +10,9 @@ import { Refusal } from './refusal.ts';
 export function addMasterKeys(program: Command): void {
   const masterKeys = program
     .command('master-keys')
-    .description('the keys of CARILLON_MASTER_KEYS, which seal the credentials in the database');
+    .description(
+      'the keys of CARILLON_MASTER_KEYS, which seal credentials and the secrets of webhooks in the database',
+    );
 
   masterKeys
     .command('generate')
@@ -24,13 +27,17 @@ export function addMasterKeys(program: Command): void {
 
   masterKeys
     .command('status')
-    .description('how many credentials each key has sealed: a key with none may go')
+    .description('how many credentials and webhooks each key has sealed: a key with none may go')
     .addHelpText('after', '\nExample: npm run admin -- master-keys status')
     .action(
       operate(async ({ db, masterKeys }) => {
         const counts = await countCredentialsByMasterKeyOfAllApps(db);
-        const ids = new Set([...(masterKeys?.ids ?? []), ...counts.keys()]);
-        const rows = [...ids].map((id) => ({ id, credentials: counts.get(id) ?? 0, state: stateOf(id, masterKeys) }));
+        const webhooks = await countWebhooksByMasterKeyOfAllApps(db);
+        const ids = new Set([...(masterKeys?.ids ?? []), ...counts.keys(), ...webhooks.keys()]);
+        const rows = [...ids].map((id) => ({
+          ...{ id, credentials: counts.get(id) ?? 0, webhooks: webhooks.get(id) ?? 0 },
+          state: stateOf(id, masterKeys),
+        }));
         return shown(rows, table(rows, columns, 'CARILLON_MASTER_KEYS is not set, and nothing is sealed.'));
       }),
     );
@@ -42,13 +49,17 @@ export function addMasterKeys(program: Command): void {
     .action(
       operate(async ({ db, actor, masterKeys }) => {
         const ring = needMasterKeys(masterKeys);
-        const { resealed, unreadable } = await reencryptCredentialsOfAllApps(db, actor, ring);
+        const credentials = await reencryptCredentialsOfAllApps(db, actor, ring);
+        const webhooks = await reencryptWebhooksOfAllApps(db, actor, ring);
+        const resealed = credentials.resealed + webhooks.resealed;
+        const unreadable = [
+          ...credentials.unreadable.map((id) => `credential ${id} (store it again)`),
+          ...webhooks.unreadable.map((id) => `webhook ${id} (rotate its secret)`),
+        ];
         if (unreadable.length > 0) {
-          throw new Refusal(
-            `${resealed} credentials are sealed anew. No key opens these; store them again: ${unreadable.join(', ')}.`,
-          );
+          throw new Refusal(`${resealed} secrets are sealed anew. No key opens these: ${unreadable.join(', ')}.`);
         }
-        return shown({ resealed }, `${resealed} credentials are sealed anew, by ${ring.currentId}.`);
+        return shown({ resealed }, `${resealed} secrets are sealed anew, by ${ring.currentId}.`);
       }),
     );
 }
@@ -64,6 +75,7 @@ export function needMasterKeys(masterKeys: MasterKeys | undefined): MasterKeys {
 const columns = {
   id: ({ id }: JsonObject) => id!,
   credentials: ({ credentials }: JsonObject) => credentials!,
+  webhooks: ({ webhooks }: JsonObject) => webhooks!,
   state: ({ state }: JsonObject) => state!,
 };
 

@@ -207,7 +207,13 @@ export async function rotateSecret(
 ): Promise<string> {
   const secret = newSecret();
   const sealed = await masterKeys.seal(secret, contextOf(id));
-  const overlaps = overlapSeconds > 0;
+  const before = await selectSecrets(trx).where('app_id', '=', appId).where('id', '=', id).executeTakeFirstOrThrow();
+  // One that nobody can open signs nothing, and would keep the other from it.
+  const opens = await openSecrets(masterKeys, { ...before, previous_secret_jwe: null }).then(
+    () => true,
+    () => false,
+  );
+  const overlaps = overlapSeconds > 0 && opens;
   await trx
     .updateTable('webhooks')
     .set({
@@ -267,6 +273,7 @@ export async function reencryptWebhooksOfAllApps(
       const { numUpdatedRows } = await db
         .updateTable('webhooks')
         .set({ secret_jwe: current!, previous_secret_jwe: previous })
+        .$if(previous === null, (query) => query.set({ previous_until: null }))
         .where('id', '=', row.id)
         .where('secret_jwe', '=', row.secret_jwe)
         .executeTakeFirst();
@@ -287,7 +294,12 @@ export async function reencryptWebhooksOfAllApps(
 
 /** A few thousand at most. */
 function listSecretsOfAllApps(db: Kysely<Database>): Promise<Sealed[]> {
-  return db.selectFrom('webhooks').select(['id', 'secret_jwe', 'previous_secret_jwe']).orderBy('id').execute();
+  return selectSecrets(db).orderBy('id').execute();
+}
+
+function selectSecrets(db: Kysely<Database>) {
+  const previous = sql<string | null>`case when previous_until > clock_timestamp() then previous_secret_jwe end`;
+  return db.selectFrom('webhooks').select(['id', 'secret_jwe', previous.as('previous_secret_jwe')]);
 }
 
 function sealsOf({ secret_jwe: current, previous_secret_jwe: previous }: Sealed): string[] {

@@ -46,7 +46,6 @@ export interface WebhookFilter {
 
 /** - `enabled` until it is disabled by its app (`by_caller`), by its own word (`gone`: 410), or by us (`failing`: for days). */
 export const webhookStates = ['enabled', 'disabled'] as const;
-export type WebhookState = (typeof webhookStates)[number];
 export type DisabledReason = 'by_caller' | 'gone' | 'failing';
 
 /**

@@ -37,7 +37,7 @@ export async function runCollector(
 }
 
 /** Empties the outbox. Another worker that does it already is left alone. */
-export async function collectWebhooks(
+async function collectWebhooks(
   deps: CollectorDeps,
   client: Client,
   taskQueue: string,
@@ -52,7 +52,10 @@ export async function collectWebhooks(
   }
 }
 
-/** Starts or wakes the workflow of each webhook that has something due and nobody at work; of these alone, or of all. */
+/**
+ * Starts or wakes the workflow of each webhook that has something due and nobody at work; of these alone, or of all.
+ * @internal
+ */
 export async function wakeWebhooks(
   { db }: CollectorDeps,
   client: Client,

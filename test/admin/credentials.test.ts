@@ -4,6 +4,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
+import { createMasterKeys } from '../../db/master-keys.ts';
+import { insertWebhook } from '../../db/webhooks.ts';
+import { workerActor } from '../../domain/actor.ts';
+import { loadConfig } from '../../domain/config.ts';
 import { createApnsClientCertificate, createAuthority } from '../../simulator/certificates.ts';
 import { SimulatorControl } from '../../simulator/control-client.ts';
 import { simulatorEnvironment } from '../../simulator/launch.ts';
@@ -135,22 +139,29 @@ test('what one master key has sealed another seals anew, and then the first may 
     ['credentials', 'add', '--app', 'shop', '--apns-key', '-', '--key-id', 'NEW123DEFG', '--team-id', 'TEAM123456'],
     { input },
   );
+  const hook = { url: 'https://shop.example/', types: ['webhook.disabled'], filter: {} };
+  const keys = createMasterKeys(loadConfig({ DATABASE_URL: 'x', CARILLON_MASTER_KEYS: ring }).masterKeys)!;
+  await insertWebhook(database.db, workerActor, 1, hook, keys, 20);
   const env = { CARILLON_MASTER_KEYS: `${generated},${ring}` };
   const before = JSON.parse((await run(['master-keys', 'status', '--json'], { env })).stdout);
   assert.deepEqual([before[0].id, before[0].credentials, before[0].state, before[1].state], [id, 0, 'seals', 'opens']);
   const { resealed } = JSON.parse((await run(['master-keys', 'reencrypt', '--json'], { env })).stdout);
-  assert.equal(resealed, before[1].credentials);
-  assert.ok(resealed > 0);
+  const { credentials } = before[1];
+  assert.deepEqual([resealed, before[1].webhooks], [credentials + 1, 1]);
+  assert.ok(credentials > 0);
   assert.deepEqual(JSON.parse((await run(['master-keys', 'reencrypt', '--json'], { env })).stdout), { resealed: 0 });
   assert.match(
     (await run(['master-keys', 'status'], { env })).stdout,
-    new RegExp(`\\n${id} +${resealed} +seals\\nfirst +0 +opens\\n$`),
+    new RegExp(`\\n${id} +${credentials} +1 +seals\\nfirst +0 +0 +opens\\n$`),
   );
 
   // The first key alone opens nothing now.
-  assert.deepEqual((await json(['master-keys', 'status'])).at(-1), { id, credentials: resealed, state: 'missing' });
+  assert.deepEqual((await json(['master-keys', 'status'])).at(-1), { id, credentials, webhooks: 1, state: 'missing' });
   const stuck = await run(['master-keys', 'reencrypt']);
-  assert.deepEqual([stuck.status, /^0 credentials are sealed anew. No key opens these/.test(stuck.stderr)], [1, true]);
+  assert.deepEqual(
+    [stuck.status, /^0 secrets are sealed anew. No key opens these: .*webhook /.test(stuck.stderr)],
+    [1, true],
+  );
   const told = await database.db
     .selectFrom('audit_entries')
     .selectAll()

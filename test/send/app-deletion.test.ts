@@ -6,12 +6,16 @@ import { deleteAppStep } from '../../activities/delete-app.ts';
 import { startAppDeletions } from '../../activities/start-app-deletions.ts';
 import { insertApiKey } from '../../db/api-keys.ts';
 import { beginAppDeletion } from '../../db/app-deletion.ts';
+import { collectFeedOfAllApps } from '../../db/webhook-feed.ts';
+import { insertWebhook } from '../../db/webhooks.ts';
+import { workerActor } from '../../domain/actor.ts';
 import { deleteAppWorkflowId } from '../../domain/ids.ts';
 import { appScopes } from '../../domain/scopes.ts';
 import { notificationsTaskQueue } from '../../domain/task-queues.ts';
 import type { Answer } from '../api/harness.ts';
 import { accepted, gate } from '../delivery/harness.ts';
 import { until } from '../support/until.ts';
+import { masterKeys } from '../webhooks/harness.ts';
 import { createSendBench, type RunningWorker, type SendBench } from './harness.ts';
 
 let bench: SendBench;
@@ -53,6 +57,12 @@ async function makeApp(name: string, devices: number): Promise<number> {
   await query("insert into token_evidence (app_id, configuration, accepted, suspicious) values ($1, 'c', 1, 1)", [id]);
   await query("insert into token_suspects (app_id, configuration, device_id) values ($1, 'c', 1)", [id]);
   await query("insert into provider_hosts (app_id, provider, host, credential) values ($1, 'apns', 'h', 'c')", [id]);
+  const webhook = { url: 'https://shop.example/', types: ['notification.state_changed'], filter: {} };
+  await insertWebhook(bench.api.database.db, workerActor, id, webhook, masterKeys, 20);
+  for (let page = 0; page < 2; page++) {
+    await query("select feed_webhooks($1, 'notification.state_changed', null, '{}')", [id]);
+    if (page === 0) await collectFeedOfAllApps(bench.api.database.db);
+  }
   await ask(name, 'POST', `/v1/apps/${name}/keys`, { name: 'k', scopes: ['devices:read'] });
   const uploaded = await ask(name, 'POST', '/v1/notifications', {
     message: { title: 'list' },
@@ -102,6 +112,7 @@ async function rowsOf(appId: number): Promise<Record<string, number>> {
     delivery_groups: 'select from delivery_groups where notification_id not in (select id from notifications)',
     audience_members: 'select from audience_members where list_id not in (select id from audience_lists)',
     message_entries: 'select from message_entries where lane_id not in (select id from lanes)',
+    webhook_deliveries: 'select from webhook_deliveries where event_id not in (select id from webhook_events)',
     lane_ends: 'select from lane_ends where lane_id not in (select id from lanes)',
     rate_limits: `select from rate_limits where scope like 'app:${appId}:%'
       or (scope like 'notification:%' and not exists (select from notifications where 'notification:' || id = scope))`,
@@ -168,7 +179,11 @@ test('an app with sends under way, waiting messages and a worker that stops in t
   for (let n = 2; n < 40; n += 2) await post('shop', n);
   const before = await rowsOf(otherId);
   assert.ok(
-    before.devices === 300 && before.messages === 2 && before.notifications === 2 && before.event_devices === 3,
+    before.devices === 300 &&
+      before.messages === 2 &&
+      before.notifications === 2 &&
+      before.event_devices === 3 &&
+      before.webhook_events! > 0,
   );
   const sent = await stateOf('other', done[1]);
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Worker } from '@temporalio/worker';
 import { createActivities } from '../../activities/activities.ts';
-import { runCollector } from '../../activities/webhooks/collect-webhooks.ts';
+import { runCollector, wakeWebhooks } from '../../activities/webhooks/collect-webhooks.ts';
 import { WebhookSender } from '../../activities/webhooks/webhook-sender.ts';
 import { deleteWebhook, feedTest, insertWebhook } from '../../db/webhooks.ts';
 import { workerActor } from '../../domain/actor.ts';
@@ -112,6 +112,7 @@ test('a workflow that is lost is started again for what is due', async () => {
   receiver.answer = () => ({ status: 204 });
   await pool.query(`update webhook_deliveries set next_at = now() - interval '3 seconds' where webhook_id = $1`, [id]);
   await pool.query(`update webhooks set busy_until = now() where id = $1`, [id]);
+  await wakeWebhooks(worker.deps, bench.temporal.client, notificationsTaskQueue(bench.temporal.taskQueuePrefix));
   await until(() => receiver.received.length === 2);
 });
 

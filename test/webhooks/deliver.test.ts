@@ -303,6 +303,8 @@ test('secrets that do not open send nothing and lose nothing; the log says why',
   assert.deepEqual([step.kind, step.waitMs, step.pending], ['waiting', 60_000, 1]);
   assert.deepEqual(steps(), []);
   assert.match(String(bench.logged[0]?.message), /secret of a webhook cannot be opened/);
+  await rotateSecret(bench.database.db, workerActor, 1, id, masterKeys, 3_600);
+  assert.equal((await bench.deliver(id)).kind, 'idle', 'another secret mends it');
 });
 
 test('what is not delivered to is told to one worker, and to another ten seconds later', async () => {
