@@ -5,7 +5,7 @@ import type { Pending } from './pending.ts';
 import type { Slot } from './slot.ts';
 
 /** What one run over a claimed batch or lane is given. */
-export interface Run extends Pick<ActivityDeps, 'db' | 'overload' | 'providerHosts' | 'config'> {
+export interface Run extends Pick<ActivityDeps, 'db' | 'overload' | 'providerHosts' | 'config' | 'tracing'> {
   appId: number;
   /** Its name. */
   app: string;

@@ -3,6 +3,7 @@ import { silenceMs } from './batch-slot.ts';
 import { Dispatcher } from './dispatcher.ts';
 import type { Left } from './ending.ts';
 import { HostTroubles } from './host-troubles.ts';
+import type { PendingDevice } from './pending.ts';
 import { Recorder } from './recorder.ts';
 import type { Run } from './run.ts';
 import { RunBooks } from './run-books.ts';
@@ -130,9 +131,26 @@ export class Sender {
       // Reserved while this one is being sent. A failure is met where it is awaited, not here.
       next = this.#windows.next();
       next.catch(() => {});
-      await this.#dispatcher.dispatch(devices);
+      const span = this.#startSpan(devices);
+      await this.#dispatcher.dispatch(devices).finally(span);
       this.#windows.adapt({ devices: devices.length, elapsedMs: performance.now() - startedAt });
     }
+  }
+
+  /** From the reservation to the last hand-over: answers that come later are counted in the window after it. @returns its end */
+  #startSpan(devices: PendingDevice[]): (() => void) | undefined {
+    const { tracing, progress, provider, app } = this.#run;
+    const span = tracing?.startWindow();
+    if (span === undefined) return undefined;
+    const { answered } = progress;
+    span.set({
+      ...{ 'carillon.app': app, 'carillon.provider': provider.name, 'carillon.devices': devices.length },
+      'carillon.hosts': this.#hosts.namesOf(devices).join(' '),
+    });
+    return () => {
+      span.set({ 'carillon.answers': progress.answered - answered, 'carillon.in_flight': this.#dispatcher.inFlight });
+      span.end();
+    };
   }
 
   /** Everything that was reserved gets its outcome, is set aside or given back. */

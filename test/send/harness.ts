@@ -29,6 +29,7 @@ import {
   notificationsTaskQueue,
 } from '../../domain/task-queues.ts';
 import { uuidV7 } from '../../domain/uuid-v7.ts';
+import { traceActivities } from '../../telemetry/temporal-traces.ts';
 import { createTestApi, type TestApi } from '../api/harness.ts';
 import { createScriptedProvider, type ScriptedProvider, sourceOf } from '../delivery/harness.ts';
 import { connectTestTemporal, type TestTemporal } from '../support/temporal.ts';
@@ -70,7 +71,7 @@ export interface RunningWorker {
   stop(): Promise<void>;
 }
 
-type WorkerOptions = Partial<WorkerConfig> & Pick<ActivityDeps, 'laneIdleMs' | 'search' | 'bookStore'>;
+type WorkerOptions = Partial<WorkerConfig> & Pick<ActivityDeps, 'laneIdleMs' | 'search' | 'tracing' | 'bookStore'>;
 
 export interface SendBench {
   api: TestApi;
@@ -114,7 +115,7 @@ const quick: Partial<WorkerConfig> = {
   ...{ concurrentBatches: 4, openBatches: 4, smallAudience: 0 },
 };
 
-export async function createSendBench(): Promise<SendBench> {
+export async function createSendBench({ tracing }: Pick<ActivityDeps, 'tracing'> = {}): Promise<SendBench> {
   const temporal = await connectTestTemporal();
   const logged: Record<string, unknown>[] = [];
   const nothing = () => {};
@@ -126,9 +127,10 @@ export async function createSendBench(): Promise<SendBench> {
       taskQueuePrefix: temporal.taskQueuePrefix,
       deadlineMs: 10_000,
       log,
+      tracing,
     },
   });
-  const api = await createTestApi({ waker });
+  const api = await createTestApi({ waker, tracing });
   const { db, pool } = api.database;
   const providers = byProvider((name) => createScriptedProvider(undefined, name));
   const workers: RunningWorker[] = [];
@@ -202,6 +204,7 @@ export async function createSendBench(): Promise<SendBench> {
 
   async function startWorker({
     laneIdleMs,
+    tracing,
     search,
     bookStore,
     ...settings
@@ -211,6 +214,7 @@ export async function createSendBench(): Promise<SendBench> {
       ...{ db, pool, overload: new OverloadWatch(), providerHosts: new ProviderHosts(log), config, log },
       providers: sourceOf(providers),
       ...(laneIdleMs !== undefined && { laneIdleMs }),
+      tracing,
       bookStore,
       ...(search !== undefined && { search }),
       slots: new SendingSlots(config.concurrentBatches),
@@ -221,6 +225,7 @@ export async function createSendBench(): Promise<SendBench> {
       connection: await temporal.openNativeConnection(),
       namespace: temporal.namespace,
       activities: createActivities(deps),
+      ...(tracing && { interceptors: { activity: [traceActivities(tracing, 'keepLane')] } }),
       maxHeartbeatThrottleInterval: 200,
       shutdownGraceTime: 0,
       // After a worker has stopped, its workflows wait so long for it before another one takes them.
