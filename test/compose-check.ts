@@ -44,9 +44,9 @@ const foreignVariables: Record<string, readonly string[]> = {
   'temporalio/ui': ['TEMPORAL_ADDRESS', 'TEMPORAL_CORS_ORIGINS', 'TEMPORAL_UI_PORT'],
 };
 
-/** Read by `@temporalio/envconfig`, by Node and by glibc. */
+/** Read by `@temporalio/envconfig`, by the AWS SDK, by Node and by glibc. */
 const libraryVariables =
-  /^(TEMPORAL_(ADDRESS|NAMESPACE|API_KEY|TLS(_[A-Z_]+)?|GRPC_META_[A-Z_]+)|NODE_[A-Z_]+|MALLOC_ARENA_MAX)$/;
+  /^(TEMPORAL_(ADDRESS|NAMESPACE|API_KEY|TLS(_[A-Z_]+)?|GRPC_META_[A-Z_]+)|AWS_(ACCESS_KEY_ID|SECRET_ACCESS_KEY)|NODE_[A-Z_]+|MALLOC_ARENA_MAX)$/;
 
 const temporalServices = 4;
 /** Kept by PostgreSQL for its administrator, and for a person with psql. */
@@ -145,7 +145,7 @@ function checkReferences(name: string, service: Service): void {
 
 /** A secret must be given, or be empty when nothing was: never a default that everybody knows. */
 function checkSecrets(): void {
-  for (const [, variable, rest = ''] of text.matchAll(/(?<!\$)\$\{([A-Z_]+)([^}]*)\}/g)) {
+  for (const [, variable, rest = ''] of text.matchAll(/(?<!\$)\$\{([A-Z0-9_]+)([^}]*)\}/g)) {
     if (/PASSWORD|SECRET|MASTER_KEY/.test(variable!) && rest !== ':-' && !rest.startsWith(':?')) {
       problems.push(`\${${variable}${rest}} has a default or none at all; use \${${variable}:?…}`);
     }
@@ -222,7 +222,7 @@ function checkFileInImage(what: string, file: string): void {
 
 /** As Compose does it, with a value for what must be given. */
 function interpolate(value: string): string {
-  return value.replaceAll(/\$\{[A-Z_]+(?::([-?])([^}]*))?\}/g, (_, kind, rest) => (kind === '-' ? rest : 'given'));
+  return value.replaceAll(/\$\{[A-Z0-9_]+(?::([-?])([^}]*))?\}/g, (_, kind, rest) => (kind === '-' ? rest : 'given'));
 }
 
 function pick(service: Service, name: string): Environment {

@@ -77,6 +77,6 @@ async function runFiles(servers: Record<string, string>): Promise<number> {
 
 /** A developer's settings for real servers and real credentials have no business in tests. */
 function withoutOwnSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  const isOwn = (name: string) => /^(DATABASE_|TEMPORAL_(?!CLI$)|APNS_|FCM_|CARILLON_|LOG_LEVEL$)/.test(name);
+  const isOwn = (name: string) => /^(DATABASE_|TEMPORAL_(?!CLI$)|APNS_|FCM_|AWS_|CARILLON_|LOG_LEVEL$)/.test(name);
   return Object.fromEntries(Object.entries(env).filter(([name]) => !isOwn(name)));
 }

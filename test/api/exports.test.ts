@@ -184,9 +184,8 @@ for (const [name, make] of Object.entries(cases)) {
 
     test('a process that stops breaks the stream off, so that it is not taken for whole', async () => {
       const stopping = new AbortController();
-      const other = await createTestApi({
-        ...{ db: api.database.db, pool: api.database.pool, stopping: stopping.signal },
-      });
+      const { db, pool } = api.database;
+      const other = await createTestApi({ db, pool, stopping: stopping.signal });
       try {
         const answer = await other.app.request(withQuery(path, 'format=ndjson'), { headers: authorization(path) });
         const reader = answer.body!.getReader();
@@ -201,6 +200,25 @@ for (const [name, make] of Object.entries(cases)) {
     });
   });
 }
+
+test('a key that is revoked ends the streams that it began, and an app has so many of them at once', async () => {
+  const { db, pool } = api.database;
+  const other = await createTestApi({ db, pool, keyCacheTtlMs: 0, exportsPerApp: 1 });
+  try {
+    const key = await insertApiKey(db, { appId: 1, name: 'short', scopes: ['devices:read', 'messages:read'] });
+    const open = (path: string) =>
+      other.app.request(withQuery(path, 'format=ndjson'), { headers: { authorization: `Bearer ${key}` } });
+    const reader = (await open('/v1/devices')).body!.getReader();
+    await reader.read();
+    assert.equal((await open('/v1/messages/deliveries')).status, 429);
+    await pool.query(`update api_keys set revoked_at = now() where name = 'short'`);
+    await assert.rejects(async () => {
+      while (!(await reader.read()).done);
+    });
+  } finally {
+    await other.close();
+  }
+});
 
 describe('devices', () => {
   test('are listed in pages too, and by whether they can be sent to', async () => {
