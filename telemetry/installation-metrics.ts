@@ -16,7 +16,7 @@ export interface Installation {
 /** However often it is asked, PostgreSQL is not asked more often. */
 const freshMs = 10_000;
 /** A scrape waits no longer: what comes later is told to the next one. */
-const patienceMs = 2_000;
+const usualPatienceMs = 2_000;
 
 /**
  * Gauges of what is in the database: every process that tells them tells the same, so add them up over none: take `max`. While the database does not
@@ -27,7 +27,7 @@ const patienceMs = 2_000;
 export function watchInstallation(
   read: () => Promise<Installation>,
   log: Logger,
-  now: () => number = () => performance.now(),
+  { now = () => performance.now(), patienceMs = usualPatienceMs }: { now?: () => number; patienceMs?: number } = {},
 ): () => Promise<void> {
   const notifications = gauge({
     name: 'carillon_notifications',
