@@ -23,6 +23,7 @@ import { uuidV7 } from '../domain/uuid-v7.ts';
 import { fromEnvironment, surroundingsOf } from '../providers/open.ts';
 import type { DeviceAddress, PushProvider } from '../providers/provider.ts';
 import { SimulatorControl } from '../simulator/control-client.ts';
+import { measureCounting } from './counting.ts';
 import { median } from './figures.ts';
 
 export interface DeliverTask {
@@ -43,6 +44,8 @@ export interface DeliverReport {
   /** Every answer takes 20 to 80 ms, and at most one connection's 1 000 requests are under way. */
   likeAProvider: { tracked: Speed; bare: Speed };
   parts: { readUs: number; buildUs: number; withoutSendingUs: number };
+  /** Of the metrics. */
+  countUs: number;
 }
 
 const appId = 1;
@@ -107,6 +110,7 @@ const report: DeliverReport = {
     buildUs: median(parts.map(({ buildUs }) => buildUs)),
     withoutSendingUs: median(parts.map(({ withoutSendingUs }) => withoutSendingUs)),
   },
+  countUs: measureCounting(),
 };
 await provider.close();
 await db.destroy();

@@ -15,7 +15,8 @@ import { startBenchStack } from './stack.ts';
 
 /**
  * Microseconds of the sender's CPU for each device. `send_us` is what a batch costs more than one that sends nothing; `record_us`
- * (windows and outcomes) is what the latter costs beyond reading and building.
+ * (windows and outcomes) is what the latter costs beyond reading and building. `count_us`: of
+ * all that, the metrics.
  */
 export interface DeliverFigures {
   cpu_us: number;
@@ -23,6 +24,7 @@ export interface DeliverFigures {
   build_us: number;
   send_us: number;
   record_us: number;
+  count_us: number;
 }
 
 const timeoutMs = 600_000;
@@ -50,6 +52,7 @@ export async function benchDeliver(
         build_us: round(parts.buildUs, 4),
         send_us: round(sendUs(report), 1),
         record_us: round(recordUs(report), 1),
+        count_us: round(report.countUs, 3),
       },
       tax: round(atOnce.tracked.perSecond / atOnce.bare.perSecond, 2),
     };
@@ -81,6 +84,7 @@ function printTable(report: DeliverReport, say: (line: string) => void): void {
   say(tableRow('  build', parts.buildUs.toFixed(4)));
   say(tableRow('  send', sendUs(report).toFixed(1)));
   say(tableRow('  record', recordUs(report).toFixed(1)));
+  say(tableRow('  of that, metrics', report.countUs.toFixed(3)));
   say(tableRow('without books', atOnce.bare.cpuUs.toFixed(1)));
   say(tableRow('', 'with books/s', 'without/s', 'ratio'));
   for (const [title, { tracked, bare }] of [
