@@ -3,7 +3,7 @@
  * under way when it is deployed.
  *
  * Some are kept in `histories/`. After a change that cannot be compatible (or that needs none to be, because no send is under way)
- * those that begin with `looks`, `lane` or `books` are made anew: `RECORD_HISTORIES=1 npm test -- test/send/replay`, then
+ * those that begin with `looks`, `lane`, `books` or `webhook` are made anew: `RECORD_HISTORIES=1 npm test -- test/send/replay`, then
  * `biome check --write test/send`. The others are of `sendNotificationWorkflow`, which nothing starts any more.
  */
 import assert from 'node:assert/strict';
@@ -15,13 +15,20 @@ import proto from '@temporalio/proto';
 import { Worker } from '@temporalio/worker';
 import { sql } from 'kysely';
 import { type BookStore, createBookStore } from '../../activities/book-store.ts';
+import { wakeWebhooks } from '../../activities/webhooks/collect-webhooks.ts';
+import { collectFeedOfAllApps } from '../../db/webhook-feed.ts';
+import { feedTest, insertWebhook } from '../../db/webhooks.ts';
+import { workerActor } from '../../domain/actor.ts';
 import { bookExportStart } from '../../domain/book-export.ts';
-import { exportBooksWorkflowType, laneWorkflowId } from '../../domain/ids.ts';
+import { exportBooksWorkflowType, laneWorkflowId, wakeSignalName, webhookWorkflowId } from '../../domain/ids.ts';
 import { notificationsTaskQueue } from '../../domain/task-queues.ts';
 import { accepted, gate } from '../delivery/harness.ts';
 import { startScriptedStore } from '../support/object-store.ts';
 import { until } from '../support/until.ts';
+import { startReceiver } from '../support/webhook-receiver.ts';
+import { masterKeys } from '../webhooks/harness.ts';
 import { createSendBench, type RunningWorker, type SendBench, type TestSend, workflowBundle } from './harness.ts';
+import { startWebhookWorker } from './webhook-worker.ts';
 
 const { History } = proto.temporal.api.history.v1;
 type History = proto.temporal.api.history.v1.IHistory;
@@ -185,6 +192,35 @@ describe('the history of', () => {
       await store.close();
     }
   });
+
+  test('a webhook whose receiver is down at first', async () => {
+    const { db } = bench.api.database;
+    const { client, taskQueuePrefix } = bench.temporal;
+    const receiver = await startReceiver();
+    const stop = await startWebhookWorker(bench, worker.deps);
+    try {
+      receiver.answer = () => ({ status: receiver.received.length === 1 ? 500 : 204 });
+      const settings = { url: receiver.url, types: ['webhook.disabled'], filter: {} };
+      const { webhook } = (await insertWebhook(db, workerActor, 1, settings, masterKeys, 20))!;
+      await feedTest(db, 1, webhook.id);
+      await collectFeedOfAllApps(db);
+      await wakeWebhooks(worker.deps, client, notificationsTaskQueue(taskQueuePrefix), [webhook.id]);
+      const handle = client.workflow.getHandle(webhookWorkflowId(webhook.id));
+      const waits = async () =>
+        (await handle.fetchHistory()).events!.some((event) => event.timerStartedEventAttributes);
+      await until(waits);
+      await sql`update webhook_deliveries set next_at = now()`.execute(db);
+      await handle.signal(wakeSignalName);
+      await handle.result();
+      assert.equal(receiver.received.length, 2);
+      const history = await handle.fetchHistory();
+      await replay(handle.workflowId, history);
+      if (isRecording) record('webhook-waited', history);
+    } finally {
+      await stop();
+      await receiver.close();
+    }
+  });
 });
 
 for (const name of [
@@ -193,6 +229,7 @@ for (const name of [
   'looks-cancelled-in-temporal',
   'lane-handed-over',
   'books-uploaded',
+  'webhook-waited',
 ]) {
   test(`histories/${name}.json still takes the course that it took`, { skip: isRecording }, async () => {
     await replay('notification-recorded', readRecorded(name));

@@ -1,19 +1,16 @@
 /** Webhooks from the launch of a send to a real receiver, through PostgreSQL, Temporal and workflows. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { Worker } from '@temporalio/worker';
-import { createActivities } from '../../activities/activities.ts';
 import { runCollector, wakeWebhooks } from '../../activities/webhooks/collect-webhooks.ts';
-import { WebhookSender } from '../../activities/webhooks/webhook-sender.ts';
 import { deleteWebhook, feedTest, insertWebhook } from '../../db/webhooks.ts';
 import { workerActor } from '../../domain/actor.ts';
 import { webhookWorkflowId } from '../../domain/ids.ts';
-import { notificationsTaskQueue, webhookTaskQueue } from '../../domain/task-queues.ts';
-import { parseNetwork } from '../../domain/webhook-address.ts';
+import { notificationsTaskQueue } from '../../domain/task-queues.ts';
 import { until } from '../support/until.ts';
 import { startReceiver, type WebhookReceiver } from '../support/webhook-receiver.ts';
 import { masterKeys } from '../webhooks/harness.ts';
 import { createSendBench, type RunningWorker, type SendBench } from './harness.ts';
+import { startWebhookWorker } from './webhook-worker.ts';
 
 let bench: SendBench;
 let worker: RunningWorker;
@@ -28,7 +25,7 @@ before(async () => {
   receiver = await startReceiver();
   const taskQueue = notificationsTaskQueue(bench.temporal.taskQueuePrefix);
   collected = runCollector(worker.deps, bench.temporal.client, taskQueue, collecting.signal);
-  await startDelivering();
+  stopDelivering = await startWebhookWorker(bench, worker.deps);
 });
 after(async () => {
   collecting.abort();
@@ -36,25 +33,6 @@ after(async () => {
   await stopDelivering?.();
   await Promise.all([bench.close(), receiver.close()]);
 });
-
-/** The part of a worker that delivers webhooks. */
-async function startDelivering(): Promise<void> {
-  const places = { allowedNetworks: [parseNetwork('127.0.0.0/8')] };
-  const webhooks = new WebhookSender({ masterKeys, places });
-  const delivering = await Worker.create({
-    connection: await bench.temporal.openNativeConnection(),
-    namespace: bench.temporal.namespace,
-    activities: createActivities({ ...worker.deps, webhooks, webhookLingerMs: 0 }),
-    taskQueue: webhookTaskQueue(bench.temporal.taskQueuePrefix),
-    maxHeartbeatThrottleInterval: 200,
-  });
-  const ended = delivering.run();
-  stopDelivering = async () => {
-    delivering.shutdown();
-    await ended;
-    await webhooks.close();
-  };
-}
 
 async function add(types: string[]): Promise<string> {
   const settings = { url: receiver.url, types, filter: {} };
@@ -89,7 +67,7 @@ test('while a receiver is down the workflow waits and says so; a worker that sto
   await feedTest(db, 1, id);
   await until(() => receiver.received.length === 1);
   await stopDelivering?.();
-  await startDelivering();
+  stopDelivering = await startWebhookWorker(bench, worker.deps);
   const metadata = async () => JSON.stringify(await workflowOf(id).query('__temporal_workflow_metadata'));
   await until(async () => /waits for the next try/.test(await metadata()));
   const text = await metadata();
