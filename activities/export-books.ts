@@ -24,7 +24,8 @@ export interface ExportProgress {
 /**
  * Uploads the books of a notification that has ended: `deliveries.ndjson.gz`, a line for each device, and after it `summary.json`, so that
  * where the summary is, all is. Keyed by the objects' names: a repeat writes the same objects again.
- * @throws {ApplicationFailure} `book_store`, to be tried again: the store refused, or did not answer
+ * @throws {ApplicationFailure} to be tried again: `book_store`, the store refused, or did not answer; `books_incomplete`, they were being
+ * deleted meanwhile, with their app
  */
 export async function exportBooks(
   { db, log, bookStore: store }: Pick<ActivityDeps, 'db' | 'log' | 'bookStore'>,
@@ -53,6 +54,11 @@ export async function exportBooks(
 
   try {
     const { bytes, sha256 } = await upload(store, key, lines(), stop);
+    const { audience } = notification.books;
+    if (progress.lines !== audience) {
+      const message = `${progress.lines} outcomes were read of ${audience}: is the app being deleted?`;
+      throw ApplicationFailure.retryable(message, 'books_incomplete');
+    }
     const deliveries = { key, lines: progress.lines, bytes, sha256 };
     const summary = `${JSON.stringify({ ...summaryOf(notification, app.name), deliveries }, null, 2)}\n`;
     await store.put(`${folder}summary.json`, summary, 'application/json', stop);

@@ -14,6 +14,7 @@ const askAgainMs = 600_000;
 /**
  * Starts the upload of every send that has ended and whose books are not uploaded; where its workflow runs already, nothing happens.
  * `started`: when which was started here, on the clock of `performance.now`.
+ * @internal
  */
 export async function startBookExports(
   { db }: Pick<ActivityDeps, 'db'>,

@@ -339,6 +339,19 @@ describe('an upload', () => {
     assert.ok(asked.includes(`export-${before}`) && !asked.includes(`export-${draft.id}`));
   });
 
+  test('of books that are deleted while they are read has no summary', async () => {
+    const store = await startScriptedStore();
+    try {
+      const id = await endedSend(5);
+      await bench.api.database.pool.query('delete from delivery_groups where notification_id = $1', [id]);
+      await assert.rejects(upload(id, storeAt(store)), /0 outcomes were read of 5/);
+      assert.ok(![...store.objects.keys()].some((key) => key.endsWith('summary.json')));
+      assert.equal(await exportedAt(id), null);
+    } finally {
+      await store.close();
+    }
+  });
+
   test('of a send that has not ended, or that is gone, writes nothing', async () => {
     const store = await startScriptedStore();
     try {
