@@ -42,14 +42,16 @@ after(() => bench.close());
 const storeAt = ({ endpoint }: TestStore, bucket = 'books'): BookStore =>
   createBookStore({ bucket, endpoint, region: 'us-east-1', prefix: 'carillon/', isPathStyle: true, since: undefined });
 
-/** A send that has ended, with so many devices, whose names no compression makes smaller: 70 000 of them take two parts. */
+/** So many devices that their books take two parts. */
+const many = 10_000;
+
+/** A send that has ended, with so many devices; the ids of its messages are long, and no compression makes them shorter. */
 async function endedSend(devices: number): Promise<string> {
   const id = uuidV7();
   const { pool } = bench.api.database;
   const { rows } = await pool.query(
     `insert into devices (app_id, external_id, provider, platform, device_token)
-      select 1, $1 || (select string_agg(encode(sha256(($1 || n || k)::bytea), 'base64'), '') from generate_series(1, 5) k), 'fcm', 'android', $1 || n
-      from generate_series(1, $2) n returning id`,
+      select 1, $1 || n, 'fcm', 'android', $1 || n from generate_series(1, $2) n returning id`,
     [id.slice(0, 30), devices],
   );
   await pool.query(
@@ -65,8 +67,14 @@ async function endedSend(devices: number): Promise<string> {
     [id, rows.map((row) => row.id).sort((a, b) => a - b)],
   );
   await pool.query(
-    `insert into delivery_groups (notification_id, batch_seq, first_position, positions, outcome, attempts, in_doubt)
-      select $1, seq, 0, repeat('1', size)::bit varying, 'accepted', 1, false from batches where notification_id = $1`,
+    `insert into delivery_groups
+        (notification_id, batch_seq, first_position, positions, outcome, attempts, in_doubt, provider_message_ids)
+      select $1::uuid, seq, first, repeat('1', devices)::bit varying, 'accepted', 1, false, (
+        select string_agg(message_id, ' ') from generate_series(1, devices) n cross join lateral (
+          select string_agg(encode(sha256(($1::uuid || '-' || seq || first || n || k)::bytea), 'base64'), '') as message_id from generate_series(1, 30) k
+        ) m
+      ) from batches cross join lateral generate_series(0, size - 1, 500) first
+      cross join lateral (select least(500, size - first) as devices) d where notification_id = $1::uuid`,
     [id],
   );
   await pool.query(`update notifications set state = 'completed', finished_at = clock_timestamp() where id = $1`, [id]);
@@ -169,12 +177,12 @@ function suite(name: string, start: () => Promise<TestStore>, skip: string | fal
     });
 
     test('in several parts, and written again: the same objects', async () => {
-      const id = await endedSend(70_000);
+      const id = await endedSend(many);
       const bookStore = storeAt(store);
-      assert.equal((await upload(id, bookStore))!.lines, 70_000);
+      assert.equal((await upload(id, bookStore))!.lines, many);
       const first = await objects(id);
       assert.ok(first['deliveries.ndjson.gz']!.length > 8 * 1024 * 1024);
-      assert.equal(gunzipSync(first['deliveries.ndjson.gz']!).toString().trimEnd().split('\n').length, 70_000);
+      assert.equal(gunzipSync(first['deliveries.ndjson.gz']!).toString().trimEnd().split('\n').length, many);
       const at = await exportedAt(id);
       await upload(id, bookStore);
       assert.deepEqual(await objects(id), first);
@@ -261,7 +269,7 @@ describe('a store with faults', () => {
   });
 
   test('that dies in the middle of a part has nothing whole; the next attempt stores all of it', async () => {
-    const id = await endedSend(70_000);
+    const id = await endedSend(many);
     disturb('die', ({ part }) => part === 2);
     await assert.rejects(upload(id, storeAt(store)), failed('ECONNRESET'));
     assert.deepEqual([keysOf(id), await exportedAt(id)], [[], null]);
@@ -281,7 +289,7 @@ describe('a store with faults', () => {
   });
 
   test('an upload that is asked to stop between its parts stops, and the next attempt stores the same as one that was not', async () => {
-    const id = await endedSend(70_000);
+    const id = await endedSend(many);
     const stopping = new AbortController();
     store.faultOf = ({ part }) => {
       if (part === 2) stopping.abort();
