@@ -105,13 +105,17 @@ export async function readWaitingOfAnyApp(
  * Stores what became of one attempt, and what follows from it for the webhook: with 410, or when it has failed for days, it is disabled.
  * @returns undefined where the claim is not the latest any more, and nothing is stored
  */
-export function recordAttempt(
+export async function recordAttempt(
   db: Kysely<Database>,
-  { id, appId, fence }: WebhookClaim,
+  claim: WebhookClaim,
   { eventId, attempts }: Pick<DueDelivery, 'eventId' | 'attempts'>,
   attempt: WebhookAttempt,
   random: number,
 ): Promise<{ verdict: AttemptVerdict; disabled?: DisabledReason | undefined } | undefined> {
+  const { id, appId, fence } = claim;
+  if (judgeAttempt(attempt, attempts + 1, 1, random).kind === 'delivered') {
+    return (await recordDelivered(db, claim, eventId, attempt)) ? { verdict: { kind: 'delivered' } } : undefined;
+  }
   return inTransaction(db, async (trx) => {
     const { rows } = await sql<{ failures: number; failingMs: number }>`
       select failures, coalesce(extract(epoch from clock_timestamp() - failing_since) * 1000, 0)::float8 as "failingMs"
@@ -124,17 +128,10 @@ export function recordAttempt(
     await sql`
       update webhook_deliveries set state = ${state}, attempts = least(attempts + 1, 32767),
         next_at = clock_timestamp() + make_interval(secs => ${waitMs / 1000}), last_attempt_at = clock_timestamp(),
-        last_status = ${attempt.status ?? null}, last_error = ${attempt.error ?? null},
-        delivered_at = case when ${state === 'delivered'} then clock_timestamp() end
+        last_status = ${attempt.status ?? null}, last_error = ${attempt.error ?? null}
       where event_id = ${eventId} and webhook_id = ${id} and state = 'pending'
     `.execute(trx);
-    if (verdict.kind === 'delivered') {
-      await sql`
-        update webhooks set failing_since = null, failures = 0, last_delivered_at = clock_timestamp() where id = ${id}
-      `.execute(trx);
-      return { verdict };
-    }
-    const blockMs = verdict.kind === 'gone' ? 0 : verdict.blockMs;
+    const blockMs = 'blockMs' in verdict ? verdict.blockMs : 0;
     await sql`
       update webhooks set failing_since = coalesce(failing_since, clock_timestamp()), failures = failures + 1,
         last_error = ${attempt.error ?? null},
@@ -145,6 +142,28 @@ export function recordAttempt(
     if (disabled !== undefined) await disableWebhook(trx, workerActor, appId, id, disabled);
     return { verdict, disabled };
   });
+}
+
+/** As nearly all attempts end: one statement. @returns false where the claim is not the latest any more */
+async function recordDelivered(
+  db: Kysely<Database>,
+  { id, fence }: WebhookClaim,
+  eventId: string,
+  { status }: WebhookAttempt,
+): Promise<boolean> {
+  const { rows } = await sql<{ isMine: boolean }>`
+    with mine as (
+      update webhooks set failing_since = null, failures = 0, last_delivered_at = clock_timestamp()
+      where id = ${id} and fence = ${fence} returning id
+    ),
+    recorded as (
+      update webhook_deliveries d set state = 'delivered', attempts = least(attempts + 1, 32767), last_status = ${status ?? null},
+        last_error = null, last_attempt_at = clock_timestamp(), delivered_at = clock_timestamp()
+      from mine where d.event_id = ${eventId} and d.webhook_id = mine.id and d.state = 'pending'
+    )
+    select exists (select from mine) as "isMine"
+  `.execute(db);
+  return rows[0]!.isMine;
 }
 
 /** One that was refused for good stays pending: its webhook is disabled, and may be enabled again. */

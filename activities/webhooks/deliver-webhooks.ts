@@ -17,6 +17,8 @@ import { startGrace } from '../delivery/shutdown-grace.ts';
 
 /** Requests under way at once for one webhook. */
 const requestsAtOnce = 8;
+/** Read with one look. None of them waits for another, so they may begin in any order. */
+const readAhead = 16;
 /** How often the webhook is read again, which also shows that it has its worker. */
 const claimMs = 3_000;
 /** Looks for what came meanwhile. */
@@ -56,6 +58,7 @@ class WebhookRun {
   readonly #lost = new AbortController();
   readonly #giveUp: AbortSignal;
   readonly #underWay = new Map<string, Promise<void>>();
+  #ready: DueDelivery[] = [];
   #claim: WebhookClaim;
   #claimedAt = performance.now();
   #isLost = false;
@@ -114,13 +117,17 @@ class WebhookRun {
     const { db } = this.#deps;
     if (this.#isHeldUp()) return undefined;
     const most = this.#claim.failures < failuresBeforePause ? requestsAtOnce : 1;
-    const limit = most - this.#underWay.size;
-    if (limit <= 0) return undefined;
-    const due = await listDueOfAnyApp(db, this.#claim.id, { limit, underWay: [...this.#underWay.keys()] });
-    if (due.length === 0) return undefined;
+    if (this.#underWay.size >= most) return undefined;
+    if (this.#ready.length === 0) {
+      this.#ready = await listDueOfAnyApp(db, this.#claim.id, {
+        limit: readAhead,
+        underWay: [...this.#underWay.keys()],
+      });
+    }
+    if (this.#ready.length === 0) return undefined;
     const secrets = await this.#openSecrets();
     if (secrets === undefined) return 'locked out';
-    for (const delivery of due) {
+    for (const delivery of this.#ready.splice(0, most - this.#underWay.size)) {
       const sending = this.#send(delivery, secrets).finally(() => this.#underWay.delete(delivery.eventId));
       this.#underWay.set(delivery.eventId, sending);
     }
