@@ -1,6 +1,6 @@
 import { z } from '@hono/zod-openapi';
 import { recordChange } from '../../db/audit-entries.ts';
-import { type Device, listDevices } from '../../db/devices.ts';
+import { type Device, listAllDevices } from '../../db/devices.ts';
 import type { TakePlace } from '../access/places.ts';
 import type { ApiDependencies } from '../dependencies.ts';
 import { answerListing, formatInQuery, type Listing, listingContent, streamRule } from '../http/listing.ts';
@@ -59,7 +59,7 @@ export function deviceListing({ db, stopping }: ApiDependencies, takePlace: Take
       await recordChange(db, actor, { appId: app.id, action: 'devices.read_tokens', target });
     }
     const devices = {
-      read: (page) => listDevices(db, app.id, { isLive }, page),
+      read: (page) => listAllDevices(db, app.id, { isLive }, page),
       cursorAfter: ({ id }) => id,
       toLine: hasTokens ? fromDevice : fromDeviceWithoutToken,
       columns: Object.keys(hasTokens ? deviceSchema.shape : withoutToken),

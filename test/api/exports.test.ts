@@ -237,6 +237,22 @@ describe('devices', () => {
     }
   });
 
+  test('are found however far apart their ids are', async () => {
+    const { pool } = api.database;
+    await pool.query(`select setval(pg_get_serial_sequence('devices', 'id'), 7_654_321)`);
+    assert.equal((await api.request('PUT', '/v1/devices/far', { platform: 'ios' })).status, 201);
+    const { text } = await api.request('GET', '/v1/devices?format=ndjson');
+    const lines = text
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    assert.deepEqual([lines.length, lines.at(-1).external_id], [counts.devices + 1, 'far']);
+    const { cursor } = lines.at(-2);
+    const { body } = await api.request('GET', `/v1/devices?cursor=${cursor}`);
+    assert.deepEqual([body.devices.length, body.next_cursor], [1, null]);
+    assert.equal((await api.request('DELETE', '/v1/devices/far')).status, 204);
+  });
+
   test('have their tokens only where these are asked for, and the audit tells who did', async () => {
     const tokensRead = async () =>
       (
