@@ -9,6 +9,7 @@ import type { RunHosts } from './run-hosts.ts';
 import type { Part, RunParts } from './run-parts.ts';
 import type { Slot } from './slot.ts';
 import type { Verdicts } from './verdicts.ts';
+import type { WindowSpans } from './window-spans.ts';
 
 /** Hands reserved devices to the provider, as many at once as their host takes, and every answer to the verdicts. */
 export class Dispatcher {
@@ -20,6 +21,7 @@ export class Dispatcher {
   readonly #books: RunBooks;
   readonly #troubles: HostTroubles;
   readonly #verdicts: Verdicts;
+  readonly #spans: WindowSpans | undefined;
   #inFlight = 0;
   #wake: (() => void) | undefined;
   #onDrained: (() => void) | undefined;
@@ -33,6 +35,7 @@ export class Dispatcher {
     books: RunBooks;
     troubles: HostTroubles;
     verdicts: Verdicts;
+    spans: WindowSpans | undefined;
   }) {
     this.#run = given.run;
     this.#end = given.end;
@@ -42,6 +45,7 @@ export class Dispatcher {
     this.#books = given.books;
     this.#troubles = given.troubles;
     this.#verdicts = given.verdicts;
+    this.#spans = given.spans;
   }
 
   get inFlight(): number {
@@ -136,6 +140,7 @@ export class Dispatcher {
     host.inFlight -= 1;
     this.#inFlight -= 1;
     this.#run.progress.answered += 1;
+    this.#spans?.endAnswered();
     this.#slot.noteAnswer();
     if (verdict.kind !== 'unsent') this.#troubles.noteReached(host, verdict.kind !== 'unanswered');
     this.#verdicts.apply(device, part, verdict);

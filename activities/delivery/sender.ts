@@ -12,6 +12,7 @@ import { RunHosts } from './run-hosts.ts';
 import { RunParts } from './run-parts.ts';
 import { TokenJudgement } from './token-judgement.ts';
 import { Verdicts } from './verdicts.ts';
+import { WindowSpans } from './window-spans.ts';
 import { Windows } from './windows.ts';
 
 /** Devices that were refused for now become due one by one. */
@@ -29,6 +30,7 @@ export class Sender {
   readonly #judgement: TokenJudgement;
   readonly #dispatcher: Dispatcher;
   readonly #windows: Windows;
+  readonly #spans: WindowSpans | undefined;
 
   constructor(run: Run) {
     const wakeUp = () => this.#dispatcher.wakeUp();
@@ -52,7 +54,8 @@ export class Sender {
     this.#books = books;
     this.#troubles = troubles;
     this.#judgement = judgement;
-    this.#dispatcher = new Dispatcher({ run, end, slot, hosts, parts, books, troubles, verdicts });
+    this.#spans = run.tracing && new WindowSpans(run.tracing, run.progress);
+    this.#dispatcher = new Dispatcher({ run, end, slot, hosts, parts, books, troubles, verdicts, spans: this.#spans });
     this.#windows = new Windows({ run, end, slot, hosts, recorder, troubles, judgement });
   }
 
@@ -82,6 +85,7 @@ export class Sender {
     );
     await this.#orEnd(() => this.#send());
     await this.#dispatcher.drain();
+    this.#spans?.endAll();
     clearInterval(looks);
     this.#run.slot.takeBack();
     await this.#orEnd(() => this.#leave());
@@ -131,26 +135,18 @@ export class Sender {
       // Reserved while this one is being sent. A failure is met where it is awaited, not here.
       next = this.#windows.next();
       next.catch(() => {});
-      const span = this.#startSpan(devices);
-      await this.#dispatcher.dispatch(devices).finally(span);
+      const handedOver = this.#startSpan(devices);
+      await this.#dispatcher.dispatch(devices).finally(handedOver);
       this.#windows.adapt({ devices: devices.length, elapsedMs: performance.now() - startedAt });
     }
   }
 
-  /** From the reservation to the last hand-over: answers that come later are counted in the window after it. @returns its end */
+  /** @returns what is to be called when the window was handed over */
   #startSpan(devices: PendingDevice[]): (() => void) | undefined {
-    const { tracing, progress, provider, app } = this.#run;
-    const span = tracing?.startWindow();
-    if (span === undefined) return undefined;
-    const { answered } = progress;
-    span.set({
-      ...{ 'carillon.app': app, 'carillon.provider': provider.name, 'carillon.devices': devices.length },
-      'carillon.hosts': this.#hosts.namesOf(devices).join(' '),
-    });
-    return () => {
-      span.set({ 'carillon.answers': progress.answered - answered, 'carillon.in_flight': this.#dispatcher.inFlight });
-      span.end();
-    };
+    if (this.#spans === undefined) return undefined;
+    const { app, provider } = this.#run;
+    const hosts = () => this.#hosts.namesOf(devices);
+    return this.#spans.start({ app, provider: provider.name, devices: devices.length, hosts });
   }
 
   /** Everything that was reserved gets its outcome, is set aside or given back. */
