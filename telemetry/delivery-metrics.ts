@@ -1,7 +1,7 @@
 import { byProvider, type ProviderName } from '../domain/device.ts';
-import type { Outcome } from '../domain/outcome.ts';
-import { collected, counter } from './metrics.ts';
-import { deferralClassOf, reasonClassOf } from './reason-class.ts';
+import { type Outcome, outcomes } from '../domain/outcome.ts';
+import { collected, counter, type Sample } from './metrics.ts';
+import { deferralClasses, deferralClassOf, reasonClasses, reasonClassOf } from './reason-class.ts';
 
 /** Devices that ended alike and were recorded together. */
 interface RecordedGroup {
@@ -18,38 +18,37 @@ interface Whose {
   provider: ProviderName;
 }
 
-const deliveries = counter({
-  name: 'carillon_deliveries_total',
-  help: 'Devices whose outcome was recorded, of notifications and of messages to one person.',
-  labels: ['app', 'provider', 'outcome', 'reason_class'],
-});
-const attempts = counter({
-  name: 'carillon_delivery_attempts_total',
-  help: 'Attempts of the devices whose outcome was recorded.',
-  labels: ['app', 'provider'],
-});
-const doubts = counter({
-  name: 'carillon_deliveries_in_doubt_total',
-  help: 'Devices whose outcome was recorded, and which the provider may have been given the message for more than once.',
-  labels: ['app', 'provider'],
-});
-const deferrals = counter({
-  name: 'carillon_deferrals_total',
-  help: 'Devices that were made to wait for another attempt, by cause.',
-  labels: ['provider', 'cause'],
-});
-const retirements = counter({
-  name: 'carillon_devices_retired_total',
-  help: 'Devices whose token the provider called dead; those that registered since stay alive.',
-  labels: ['app', 'provider'],
-});
+/** Plain numbers, for a chunk of a lane may hold a single device. */
+class Recorded {
+  /** By outcome, then by reason class. */
+  readonly deliveries = new Float64Array(outcomes.length * reasonClasses.length);
+  attempts = 0;
+  inDoubt = 0;
+  retired = 0;
+}
+
+/** By app, for good: each app that was sent to has some. */
+const recorded = byProvider(() => new Map<string, Recorded>());
+/** By class. */
+const deferrals = byProvider(() => new Float64Array(deferralClasses.length));
+
+function recordedOf({ app, provider }: Whose): Recorded {
+  const apps = recorded[provider];
+  let own = apps.get(app);
+  if (own === undefined) {
+    own = new Recorded();
+    apps.set(app, own);
+  }
+  return own;
+}
 
 /** To be called once what is recorded is committed: for devices that ended alike together, never for each device. */
-export function countRecorded({ app, provider }: Whose, group: RecordedGroup, devices: number): void {
-  const { outcome, inDoubt } = group;
-  deliveries.inc({ app, provider, outcome, reason_class: reasonClassOf(group) }, devices);
-  if (group.attempts > 0) attempts.inc({ app, provider }, group.attempts * devices);
-  if (inDoubt) doubts.inc({ app, provider }, devices);
+export function countRecorded(whose: Whose, group: RecordedGroup, devices: number): void {
+  const own = recordedOf(whose);
+  const kind = reasonClasses.indexOf(reasonClassOf(group));
+  own.deliveries[outcomes.indexOf(group.outcome) * reasonClasses.length + kind]! += devices;
+  own.attempts += group.attempts * devices;
+  if (group.inDoubt) own.inDoubt += devices;
 }
 
 /** As `countRecorded`. */
@@ -57,13 +56,71 @@ export function countDeferrals(
   { provider }: Whose,
   waiting: Iterable<{ httpStatus: number | null; doubts: number }>,
 ): void {
-  for (const deferral of waiting) deferrals.inc({ provider, cause: deferralClassOf(deferral) });
+  for (const deferral of waiting) deferrals[provider][deferralClasses.indexOf(deferralClassOf(deferral))]! += 1;
 }
 
 /** As `countRecorded`. */
-export function countRetirements({ app, provider }: Whose, devices: number): void {
-  if (devices > 0) retirements.inc({ app, provider }, devices);
+export function countRetirements(whose: Whose, devices: number): void {
+  if (devices > 0) recordedOf(whose).retired += devices;
 }
+
+function* eachRecorded(read: (own: Recorded) => number): Generator<Sample> {
+  for (const [provider, apps] of Object.entries(recorded)) {
+    for (const [app, own] of apps) yield { labels: { app, provider }, value: read(own) };
+  }
+}
+
+collected(
+  'counter',
+  {
+    name: 'carillon_deliveries_total',
+    help: 'Devices whose outcome was recorded, of notifications and of messages to one person.',
+  },
+  function* () {
+    for (const [provider, apps] of Object.entries(recorded)) {
+      for (const [app, { deliveries }] of apps) {
+        for (const [i, value] of deliveries.entries()) {
+          if (value === 0) continue;
+          const outcome = outcomes[Math.floor(i / reasonClasses.length)]!;
+          const reason_class = reasonClasses[i % reasonClasses.length]!;
+          yield { labels: { app, provider, outcome, reason_class }, value };
+        }
+      }
+    }
+  },
+);
+collected(
+  'counter',
+  { name: 'carillon_delivery_attempts_total', help: 'Attempts of the devices whose outcome was recorded.' },
+  () => eachRecorded(({ attempts }) => attempts),
+);
+collected(
+  'counter',
+  {
+    name: 'carillon_deliveries_in_doubt_total',
+    help: 'Devices whose outcome was recorded, and which the provider may have been given the message for more than once.',
+  },
+  () => eachRecorded(({ inDoubt }) => inDoubt),
+);
+collected(
+  'counter',
+  {
+    name: 'carillon_devices_retired_total',
+    help: 'Devices whose token the provider called dead; those that registered since stay alive.',
+  },
+  () => eachRecorded(({ retired }) => retired),
+);
+collected(
+  'counter',
+  {
+    name: 'carillon_deferrals_total',
+    help: 'Devices that were made to wait for another attempt, by cause.',
+  },
+  () =>
+    Object.entries(deferrals).flatMap(([provider, counts]) =>
+      deferralClasses.map((cause, i) => ({ labels: { provider, cause }, value: counts[i]! })),
+    ),
+);
 
 /**
  * What a run waits for before its next window.

@@ -1,26 +1,24 @@
 import type { Outcome } from '../domain/outcome.ts';
 
-/** Why a device ended as it did, in few enough words for a label: the books have the provider's own. */
-export type ReasonClass =
-  /** The outcome says it all. */
-  | 'none'
-  /** The device token. */
-  | 'token'
-  /** The message itself. */
-  | 'message'
-  /** Credential, topic or project; or an answer that nobody foresaw. */
-  | 'other'
-  /** 429. */
-  | 'quota'
-  /** 5xx. */
-  | 'provider'
-  /** No answer. */
-  | 'silence'
-  /** Of `skipped`: no address any more; the phone has it by another device. */
-  | 'gone'
-  | 'reached'
-  /** Of `cancelled`: by a later message. */
-  | 'replaced';
+/**
+ * Why a device ended as it did, in few enough words for a label: the books have the provider's own.
+ * - `none`: the outcome says it all. - `token`: the device token. - `message`: the message itself. - `quota`: 429. - `provider`: 5xx.
+ * - `silence`: no answer. - `gone`, `reached`, of `skipped`: no address any more; the phone has it by another device.
+ * - `replaced`, of `cancelled`: by a later message. - `other`: credential, topic or project, or an answer that nobody foresaw.
+ */
+export const reasonClasses = [
+  'none',
+  'token',
+  'message',
+  'quota',
+  'provider',
+  'silence',
+  'gone',
+  'reached',
+  'replaced',
+  'other',
+] as const;
+type ReasonClass = (typeof reasonClasses)[number];
 
 /** What healthy devices may be told too, so that they stay alive: see `providers/apns/reasons.ts` and `providers/fcm/errors.ts`. */
 const aboutTokens = new Set([
@@ -56,14 +54,17 @@ export function reasonClassOf({ outcome, httpStatus, reason }: HowItEnded): Reas
   }
 }
 
-/** Why a device waits for another attempt; `unsent`: there was no request, `silence`: no answer. Pure. */
+/** Why a device waits for another attempt; `unsent`: there was no request, `silence`: no answer. */
+export const deferralClasses = ['quota', 'provider', 'other', 'silence', 'unsent'] as const;
+
+/** Pure. */
 export function deferralClassOf({
   httpStatus,
   doubts,
 }: {
   httpStatus: number | null;
   doubts: number;
-}): 'quota' | 'provider' | 'other' | 'silence' | 'unsent' {
+}): (typeof deferralClasses)[number] {
   if (httpStatus !== null) return refusalClassOf(httpStatus);
   return doubts > 0 ? 'silence' : 'unsent';
 }
