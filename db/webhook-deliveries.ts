@@ -68,7 +68,10 @@ const isFirstOfItsSubject: RawBuilder<boolean> = sql`(d.subject is null or not e
   select from webhook_deliveries earlier
   where earlier.webhook_id = d.webhook_id and earlier.state = 'pending' and earlier.subject = d.subject and earlier.seq < d.seq))`;
 
-/** What may be delivered now, the longest due first; without `underWay`, ids of events. */
+/**
+ * What may be delivered now, the longest due first; without `underWay`, ids of events. Due by the statement's time, which an index is
+ * searched by.
+ */
 export async function listDueOfAnyApp(
   db: Kysely<Database>,
   webhookId: string,
@@ -77,7 +80,7 @@ export async function listDueOfAnyApp(
   const { rows } = await sql<DueDelivery>`
     select d.event_id as "eventId", d.attempts, e.type, e.at, e.data
     from webhook_deliveries d join webhook_events e on e.id = d.event_id
-    where d.webhook_id = ${webhookId} and d.state = 'pending' and d.next_at <= clock_timestamp()
+    where d.webhook_id = ${webhookId} and d.state = 'pending' and d.next_at <= statement_timestamp()
       and d.event_id <> all (${underWay}::uuid[]) and ${isFirstOfItsSubject}
     order by d.next_at, d.seq limit ${limit}
   `.execute(db);
@@ -187,7 +190,7 @@ export async function takeIdleWebhooksOfAllApps(
       and ${ids === undefined ? sql`true` : sql`w.id = any (${ids}::uuid[])`}
       and exists (
         select from webhook_deliveries d where d.webhook_id = w.id and d.state = 'pending'
-          and d.next_at <= clock_timestamp() - make_interval(secs => ${ids === undefined ? 2 : 0}) and ${isFirstOfItsSubject})
+          and d.next_at <= statement_timestamp() - make_interval(secs => ${ids === undefined ? 2 : 0}) and ${isFirstOfItsSubject})
     returning w.id, w.url
   `.execute(db);
   return rows;
