@@ -17,7 +17,7 @@ export interface MuteApp {
 
 /** It is noted once a minute that a credential is in use: one that was used so long after its refusal is accepted again. */
 const noteSeconds = 65;
-/** Devices of an app that are looked at for one of the provider. */
+/** Devices of an app that are looked at for one of the provider, in an order that leaves the planner no other way than by index. */
 const sample = 100;
 const limit = 100;
 
@@ -50,7 +50,9 @@ export async function listMuteAppsOfAllApps(db: Kysely<Database>): Promise<MuteA
         union all
         select 2, 'missing', null, null::timestamptz
         where usable.app_id is null and outlived.app_id is null and not may_have_files and exists (
-          select from (select provider, retired_at from devices d where d.app_id = held.app_id limit ${sample}) as some_devices
+          select from (
+            select provider, retired_at from devices d where d.app_id = held.app_id order by d.external_id limit ${sample}
+          ) as some_devices
           where some_devices.provider = held.provider and some_devices.retired_at is null
         )
         union all
