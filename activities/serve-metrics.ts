@@ -36,7 +36,10 @@ export function serveMetrics(address: MetricsAddress, metrics: WorkerMetrics): (
   const handler = createMetricsHandler(log, {
     // Few workers need to ask for what is the same for all.
     ...(config.roles.includes('notifications') && {
-      prepare: watchInstallation(() => readInstallationOfAllApps(db, statementMs), log),
+      prepare: watchInstallation(
+        () => readInstallationOfAllApps(db, { timeoutMs: statementMs, isUploading: config.bookExport !== undefined }),
+        log,
+      ),
     }),
     sources: { temporal: temporalMetrics(temporalAddress) },
   });

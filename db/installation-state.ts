@@ -18,6 +18,12 @@ export interface InstallationState {
   credentials: { app: string; kind: CredentialKind; secondsLeft: number }[];
   /** Where somebody limited or blocked an app's rate. */
   rates: { app: string; provider: ProviderName; perSecond: number | null; secondsUntilFree: number }[];
+  /** By app; disabled ones wait for somebody, failing ones are tried on. */
+  webhooks: { app: string; failing: number; disabled: number }[];
+  /** Deliveries to all webhooks that were not taken yet, and since when the oldest has been due; no more than so many are looked at. */
+  webhookDeliveries: { pending: number; lagSeconds: number };
+  /** Sends that ended and whose books were not uploaded, and since when the first has waited. */
+  exports: { waiting: number; oldestSeconds: number };
 }
 
 /** The lanes of an app and provider. */
@@ -32,6 +38,8 @@ interface LaneState {
 }
 
 const mostDeferrals = 1_000_000;
+const mostWebhookDeliveries = 100_000;
+const mostExports = 10_000;
 /** Of a lane's entries that wait for another attempt, so many are looked at. */
 const mostWaiting = 1_000;
 
@@ -39,7 +47,10 @@ const mostWaiting = 1_000;
  * By indexes, in proportion to what is unfinished.
  * @param timeoutMs of each of its few statements
  */
-export async function readInstallationOfAllApps(db: Kysely<Database>, timeoutMs: number): Promise<InstallationState> {
+export async function readInstallationOfAllApps(
+  db: Kysely<Database>,
+  { timeoutMs, isUploading }: { timeoutMs: number; isUploading: boolean },
+): Promise<InstallationState> {
   return db
     .transaction()
     .setAccessMode('read only')
@@ -53,6 +64,9 @@ export async function readInstallationOfAllApps(db: Kysely<Database>, timeoutMs:
         hosts: await readHosts(trx),
         credentials: await readCredentials(trx),
         rates: await readRates(trx),
+        webhooks: await readWebhooks(trx),
+        webhookDeliveries: await readWebhookDeliveries(trx),
+        exports: await readExports(trx, isUploading),
       };
     });
 }
@@ -155,3 +169,40 @@ const readRates = (trx: Kysely<Database>) =>
       where r.scope not like '%:lanes' and (r.rate_per_second is not null or r.blocked_until > now())
     `,
   );
+
+const readWebhooks = (trx: Kysely<Database>) =>
+  rowsOf(
+    trx,
+    sql<InstallationState['webhooks'][number]>`
+      select a.name as app, count(*) filter (where w.disabled_at is null) as failing, count(w.disabled_at) as disabled
+      from webhooks w join apps a on a.id = w.app_id where w.failing_since is not null or w.disabled_at is not null group by 1
+    `,
+  );
+
+async function readWebhookDeliveries(trx: Kysely<Database>): Promise<InstallationState['webhookDeliveries']> {
+  const [row] = await rowsOf(
+    trx,
+    sql<InstallationState['webhookDeliveries']>`
+      select count(*) as pending, coalesce(greatest(0, extract(epoch from clock_timestamp() - min(next_at))), 0)::float8 as "lagSeconds"
+      from (select next_at from webhook_deliveries where state = 'pending' limit ${mostWebhookDeliveries}) as some_deliveries
+    `,
+  );
+  return row!;
+}
+
+/** Since the first bucket was set. */
+async function readExports(trx: Kysely<Database>, isUploading: boolean): Promise<InstallationState['exports']> {
+  if (!isUploading) return { waiting: 0, oldestSeconds: 0 };
+  const [row] = await rowsOf(
+    trx,
+    sql<InstallationState['exports']>`
+      select count(*) as waiting, coalesce(extract(epoch from clock_timestamp() - min(finished_at)), 0)::float8 as "oldestSeconds"
+      from (
+        select finished_at from notifications
+        where exported_at is null and launched_at is not null and finished_at >= (select min(set_at) from book_stores)
+        order by finished_at limit ${mostExports}
+      ) as unexported
+    `,
+  );
+  return row!;
+}

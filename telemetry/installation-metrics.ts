@@ -11,6 +11,9 @@ export interface Installation {
   hosts: { app: string; provider: string; blocked: number; unreachable: number }[];
   credentials: { app: string; kind: string; secondsLeft: number }[];
   rates: { app: string; provider: string; perSecond: number | null; secondsUntilFree: number }[];
+  webhooks: { app: string; failing: number; disabled: number }[];
+  webhookDeliveries: { pending: number; lagSeconds: number };
+  exports: { waiting: number; oldestSeconds: number };
 }
 
 /** However often it is asked, PostgreSQL is not asked more often. */
@@ -89,6 +92,27 @@ export function watchInstallation(
     help: 'Until there is quota again; 0: there is some.',
     labels: ['app', 'provider'],
   });
+  const webhooks = gauge({
+    name: 'carillon_webhooks',
+    help: 'Webhooks that are not well: failing ones are tried on, disabled ones wait for somebody.',
+    labels: ['app', 'state'],
+  });
+  const webhookPending = gauge({
+    name: 'carillon_webhook_deliveries_pending',
+    help: 'Deliveries to webhooks that were not taken yet.',
+  });
+  const webhookLag = gauge({
+    name: 'carillon_webhook_lag_seconds',
+    help: 'How long the oldest of them has been due; some that wait behind another of their subject are.',
+  });
+  const unexported = gauge({
+    name: 'carillon_books_unexported',
+    help: 'Sends that ended and whose books were not uploaded yet; 0 where no bucket is set.',
+  });
+  const unexportedSeconds = gauge({
+    name: 'carillon_books_unexported_seconds',
+    help: 'How long the first of them has waited for its upload.',
+  });
   const readable = gauge({
     name: 'carillon_books_readable',
     help: 'Whether these gauges could be read from the database when last tried.',
@@ -105,7 +129,8 @@ export function watchInstallation(
     hosts,
     credentials,
   ];
-  all.push(rates, quota);
+  all.push(rates, quota, webhooks);
+  const single = [webhookPending, webhookLag, unexported, unexportedSeconds];
 
   function tell(state: Installation): void {
     for (const one of all) one.reset();
@@ -131,6 +156,13 @@ export function watchInstallation(
       if (perSecond !== null) rates.set({ app, provider }, perSecond);
       quota.set({ app, provider }, secondsUntilFree);
     }
+    for (const { app, ...states } of state.webhooks) {
+      for (const [name, count] of Object.entries(states)) webhooks.set({ app, state: name }, count);
+    }
+    webhookPending.set(state.webhookDeliveries.pending);
+    webhookLag.set(state.webhookDeliveries.lagSeconds);
+    unexported.set(state.exports.waiting);
+    unexportedSeconds.set(state.exports.oldestSeconds);
     readable.set(1);
   }
 
@@ -151,6 +183,7 @@ export function watchInstallation(
 
   function forget(): void {
     for (const one of all) one.reset();
+    for (const one of single) one.remove();
     readable.set(0);
   }
 

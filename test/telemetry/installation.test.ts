@@ -22,7 +22,7 @@ describe('the state of the books', () => {
     api = await createTestApi();
   });
   after(() => api.close());
-  const read = () => readInstallationOfAllApps(api.database.db, 3_000);
+  const read = () => readInstallationOfAllApps(api.database.db, { timeoutMs: 3_000, isUploading: true });
 
   test('is empty where nothing is under way', async () => {
     assert.deepEqual(await read(), {
@@ -34,6 +34,9 @@ describe('the state of the books', () => {
         hosts: [],
         credentials: [],
         rates: [],
+        webhooks: [],
+        webhookDeliveries: { pending: 0, lagSeconds: 0 },
+        exports: { waiting: 0, oldestSeconds: 0 },
       },
     });
   });
@@ -114,12 +117,34 @@ describe('the state of the books', () => {
     );
     assert.ok(rates[0]!.secondsUntilFree > 0 && rates[0]!.secondsUntilFree <= 2);
   });
+
+  test('has webhooks that are not well, what waits for them, and books that wait for their upload', async () => {
+    const { db } = api.database;
+    await sql`
+      insert into webhooks (id, app_id, url, types, secret_jwe, failing_since, disabled_at, disabled_reason) values
+        (gen_random_uuid(), 1, 'https://a.test', '{}', 'x', null, null, null),
+        (gen_random_uuid(), 1, 'https://b.test', '{}', 'x', now(), null, null),
+        (gen_random_uuid(), 1, 'https://c.test', '{}', 'x', now(), now(), 'failing')
+    `.execute(db);
+    await sql`
+      update notifications set finished_at = now() - interval '1 minute', launched_at = now() - interval '2 minutes', state = 'cancelled',
+        halt_reason = null, halt_detail = null
+    `.execute(db);
+    assert.deepEqual((await read()).exports, { waiting: 0, oldestSeconds: 0 }, 'no bucket was ever set');
+    await sql`insert into book_stores (name, set_at) values ('bucket', now() - interval '1 hour')`.execute(db);
+    const { webhooks, webhookDeliveries, exports } = await read();
+    assert.deepEqual(webhooks, [{ app: 'default', failing: 1, disabled: 1 }]);
+    assert.deepEqual(webhookDeliveries, { pending: 0, lagSeconds: 0 });
+    assert.equal(exports.waiting, 3);
+    assert.ok(exports.oldestSeconds >= 60 && exports.oldestSeconds < 90, String(exports.oldestSeconds));
+  });
 });
 
 describe('gauges of the books', () => {
   const state = (count: number): Installation => ({
     ...{ notifications: [{ state: 'sending', haltReason: null, count }], batches: [], deferrals: { due: 0, later: 0 } },
-    ...{ lanes: [], hosts: [], credentials: [], rates: [] },
+    ...{ lanes: [], hosts: [], credentials: [], rates: [], webhooks: [] },
+    ...{ webhookDeliveries: { pending: 3, lagSeconds: 0 }, exports: { waiting: 0, oldestSeconds: 0 } },
   });
   const sending = async () => sumOf(await readMetrics(), 'carillon_notifications', { state: 'sending' });
   const isReadable = async () => sumOf(await readMetrics(), 'carillon_books_readable');
@@ -162,7 +187,10 @@ describe('gauges of the books', () => {
     await prepare();
     now += 10_000;
     await prepare();
-    assert.equal((await readMetrics()).get('carillon_notifications')!.samples.length, 0);
+    const metrics = await readMetrics();
+    for (const name of ['carillon_notifications', 'carillon_webhook_deliveries_pending']) {
+      assert.equal(metrics.get(name)!.samples.length, 0, name);
+    }
     assert.equal(await isReadable(), 0);
     now += 10_000;
     await prepare();
@@ -177,7 +205,9 @@ describe('gauges of the books', () => {
     const { db } = connect('postgres://nobody@127.0.0.1:1/nothing');
     warnings.length = 0;
     let now = 0;
-    const prepare = watch(() => readInstallationOfAllApps(db, 3_000), log, { now: () => (now += 10_000) });
+    const prepare = watch(() => readInstallationOfAllApps(db, { timeoutMs: 3_000, isUploading: false }), log, {
+      now: () => (now += 10_000),
+    });
     const handler = createMetricsHandler(log, { prepare });
     for (let i = 0; i < 3; i++) {
       const answer = await handler(new Request('http://metrics/metrics'));

@@ -152,7 +152,9 @@ describe('dashboard and alerts', () => {
       .getMetricsAsArray()
       .map(({ name }) => name)
       .filter((name) =>
-        /^carillon_(notifications|batches|devices_(pending|deferred)|lane|provider_hosts|cred|rate_)/.test(name),
+        /^carillon_(notifications|batches|devices_(pending|deferred)|lane|provider_hosts|cred|rate_|webhook|books_un)/.test(
+          name,
+        ),
       );
     assert.ok(shared.length >= 10, shared.join());
     const added = queries.filter(({ text }) =>
