@@ -2,6 +2,7 @@ import { type Kysely, sql } from 'kysely';
 import type { CredentialKind } from '../domain/credential.ts';
 import type { ProviderName } from '../domain/device.ts';
 import type { HaltReason, NotificationState } from '../domain/notification-state.ts';
+import { isUnreachable } from './provider-hosts.ts';
 import type { Database } from './schema.ts';
 
 /** How far an installation is with its work, over all apps; what metrics tell of the books. Apps by name. */
@@ -140,9 +141,9 @@ const readHosts = (trx: Kysely<Database>) =>
     trx,
     sql<InstallationState['hosts'][number]>`
       select a.name as app, h.provider, count(distinct h.host) filter (where h.blocked_until > now()) as blocked,
-        count(distinct h.host) filter (where h.unreachable_since is not null) as unreachable
+        count(distinct h.host) filter (where ${isUnreachable}) as unreachable
       from provider_hosts h join apps a on a.id = h.app_id
-      where h.blocked_until > now() or h.unreachable_since is not null group by 1, 2
+      where h.blocked_until > now() or ${isUnreachable} group by 1, 2
     `,
   );
 

@@ -87,6 +87,9 @@ export async function listUnreachableHostsOfAllApps(db: Kysely<Database>): Promi
 /** As dates come in JSON. */
 export type StoredHost = Omit<UnreachableHost, 'since' | 'lastTriedAt'> & { since: string; last_tried_at: string };
 
+/** Of a row `h`: nobody could reach the host, and somebody tried of late. */
+export const isUnreachable = sql<boolean>`(h.unreachable_since is not null and h.last_tried_at > clock_timestamp() - ${shownFor}::interval)`;
+
 /** An expression: the hosts that cannot be reached now, of the rows `h` that meet `condition`, as JSON. */
 export function unreachableHosts(condition: ReturnType<typeof sql>) {
   return sql<StoredHost[]>`(
@@ -96,7 +99,7 @@ export function unreachableHosts(condition: ReturnType<typeof sql>) {
       select h.provider, h.host, min(h.unreachable_since) as since, max(h.last_tried_at) as last_tried_at,
         (array_agg(h.last_error order by h.last_tried_at desc))[1] as error
       from provider_hosts h
-      where h.unreachable_since is not null and h.last_tried_at > clock_timestamp() - ${shownFor}::interval and ${condition}
+      where ${isUnreachable} and ${condition}
       group by h.provider, h.host
     ) as unreachable
   )`;

@@ -93,7 +93,8 @@ describe('the state of the books', () => {
       insert into provider_hosts (app_id, provider, host, credential, blocked_until, unreachable_since, last_tried_at, last_error) values
         (${id}, 'apns', 'a.test', 'c', now() + interval '1 minute', null, null, null),
         (${id}, 'apns', 'b.test', 'c', '-infinity', now(), now(), 'x'),
-        (${id}, 'fcm', 'c.test', 'c', '-infinity', null, null, null)
+        (${id}, 'fcm', 'c.test', 'c', '-infinity', null, null, null),
+        (${id}, 'fcm', 'unused.test', 'c', '-infinity', now() - interval '1 hour', now() - interval '20 minutes', 'x')
     `.execute(db);
     await sql`
       insert into credentials (id, app_id, kind, details, secret_jwe, fingerprint, expires_at, activated_at) values
