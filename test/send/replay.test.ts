@@ -14,7 +14,8 @@ import { after, before, describe, test } from 'node:test';
 import proto from '@temporalio/proto';
 import { Worker } from '@temporalio/worker';
 import { sql } from 'kysely';
-import { type BookStore, createBookStore } from '../../activities/book-store.ts';
+import { createBookStore } from '../../activities/book-store.ts';
+import { SearchAttributes } from '../../activities/search-attributes.ts';
 import { wakeWebhooks } from '../../activities/webhooks/collect-webhooks.ts';
 import { collectFeedOfAllApps } from '../../db/webhook-feed.ts';
 import { feedTest, insertWebhook } from '../../db/webhooks.ts';
@@ -46,8 +47,8 @@ before(async () => {
 });
 after(() => bench.close());
 
-const startWorker = (bookStore?: BookStore) =>
-  bench.startWorker({ ...{ batchSize: 20, batchesPerRun: 4, openBatches: 3 }, bookStore });
+const startWorker = (options: Parameters<SendBench['startWorker']>[0] = {}) =>
+  bench.startWorker({ batchSize: 20, batchesPerRun: 4, openBatches: 3, ...options });
 
 /** Every run of the notification's workflow and of its batches. */
 async function historiesOf(send: TestSend): Promise<{ workflowId: string; history: History }[]> {
@@ -177,7 +178,7 @@ describe('the history of', () => {
     const { endpoint } = store;
     const place = { bucket: 'books', endpoint, region: 'us-east-1', prefix: '', isPathStyle: true, since: undefined };
     await worker.stop();
-    worker = await startWorker(createBookStore(place));
+    worker = await startWorker({ bookStore: createBookStore(place) });
     try {
       const send = await bench.launch({ devices: 5 });
       await send.until('completed');
@@ -191,6 +192,32 @@ describe('the history of', () => {
     } finally {
       await store.close();
     }
+  });
+
+  test('a send that is halted and resumed while Temporal has its search attributes', async () => {
+    const nothing = () => {};
+    const log = { debug: nothing, info: nothing, warn: nothing, error: nothing };
+    const search = new SearchAttributes(bench.temporal.client, log);
+    await search.register(new AbortController().signal);
+    await worker.stop();
+    worker = await startWorker({ search });
+    const send = await bench.launch({ devices: 50, isLaunched: false });
+    bench.providers.apns.answer = () => ({
+      ...{ kind: 'misconfigured', httpStatus: 403, reason: 'InvalidProviderToken' },
+      ...{ fault: 'credentials', detail: 'Refused.' },
+    });
+    await send.call('launch');
+    await send.until('halted');
+    bench.providers.apns.answer = () => accepted;
+    await send.call('resume');
+    await send.until('completed');
+    await send.handle.result();
+    const { history } = (await historiesOf(send))[0]!;
+    assert.ok(history.events!.some((event) => event.upsertWorkflowSearchAttributesEventAttributes));
+    await replayAll(send);
+    if (isRecording) record('looks-searchable', history);
+    await worker.stop();
+    worker = await startWorker();
   });
 
   test('a webhook whose receiver is down at first', async () => {
@@ -227,6 +254,7 @@ for (const name of [
   ...beforeLooks,
   'looks-paused-and-deferred',
   'looks-cancelled-in-temporal',
+  'looks-searchable',
   'lane-handed-over',
   'books-uploaded',
   'webhook-waited',
