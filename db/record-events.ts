@@ -38,7 +38,11 @@ const recordEventsStatement: PreparedStatement = {
 
 const maxAttempts = 3;
 
-/** Counts the events in one transaction, and answers for each, in order. A device is counted once for each send and type, whatever is told again. */
+/**
+ * Counts the events in one transaction, and answers for each, in order. A device is counted once for each send and type, whatever is
+ * told again.
+ * @internal
+ */
 export async function recordEvents(pool: StatementClient, events: NewEvent[]): Promise<EventAnswer[]> {
   const sends = new Map<string, { appId: number; sendId: string; at: number }>();
   const of = events.map(({ appId, sendId }) => {

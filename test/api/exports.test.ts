@@ -101,12 +101,12 @@ async function readUpTo(path: string, bytes: number): Promise<string> {
   return text.slice(0, bytes);
 }
 
-/** RFC 4180: the records, each with its text. */
+/** RFC 4180: the records, each with its text, up to one that is not whole. */
 function recordsOf(csv: string): { cells: string[]; text: string }[] {
   const records: { cells: string[]; text: string }[] = [];
   let cells: string[] = [];
   let start = 0;
-  for (const { 0: text, 1: cell = '', 2: end, index } of csv.matchAll(/("(?:[^"]|"")*"|[^",\r\n]*)(,|\r\n)/g)) {
+  for (const { 0: text, 1: cell = '', 2: end, index } of csv.matchAll(/("(?:[^"]|"")*"|[^",\r\n]*)(,|\r\n)/gy)) {
     cells.push(cell.startsWith('"') ? cell.slice(1, -1).replaceAll('""', '"') : cell);
     if (end === ',') continue;
     records.push({ cells, text: csv.slice(start, index + text.length) });

@@ -44,7 +44,15 @@ export async function createTestApi(overrides: Partial<ApiDependencies> = {}): P
     deleteApp: async () => 'woken',
     check: async () => 'reachable',
   };
-  const bare = createApp({ db: database.db, pool: database.pool, waker, log, progressIntervalMs: 20, readinessTtlMs: 0, ...overrides });
+  const bare = createApp({
+    db: database.db,
+    pool: database.pool,
+    waker,
+    log,
+    progressIntervalMs: 20,
+    readinessTtlMs: 0,
+    ...overrides,
+  });
   const document = createDocument((await (await bare.request('/openapi.json')).json()) as never);
   const app: TestApi['app'] = {
     routes: bare.routes,
