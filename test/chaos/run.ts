@@ -17,6 +17,7 @@ import { SmallSends } from './small-sends.ts';
 import { installTakeoverWitness } from './takeovers.ts';
 import { type SendEvidence, type Verdict, verify } from './verify.ts';
 import { Watch } from './watch.ts';
+import { ChaosWebhooks } from './webhooks.ts';
 
 /** The JSON object of `npm run chaos -- --json`. */
 export interface ChaosReport {
@@ -34,6 +35,8 @@ export interface ChaosReport {
   small_sends: number;
   /** Messages to one person, posted beside it. */
   messages: number;
+  /** Events that a webhook was told. */
+  webhooks: number;
 }
 
 export interface ChaosResult {
@@ -73,6 +76,7 @@ export async function runChaos(
   const { db } = connect(stack.databaseUrl, { maxConnections: 4, applicationName: 'carillon-chaos' });
   const connection = await Connection.connect({ address: stack.temporalAddress });
   const temporal = new Client({ connection, namespace: stack.temporalNamespace });
+  let webhooks: ChaosWebhooks | undefined;
   try {
     await installTakeoverWitness(db);
     await installLaneWitness(db);
@@ -89,6 +93,7 @@ export async function runChaos(
     if (imported.imported !== count) throw new Error(`the import took ${JSON.stringify(imported)}`);
     const externalIds = await readDeviceIds(db, devices.name);
 
+    webhooks = await ChaosWebhooks.start(stack);
     const tally = emptyTally();
     for (const reason of haltsOfRules(scenario)) tally.expectedHalts.add(reason);
     const ratePerSecond = Math.ceil(count / scenario.sendSeconds);
@@ -101,6 +106,7 @@ export async function runChaos(
     const view = await watch.untilTheEnd(stop);
     const small = await smallSends.end(db);
     const posted = await messages.end(db, breaksConnections(tally, scenario));
+    const told = await webhooks.end(db);
     const leftovers = await settle(() => readLeftovers(db, temporal, control, notificationId));
     const ledger = await control.ledgerSummary(notificationId);
     const rules = await control.listRules();
@@ -139,16 +145,24 @@ export async function runChaos(
         balanced: view.books.balanced && evidence.batchesAtFault === 0,
         small_sends: small.sends,
         messages: posted.messages,
+        webhooks: told.events,
       },
       verdict,
       story: watch.story,
-      problems: [...new Set(watch.problems), ...verdict.problems, ...small.problems, ...posted.problems],
+      problems: [
+        ...new Set(watch.problems),
+        ...verdict.problems,
+        ...small.problems,
+        ...posted.problems,
+        ...told.problems,
+      ],
       looks: watch.looks,
       seconds: (performance.now() - startedAt) / 1000,
       evidence,
       readAgain,
     };
   } finally {
+    await webhooks?.close();
     await control.resetFaults();
     await connection.close();
     await db.destroy();
