@@ -60,7 +60,8 @@ export class ChaosWebhooks {
     const isDelivered = await came(async () => {
       const { rows } = await sql<{ waiting: number }>`
         with due as (
-          update webhook_deliveries set next_at = now() where webhook_id = ${this.#id} and state = 'pending' and next_at > now()
+          update webhook_deliveries set next_at = now()
+            where webhook_id = ${this.#id} and state = 'pending' and next_at > now() + interval '10 seconds'
         )
         select (select count(*) from webhook_feed) +
           (select count(*) from webhook_deliveries where webhook_id = ${this.#id} and state <> 'delivered') as waiting
