@@ -14,7 +14,7 @@ import { startTestPostgres, startTestRun, startTestTemporal } from './support/se
 /** One file at a time beside the servers keeps two cores busy without making tests late. */
 const concurrency = process.env.CARILLON_TEST_CONCURRENCY ?? '2';
 const testTimeoutMs = 180_000;
-const runTimeoutMs = 13 * 60_000;
+const runTimeoutMs = 18 * 60_000;
 
 const flags = process.argv.slice(2).filter((argument) => argument.startsWith('-'));
 const files = selectFiles(process.argv.slice(2).filter((argument) => !argument.startsWith('-')));
