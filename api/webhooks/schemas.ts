@@ -43,6 +43,7 @@ const filterSchema = z
   .openapi('WebhookFilter', { description: 'What is left out lets all pass.' });
 
 const url = z.string().max(2_000).openapi({
+  format: 'uri',
   description: 'Requests go there by POST. https, to a public address.',
   example: 'https://shop.example/hook',
 });
@@ -62,7 +63,7 @@ export const webhookChangeSchema = z
         'enabled: what waits is tried at once. disabled: what waits stays, what happens meanwhile is not told.',
     }),
   })
-  .openapi('WebhookChange', { example: { state: 'enabled' } });
+  .openapi('WebhookChange', { minProperties: 1, example: { state: 'enabled' } });
 
 export const webhookSchema = z
   .object({
