@@ -118,18 +118,9 @@ export function watchInstallation(
     help: 'Whether these gauges could be read from the database when last tried.',
   });
   const all: { reset(): void }[] = [
-    notifications,
-    halted,
-    batches,
-    devices,
-    deferred,
-    pending,
-    lag,
-    haltedLanes,
-    hosts,
-    credentials,
+    ...[notifications, halted, batches, devices, deferred, pending, lag, haltedLanes],
+    ...[hosts, credentials, rates, quota, webhooks],
   ];
-  all.push(rates, quota, webhooks);
   const single = [webhookPending, webhookLag, unexported, unexportedSeconds];
 
   function tell(state: Installation): void {
